@@ -1,0 +1,3 @@
+"""Masked tensors: what each operation makes of a mask."""
+
+from keras.src.masking.errors import UnsupportedMaskError

@@ -1,0 +1,1 @@
+"""Composes upstream's release with the overlay in `keras/` into a fork."""

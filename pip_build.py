@@ -1,0 +1,322 @@
+"""Builds the fork: composes upstream's Keras with the overlay in `keras/`.
+
+Run `python pip_build.py --help` for the options; the README explains them.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent
+BUILD = ROOT / "build"
+UPSTREAM = BUILD / "upstream"
+CACHE = ROOT / ".cache"
+LOCK = ROOT / "overlay.lock"
+STAMP = BUILD / "stamp.json"
+VENV = ROOT / ".venv"
+
+# A file that is run by its path, or loaded by setuptools, finds `patchset` too.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from patchset import report  # noqa: E402
+from patchset import tree  # noqa: E402
+from patchset import upstream  # noqa: E402
+from patchset.pieces import PatchError  # noqa: E402
+
+
+def new(definition):
+    """Marks a definition of an overlay file that upstream does not have."""
+    return definition
+
+
+def keeps(name):
+    """Marks a definition that replaces upstream's, which stays as `name`."""
+    del name
+    return lambda definition: definition
+
+
+def read_lock():
+    return json.loads(LOCK.read_text("utf-8"))
+
+
+def fork_version():
+    """Returns the fork's version, which its `keras/src/version.py` states."""
+    text = (ROOT / "keras/src/version.py").read_text("utf-8")
+    return re.search(r'^__version__ = "(.+)"', text, re.MULTILINE).group(1)
+
+
+def compose(wheel=None):
+    """Composes `build/keras`, unless it is up to date.
+
+    Returns:
+        Whether anything was composed.
+    """
+    BUILD.mkdir(exist_ok=True)
+    with _only_one():
+        if wheel is None and _is_current():
+            return False
+        lock = read_lock()
+        pin = lock["upstream"]
+        # Before composing: an edit meanwhile must not count as composed.
+        sources = _sources_digest()
+        upstream.unpack(pin, CACHE, UPSTREAM, wheel)
+        tree.compose(UPSTREAM, ROOT, BUILD, lock["definitions"], pin["version"])
+        stamp = {"sources": sources, "tree": _tree_digest()}
+        STAMP.write_text(json.dumps(stamp))
+        return True
+
+
+@contextlib.contextmanager
+def _only_one():
+    """Keeps test workers from composing at the same time."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(BUILD / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_current():
+    try:
+        stamp = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return False
+    return (
+        stamp == {"sources": _sources_digest(), "tree": _tree_digest()}
+        and UPSTREAM.exists()
+    )
+
+
+def _sources_digest():
+    """Returns a digest over everything that decides what is composed."""
+    digest = hashlib.sha256()
+    own = [pathlib.Path(__file__), LOCK, *(ROOT / "patchset").glob("*.py")]
+    for path in [*sorted(own), *(ROOT / p for p in tree.files_of(ROOT))]:
+        digest.update(f"{path.relative_to(ROOT)}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _tree_digest():
+    """Returns a digest that changes if a composed file goes or is edited."""
+    digest = hashlib.sha256()
+    for path in tree.files_of(BUILD):
+        stat = (BUILD / path).stat()
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def plan():
+    """Returns the composed tree in memory, whatever the lock holds."""
+    compose_upstream()
+    return tree.plan(UPSTREAM, ROOT)
+
+
+def compose_upstream():
+    BUILD.mkdir(exist_ok=True)
+    with _only_one():
+        upstream.unpack(read_lock()["upstream"], CACHE, UPSTREAM)
+
+
+def write_lock():
+    lock = read_lock()
+    lock["definitions"] = dict(sorted(tree.lock_of(plan().changes).items()))
+    LOCK.write_text(json.dumps(lock, indent=2) + "\n")
+    print(f"overlay.lock: {len(lock['definitions'])} definitions")
+
+
+def check():
+    """Composes, and reports what a build alone lets pass."""
+    compose()
+    lock = read_lock()["definitions"]
+    problems = report.check(plan(), UPSTREAM, ROOT, lock)
+    if problems:
+        raise PatchError("\n".join(problems))
+    print(f"check: {len(lock)} definitions as locked, nothing copied")
+
+
+def print_diff():
+    sys.stdout.writelines(report.diff(plan(), UPSTREAM))
+
+
+def list_overlaid_tests():
+    for test, reason in report.replaced_tests(plan()):
+        print(f"{test}\n    {reason}")
+
+
+def print_lines():
+    rows = list(report.sizes(plan(), UPSTREAM, ROOT))
+    print(" lines  replaced  file")
+    for path, lines, replaced in rows:
+        print(f"{lines:6}  {replaced:8}  {path}")
+    for label, is_test in (("sources", False), ("tests", True)):
+        part = [r for r in rows if r[0].endswith("_test.py") == is_test]
+        lines, replaced = sum(r[1] for r in part), sum(r[2] for r in part)
+        print(f"{lines:6}  {replaced:8}  all {label} ({len(part)} files)")
+    total = report.count_lines(UPSTREAM)
+    share = sum(r[2] for r in rows) / total
+    print(f"upstream: {total} lines, of which {share:.2%} are replaced")
+
+
+def show(key):
+    compose_upstream()
+    print(report.show(key, UPSTREAM, ROOT))
+
+
+def install(python=sys.executable):
+    """Builds the fork's wheel and installs it for one Python."""
+    compose()
+    pip = [python, "-m", "pip"]
+    with tempfile.TemporaryDirectory() as folder:
+        print("building the wheel", flush=True)
+        _run([*pip, "wheel", "-q", "--no-deps", "-w", folder, str(ROOT)])
+        (wheel,) = map(str, pathlib.Path(folder).glob("keras-*.whl"))
+        # Twice: the first takes the place of any keras, of the same version
+        # too; the second adds those of its requirements that are missing.
+        _run([*pip, "install", "-q", "--no-deps", "--force-reinstall", wheel])
+        _run([*pip, "install", "-q", wheel])
+    print(f"installed keras {fork_version()} for {python}")
+
+
+def environment():
+    """Returns the Python of `.venv`, made and filled when needed."""
+    folder = "Scripts" if os.name == "nt" else "bin"
+    python = str(VENV / folder / "python")
+    if not os.path.exists(python):
+        print("making .venv", flush=True)
+        _run([sys.executable, "-m", "venv", str(VENV)])
+    requirements = ROOT / "requirements.txt"
+    if _stamp("requirements", _hash(requirements)):
+        print("installing requirements (minutes, the first time)", flush=True)
+        _run([python, "-m", "pip", "install", "-q", "-r", str(requirements)])
+        _stamp("requirements", _hash(requirements), write=True)
+    return python
+
+
+def demo(arguments):
+    """Installs the fork into `.venv` and runs the guide with it."""
+    python = environment()
+    compose()
+    if _stamp("fork", _sources_digest()):
+        install(python)
+        _stamp("fork", _sources_digest(), write=True)
+    # Where this runs, and on this path, the overlay's `keras/` must not be
+    # found: it is no package by itself.
+    folder = BUILD / "demo"
+    folder.mkdir(exist_ok=True)
+    guide = ROOT / "guides/masked_tensors.py"
+    return _call([python, str(guide), *arguments], folder)
+
+
+def test(arguments):
+    """Runs the tests with the Python of `.venv`."""
+    script = ROOT / "integration_tests/run_all.py"
+    return _call([environment(), str(script), *arguments], ROOT)
+
+
+def _call(command, folder):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=env).returncode
+
+
+def _run(command):
+    if subprocess.run(command).returncode:
+        raise PatchError(
+            f"this command failed: {shlex.join(command)}\n"
+            "Its own message is above; when that is mended, run again."
+        )
+
+
+def _hash(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _stamp(name, value, write=False):
+    """Returns whether `.venv` lacks this stamp; writes it if asked to."""
+    file = VENV / f"{name}.stamp"
+    if write:
+        file.write_text(value)
+    return not file.exists() or file.read_text() != value
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "--wheel", help="upstream's wheel; else it is looked for, or downloaded"
+    )
+    jobs = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("install", "install the fork into the running environment"),
+        ("diff", "print the fork as a unified diff against upstream"),
+        ("check", "check the lock, the names and that nothing is copied"),
+        ("lock", "write overlay.lock anew"),
+        ("list-overlaid-tests", "print upstream's tests that are replaced"),
+        ("lines", "print the size of the overlay, by file"),
+        ("demo", "run the guide in .venv; arguments are passed on"),
+        ("test", "run all tests in .venv; arguments are passed on"),
+    ):
+        jobs.add_argument(f"--{name}", action="store_true", help=text)
+    jobs.add_argument(
+        "--show",
+        metavar="FILE::NAME",
+        help="print a definition, upstream's and the overlay's",
+    )
+    return parser
+
+
+def _dispatch(options, arguments):
+    done = compose(options.wheel) if options.wheel else False
+    if options.demo:
+        return demo(arguments)
+    if options.test:
+        return test(arguments)
+    if options.show:
+        return show(options.show)
+    for name, job in (
+        ("install", install),
+        ("diff", print_diff),
+        ("check", check),
+        ("lock", write_lock),
+        ("list_overlaid_tests", list_overlaid_tests),
+        ("lines", print_lines),
+    ):
+        if getattr(options, name):
+            return job()
+    done = compose() or done
+    print("composed" if done else "up to date:", os.path.relpath(BUILD))
+
+
+def main():
+    if sys.version_info < (3, 11):  # noqa: UP036  this runs before any pip
+        print("error: Keras needs Python 3.11 or newer.", file=sys.stderr)
+        return 1
+    parser = _parser()
+    options, arguments = parser.parse_known_args()
+    if arguments and not (options.demo or options.test):
+        parser.error(f"unknown arguments: {shlex.join(arguments)}")
+    try:
+        return _dispatch(options, arguments) or 0
+    except BrokenPipeError:  # as in `--diff | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (PatchError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
