@@ -1,0 +1,145 @@
+"""Gives `KerasTensor` a mask spec, and asks the wider of two questions.
+
+`any_symbolic_tensors` stays upstream's strict question. `needs_dispatch` also
+answers yes for masked tensors; only the op functions ask it.
+"""
+
+import numpy as np
+
+from pip_build import keeps
+from pip_build import new
+
+
+class KerasTensor:
+    @keeps("_plain_init")
+    def __init__(
+        self,
+        shape,
+        dtype="float32",
+        sparse=False,
+        ragged=False,
+        record_history=True,
+        name=None,
+        *,
+        mask=None,
+        **kwargs,
+    ):
+        self._plain_init(
+            shape, dtype, sparse, ragged, record_history, name, **kwargs
+        )
+        self._mask_spec = _checked_mask_spec(mask, self._shape)
+        self._mask_node = None
+        self._values_node = None
+
+    @new
+    @property
+    def mask(self):
+        """The mask as a symbolic tensor, or None where there is none.
+
+        Asked for the first time, it adds a node to the graph.
+        """
+        if self._mask_spec is None:
+            return None
+        if self._mask_node is None:
+            from keras.src.ops.masking import GetMask
+
+            self._mask_node = GetMask().symbolic_call(self)
+        return self._mask_node
+
+    @new
+    @property
+    def values(self):
+        """The values without the mask, as a symbolic tensor.
+
+        The tensor itself where it has no mask. Asked for the first time on a
+        masked one, it adds a node to the graph.
+        """
+        if self._mask_spec is None:
+            return self
+        if self._values_node is None:
+            from keras.src.ops.masking import GetValues
+
+            self._values_node = GetValues().symbolic_call(self)
+        return self._values_node
+
+    @keeps("_plain_repr")
+    def __repr__(self):
+        text = self._plain_repr()
+        if self._mask_spec is None:
+            return text
+        return f"{text[:-1]}, mask shape={self._mask_spec.shape}>"
+
+
+@new
+def _checked_mask_spec(mask, shape):
+    """The mask spec itself, or an error that names both shapes."""
+    if mask is None:
+        return None
+    # Imported late: variables import random ops, which import this module.
+    from keras.src.backend.common.variables import shape_equal
+
+    if mask.dtype != "bool":
+        raise TypeError(
+            "The mask of a `KerasTensor` must be boolean. Received a mask of "
+            f"dtype {mask.dtype} and shape {mask.shape}."
+        )
+    if not mask.shape or not shape_equal(mask.shape, shape[: len(mask.shape)]):
+        raise ValueError(
+            "The mask of a `KerasTensor` must cover its leading axes. Received "
+            f"a tensor of shape {shape} and a mask of shape {mask.shape}."
+        )
+    return mask
+
+
+# Types that were seen as leaves and are neither symbolic nor masked. Learned,
+# since every backend has its own tensors, tracers and variables.
+__added__ = ("_PLAIN_LEAVES", "_DISPATCHED")
+_PLAIN_LEAVES = {int, float, bool, str, type(None), np.ndarray}
+_DISPATCHED = (KerasTensor, np.ma.MaskedArray)
+
+
+@new
+def dispatches(base):
+    """Class decorator: operands of this type go through the dispatch."""
+    global _DISPATCHED
+    _DISPATCHED = (*_DISPATCHED, base)
+    return base
+
+
+@new
+def needs_dispatch(args=None, kwargs=None):
+    """Whether an op must not hand these operands to the backend as they are.
+
+    Args:
+        args: Operands, or nests of them.
+        kwargs: Operands by name.
+    """
+    return any_leaf(_DISPATCHED, args, kwargs)
+
+
+@new
+def any_leaf(types, args=None, kwargs=None):
+    """Whether an operand, or one inside a nest, is of one of these types.
+
+    The op functions ask on every call, so types of plain tensors and scalars
+    are remembered and passed over.
+
+    Args:
+        types: Class or tuple of classes, not those of plain tensors.
+        args: Operands, or nests of them.
+        kwargs: Operands by name.
+    """
+    for items in (args or (), kwargs.values() if kwargs else ()):
+        for x in items:
+            if type(x) in _PLAIN_LEAVES:
+                continue
+            if isinstance(x, types):
+                return True
+            if hasattr(x, "dtype"):
+                if not isinstance(x, _DISPATCHED):
+                    _PLAIN_LEAVES.add(type(x))
+            elif tree.is_nested(x):
+                for leaf in tree.flatten(x):
+                    if isinstance(leaf, types):
+                        return True
+    return False

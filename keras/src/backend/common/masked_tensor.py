@@ -1,0 +1,419 @@
+"""The masked tensor that every backend's `MaskedTensor` is built on."""
+
+import builtins
+
+import numpy as np
+
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import dispatches
+from keras.src.backend.common.variables import TakesOver
+from keras.src.backend.common.variables import standardize_dtype
+
+_NOT_AN_ARRAY = (
+    "A masked tensor does not turn into a plain array by itself: that would "
+    "lose its mask (values of shape {shape}, mask of shape {mask_shape}). "
+    "Use a function of `keras.ops` on it, or go out of the mask on purpose: "
+    "`keras.ops.filled(x, 0)` puts a value under the mask, `x.values` drops "
+    "the mask, `keras.ops.convert_to_numpy(x)` gives a `numpy.ma` array."
+)
+
+
+def check_parts(values, mask):
+    """Raises unless `mask` is boolean and covers leading axes of `values`.
+
+    Args:
+        values: Tensor of any dtype.
+        mask: Tensor, `True` where valid.
+
+    Raises:
+        TypeError: If `mask` is not boolean.
+        ValueError: If `mask.shape` is not `values.shape[:mask.ndim]`, with at
+            least one axis.
+    """
+    if standardize_dtype(mask.dtype) != "bool":
+        raise TypeError(
+            "The mask of a masked tensor must be boolean, True where valid. "
+            f"Received a mask of dtype {standardize_dtype(mask.dtype)} and "
+            f"shape {tuple(mask.shape)}. Write `mask != 0` to make it so."
+        )
+    shape, mask_shape = tuple(values.shape), tuple(mask.shape)
+    fits = 1 <= len(mask_shape) <= len(shape) and builtins.all(
+        m is None or n is None or m == n for m, n in zip(mask_shape, shape)
+    )
+    if not fits:
+        raise ValueError(
+            "The mask of a masked tensor must cover its leading axes: "
+            "`mask.shape == values.shape[:mask.ndim]` with at least one axis. "
+            f"Received values of shape {shape} and a mask of shape "
+            f"{mask_shape}."
+        )
+
+
+def checked_and_filled(values, mask):
+    """The parts as backend tensors, with 0 under the mask."""
+    from keras.src import backend
+    from keras.src.masking import dispatch
+    from keras.src.masking import masks
+
+    dispatch.rows()  # Made here, and not under a compiler's eyes later on.
+    values = backend.convert_to_tensor(values)
+    mask = backend.convert_to_tensor(mask)
+    check_parts(values, mask)
+    return masks.fill(values, mask, 0), mask
+
+
+@dispatches
+class MaskedTensorBase(TakesOver):
+    """Values and a mask: a tensor of which some entries are not there.
+
+    The mask is boolean, `True` where an entry is valid, and covers the leading
+    axes of the values: a mask of shape `(batch, time)` over values of shape
+    `(batch, time, features)` says which steps are there. All functions of
+    `keras.ops` and all operators take masked tensors, and no valid entry of
+    their result, nor any gradient, depends on what lies under the mask.
+
+    What lies under the mask is finite and means nothing. The constructor puts
+    0 there.
+
+    Masked tensors are immutable. They pass through `jax.jit`, `tf.function`,
+    `tf.data`, `jax.vmap` and gradient tapes; one differentiates with respect
+    to plain tensors or to `x.values`.
+
+    Args:
+        values: Tensor, NumPy array or `keras.Variable`, of at least one axis.
+        mask: Boolean tensor of shape `values.shape[:mask.ndim]`, `True` where
+            valid.
+
+    Raises:
+        TypeError: If `mask` is not boolean.
+        ValueError: If `mask` does not cover leading axes of `values`.
+
+    Example:
+
+    >>> x = keras.MaskedTensor([[1.0, 2.0, 3.0]], [[True, False, True]])
+    >>> x + 1.0
+    <MaskedTensor shape=(1, 3), dtype=float32, mask shape=(1, 3)
+    [[2.0 -- 4.0]]>
+    >>> float(keras.ops.mean(x))
+    2.0
+    """
+
+    # NumPy arrays and scalars on the left hand their operators over.
+    __array_ufunc__ = None
+
+    def __new__(cls, values=None, mask=None):
+        if isinstance(values, KerasTensor) or isinstance(mask, KerasTensor):
+            from keras.src.ops.masking import MakeMasked
+
+            return MakeMasked().symbolic_call(values, mask)
+        return object.__new__(cls)
+
+    def __init__(self, values, mask):
+        values, mask = checked_and_filled(values, mask)
+        self.__dict__.update(values=values, mask=mask)
+
+    @classmethod
+    def _wrap(cls, values, mask):
+        """Makes one of parts that are right: no check, no fill.
+
+        For values that are computed, and so finite under the mask already, and
+        for the place holders that engines put into the parts while tracing.
+        """
+        self = object.__new__(cls)
+        parts = self.__dict__
+        parts["values"] = values
+        parts["mask"] = mask
+        return self
+
+    def __reduce__(self):
+        return type(self)._wrap, (self.values, self.mask)
+
+    def __setattr__(self, name, value):
+        if name == "_keras_mask" and value is self.mask:
+            return
+        raise AttributeError(
+            f"A masked tensor is immutable: `{name}` cannot be set. Its mask "
+            "is not to be set or cleared in place, since the caller's tensor "
+            "would change with it. Write `keras.MaskedTensor(x.values, mask)` "
+            "for another mask, or `x.values` to drop it."
+        )
+
+    @classmethod
+    def from_ragged(cls, rows, length=None):
+        """Makes a masked tensor of arrays of unequal length.
+
+        Args:
+            rows: List of arrays that agree in all but their first axis.
+            length: Length of the time axis of the result. Defaults to that of
+                the longest row.
+
+        Returns:
+            A masked tensor of shape `(len(rows), length, ...)` with a mask of
+            shape `(len(rows), length)`, valid where there is a row's entry.
+
+        Raises:
+            ValueError: If the rows differ in more than their length, or one is
+                longer than `length`.
+
+        Example:
+
+        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]])
+        >>> x
+        <MaskedTensor shape=(2, 3), dtype=int64, mask shape=(2, 3)
+        [[1 2 3]
+         [4 -- --]]>
+        """
+        rows = [np.asarray(row) for row in rows]
+        inner = {row.shape[1:] for row in rows}
+        longest = max((len(row) for row in rows), default=0)
+        length = longest if length is None else length
+        if len(inner) > 1 or longest > length:
+            raise ValueError(
+                "The rows of a ragged list must agree in all but their first "
+                f"axis, and be no longer than length={length}. Received rows "
+                f"of shapes {sorted({row.shape for row in rows})}."
+            )
+        inner = inner.pop() if inner else ()
+        dtype = np.result_type(*rows) if rows else "float32"
+        values = np.zeros((len(rows), length) + inner, dtype)
+        mask = np.zeros((len(rows), length), "bool")
+        for i, row in enumerate(rows):
+            values[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        return cls(values, mask)
+
+    @property
+    def shape(self):
+        return self.values.shape
+
+    @property
+    def dtype(self):
+        return self.values.dtype
+
+    @property
+    def ndim(self):
+        return len(self.values.shape)
+
+    @property
+    def _keras_mask(self):
+        """The mask, under the name by which old code looks for it."""
+        return self.mask
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(
+            _NOT_AN_ARRAY.format(
+                shape=tuple(self.shape), mask_shape=tuple(self.mask.shape)
+            )
+        )
+
+    def __array_function__(self, func, types, args, kwargs):
+        if func in (np.shape, np.ndim, np.size):
+            shape = tuple(self.shape)
+            if func is np.shape:
+                return shape
+            return len(shape) if func is np.ndim else int(np.prod(shape))
+        return self.__array__()
+
+    def __bool__(self):
+        raise TypeError(
+            "The truth value of a masked tensor is not defined: some of its "
+            "entries are not there. Use `keras.ops.any(x)` or "
+            "`keras.ops.all(x)`, which look at valid entries only."
+        )
+
+    def __float__(self):
+        return self.__array__()
+
+    def __int__(self):
+        return self.__array__()
+
+    def __index__(self):
+        return self.__array__()
+
+    def __hash__(self):
+        return id(self)
+
+    def __len__(self):
+        if not len(self.shape) or self.shape[0] is None:
+            raise TypeError(
+                "`len()` needs a known first dimension. Received a masked "
+                f"tensor of shape {tuple(self.shape)}."
+            )
+        return int(self.shape[0])
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, item):
+        raise TypeError(
+            "`in` is not defined for masked tensors. Write "
+            "`keras.ops.any(x == item)`."
+        )
+
+    def __setitem__(self, key, value):
+        raise TypeError(
+            "Masked tensors are immutable. Write `keras.ops.where(condition, "
+            "new, x)` or `keras.ops.scatter_update(x, indices, updates)`."
+        )
+
+    def __repr__(self):
+        head = (
+            f"<MaskedTensor shape={tuple(self.shape)}, "
+            f"dtype={standardize_dtype(self.dtype)}, "
+            f"mask shape={tuple(self.mask.shape)}"
+        )
+        content = _entries(self)
+        return f"{head}>" if content is None else f"{head}\n{content}>"
+
+    def __copy__(self):
+        return self
+
+    def to_numpy(self):
+        """The `numpy.ma` array with these entries (its mask is inverted)."""
+        from keras.src import backend
+
+        values = backend.convert_to_numpy(self.values)
+        valid = backend.convert_to_numpy(self.mask)
+        valid = valid.reshape(valid.shape + (1,) * (values.ndim - valid.ndim))
+        hidden = np.broadcast_to(~valid, values.shape)
+        return np.ma.MaskedArray(values, mask=hidden.copy())
+
+
+def _entries(x):
+    """The entries as text, or None where they are not there to be read.
+
+    Under tracing and on meta devices there are none, and fetching them from an
+    accelerator for an error message would stall it.
+    """
+    try:
+        if not type(x).is_concrete(x):
+            return None
+        return str(x.to_numpy())
+    except Exception:
+        return None
+
+
+_OPS = {}
+
+
+def _op(name):
+    # No `functools.cache`: PyTorch's compiler would look through it.
+    if name not in _OPS:
+        from keras.src import ops
+
+        _OPS[name] = getattr(ops, name)
+    return _OPS[name]
+
+
+def _binary(name):
+    if name in MERGING:
+
+        def operator(self, other):
+            # The merge rule where it has nothing to do, which is most of the
+            # time: a scalar, or the same mask over values of the same rank.
+            op, kind = _op(name), type(other)
+            if kind is float or kind is int:
+                return self._wrap(op(self.values, other), self.mask)
+            if kind is type(self) and other.mask is self.mask:
+                values = other.values
+                if values.ndim == self.values.ndim:
+                    return self._wrap(op(self.values, values), self.mask)
+            return op(self, other)
+
+    else:
+
+        def operator(self, other):
+            return _op(_name_for(name, self, other))(self, other)
+
+    def reflected(self, other):
+        return _op(_name_for(name, self, other))(other, self)
+
+    return operator, reflected
+
+
+def _unary(name):
+    def operator(self):
+        from keras.src import ops
+
+        return getattr(ops, _name_for(name, self))(self)
+
+    return operator
+
+
+def _name_for(name, *operands):
+    """The name of the op, of its logical twin if all operands are boolean."""
+    if name not in LOGICAL or not builtins.all(map(_is_bool, operands)):
+        return name
+    return LOGICAL[name]
+
+
+def _is_bool(x):
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return isinstance(x, bool)
+    return standardize_dtype(dtype) == "bool"
+
+
+ARITHMETIC = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "true_divide",
+    "floordiv": "floor_divide",
+    "mod": "mod",
+    "pow": "power",
+    "matmul": "matmul",
+}
+BITWISE = {
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "left_shift",
+    "rshift": "right_shift",
+}
+# A comparison's reflection is the opposite comparison, and Python knows it.
+COMPARISON = {
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+    "eq": "equal",
+    "ne": "not_equal",
+}
+# Operators of the family `merge`, without a constant to guard their domain.
+MERGING = {"add", "subtract", "multiply", *COMPARISON.values()}
+UNARY = {"neg": "negative", "abs": "absolute", "invert": "bitwise_invert"}
+
+# On booleans these are logical, which not every backend says by itself.
+LOGICAL = {
+    "bitwise_and": "logical_and",
+    "bitwise_or": "logical_or",
+    "bitwise_xor": "logical_xor",
+    "bitwise_invert": "logical_not",
+}
+
+for _method, _name in (ARITHMETIC | BITWISE).items():
+    _direct, _reflected = _binary(_name)
+    setattr(MaskedTensorBase, f"__{_method}__", _direct)
+    setattr(MaskedTensorBase, f"__r{_method}__", _reflected)
+for _method, _name in COMPARISON.items():
+    setattr(MaskedTensorBase, f"__{_method}__", _binary(_name)[0])
+for _method, _name in UNARY.items():
+    setattr(MaskedTensorBase, f"__{_method}__", _unary(_name))
+
+
+def _get_item(self, key):
+    from keras.src import ops
+
+    return ops.get_item(self, key)
+
+
+def _round(self, ndigits=None):
+    from keras.src import ops
+
+    return ops.round(self, decimals=ndigits or 0)
+
+
+MaskedTensorBase.__getitem__ = _get_item
+MaskedTensorBase.__round__ = _round
+MaskedTensorBase.__pos__ = lambda self: self

@@ -1,0 +1,10 @@
+"""Shape inference carries masks beside the values."""
+
+from pip_build import keeps
+
+
+@keeps("_plain_compute_output_spec")
+def compute_output_spec(fn, *args, **kwargs):
+    from keras.src.masking import symbolic
+
+    return symbolic.carry_masks(_plain_compute_output_spec, fn, args, kwargs)

@@ -1,0 +1,27 @@
+"""The masked tensor of the JAX backend: a pytree node."""
+
+import jax
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+
+class MaskedTensor(MaskedTensorBase):
+    __doc__ = MaskedTensorBase.__doc__
+
+    @staticmethod
+    def is_concrete(x):
+        return not isinstance(x.values, jax.core.Tracer)
+
+
+def _parts_with_keys(x):
+    key = jax.tree_util.GetAttrKey
+    return ((key("values"), x.values), (key("mask"), x.mask)), None
+
+
+# Unflattening takes whatever JAX puts into the leaves (`None`, `object()`,
+# `ShapeDtypeStruct`, `float0`), so it must not check.
+jax.tree_util.register_pytree_with_keys(
+    MaskedTensor,
+    _parts_with_keys,
+    lambda _, parts: MaskedTensor._wrap(*parts),
+    lambda x: ((x.values, x.mask), None),
+)

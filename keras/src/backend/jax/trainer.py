@@ -1,0 +1,25 @@
+"""`predict` joins the values and the masks of masked outputs apart."""
+
+from keras.src.masking import batches
+from pip_build import keeps
+
+
+class JAXTrainer:
+    @keeps("_make_plain_function")
+    def _make_function(self, step_function, concatenate_outputs=False):
+        if concatenate_outputs:
+            step_function = batches.step_in_parts(step_function)
+        return self._make_plain_function(step_function, concatenate_outputs)
+
+    @keeps("_predict_in_parts")
+    def predict(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
+        outputs = self._predict_in_parts(
+            x, batch_size, verbose, steps, callbacks
+        )
+        return batches.to_numpy(outputs)
+
+    @keeps("_predict_on_batch_in_parts")
+    def predict_on_batch(self, x):
+        return batches.to_numpy(self._predict_on_batch_in_parts(x))

@@ -1,0 +1,33 @@
+"""`predict` joins the values and the masks of masked outputs apart."""
+
+from keras.src.masking import batches
+from pip_build import keeps
+
+
+class NumpyTrainer:
+    def make_predict_function(self, force=False):
+        if self.predict_function is not None and not force:
+            return self.predict_function
+
+        def predict_steps(data):
+            steps = [batches.take_apart(self.predict_step(x)) for x in data]
+            return tree.map_structure(lambda *xs: np.concatenate(xs), *steps)
+
+        def predict_step(data):
+            return batches.take_apart(self.predict_step(data[0]))
+
+        several = self.steps_per_execution > 1
+        self.predict_function = predict_steps if several else predict_step
+
+    @keeps("_predict_in_parts")
+    def predict(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
+        outputs = self._predict_in_parts(
+            x, batch_size, verbose, steps, callbacks
+        )
+        return batches.to_numpy(outputs)
+
+    @keeps("_predict_on_batch_in_parts")
+    def predict_on_batch(self, x):
+        return batches.to_numpy(self._predict_on_batch_in_parts(x))

@@ -1,0 +1,3 @@
+"""A masked tensor that says by name that this backend cannot carry one."""
+
+from keras.src.backend.openvino.masked_tensor import MaskedTensor

@@ -1,0 +1,20 @@
+"""The masked tensor of the OpenVINO backend, which cannot carry one."""
+
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+
+class MaskedTensor(MaskedTensorBase):
+    __doc__ = MaskedTensorBase.__doc__
+
+    def __init__(self, values, mask):
+        raise NotImplementedError(
+            "The OpenVINO backend runs inference on plain tensors and cannot "
+            "carry a `keras.MaskedTensor`: an OpenVINO graph has no composite "
+            "values. Run the model with the NumPy, JAX, TensorFlow or PyTorch "
+            "backend (`KERAS_BACKEND`), or give it `values` and the mask as "
+            "two plain inputs."
+        )
+
+    @staticmethod
+    def is_concrete(x):
+        return False

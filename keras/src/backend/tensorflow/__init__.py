@@ -1,0 +1,3 @@
+"""The backend brings its own masked tensor."""
+
+from keras.src.backend.tensorflow.masked_tensor import MaskedTensor

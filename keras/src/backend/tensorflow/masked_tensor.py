@@ -1,0 +1,74 @@
+"""The masked tensor of the TensorFlow backend: an extension type."""
+
+import tensorflow as tf
+from keras.src.backend.common.masked_tensor import COMPARISON
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.masked_tensor import checked_and_filled
+
+
+class _MaskedTensor(MaskedTensorBase):
+    """What the extension type adds to the base, outside TensorFlow's reach."""
+
+    @staticmethod
+    def is_concrete(x):
+        return hasattr(x.values, "numpy")
+
+
+def _extension_type(namespace):
+    return type(tf.experimental.BatchableExtensionType)(
+        "MaskedTensor",
+        (_MaskedTensor, tf.experimental.BatchableExtensionType),
+        namespace,
+    )
+
+
+def _init(self, values, mask):
+    values, mask = checked_and_filled(values, mask)
+    self.__dict__.update(values=values, mask=mask)
+
+
+def _namespace():
+    return {
+        "__module__": __name__,
+        "__qualname__": "MaskedTensor",
+        "__doc__": MaskedTensorBase.__doc__,
+        "__annotations__": {"values": tf.Tensor, "mask": tf.Tensor},
+        "__init__": _init,
+    }
+
+
+try:
+    MaskedTensor = _extension_type(
+        _namespace() | {"__name__": "keras.MaskedTensor"}
+    )
+except ValueError:
+    # TensorFlow registers the name for good, so a second copy of Keras in one
+    # process (a reload, a purged `sys.modules`) does without one.
+    MaskedTensor = _extension_type(_namespace())
+
+# Data pipelines and Keras's adapters ask a spec for these two.
+MaskedTensor.Spec.shape = property(lambda spec: spec.values.shape)
+MaskedTensor.Spec.dtype = property(lambda spec: spec.values.dtype)
+
+
+# A plain tensor on the left of a comparison does not try the right operand:
+# it calls TensorFlow's function, which has to know the type.
+def _register_comparison(function, name):
+    def compare(*args, **kwargs):
+        from keras.src import ops
+
+        # The name of the node, which ours have no use for, comes third.
+        kwargs.pop("name", None)
+        return getattr(ops, name)(*[*args, *kwargs.values()][:2])
+
+    for side in (0, 1):
+        register = tf.experimental.dispatch_for_api(
+            function, {side: MaskedTensor}
+        )
+        register(compare)
+
+
+for _name in COMPARISON.values():
+    _register_comparison(getattr(tf.math, _name), _name)
+_register_comparison(tf.__operators__.eq, "equal")
+_register_comparison(tf.__operators__.ne, "not_equal")

@@ -1,0 +1,37 @@
+"""Steps take masked batches, and `predict` gives masked outputs.
+
+Values and masks are joined apart. (`tf.concat` does not know the type.)
+"""
+
+from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
+from keras.src.masking import batches
+from pip_build import keeps
+from pip_build import new
+
+
+# The steps ask the first input for its batch size.
+@new
+@tf.experimental.dispatch_for_api(tf.shape, {"input": MaskedTensor})
+def _shape_of_values(input, out_type=None, name=None):
+    return tf.shape(input.values, out_type=out_type or tf.int32, name=name)
+
+
+@keeps("_concat_plain")
+def concat(tensors, axis=0):
+    if isinstance(tensors[0], MaskedTensor):
+        return batches.concat_batches(tensors)
+    return _concat_plain(tensors, axis)
+
+
+@keeps("_convert_plain_to_np")
+def convert_to_np_if_not_ragged(x):
+    if isinstance(x, MaskedTensor):
+        return x.to_numpy()
+    return _convert_plain_to_np(x)
+
+
+@keeps("_concat_plain_if_not_ragged")
+def potentially_ragged_concat(tensors):
+    if isinstance(tensors[0], MaskedTensor):
+        return batches.concat_batches(tensors)
+    return _concat_plain_if_not_ragged(tensors)

@@ -1,0 +1,27 @@
+"""`predict` joins the values and the masks of masked outputs apart."""
+
+from keras.src.masking import batches
+from pip_build import keeps
+
+
+class TorchTrainer:
+    @keeps("_make_whole_predict_function")
+    def make_predict_function(self, force=False):
+        if self.predict_function is not None and not force:
+            return self.predict_function
+        self._make_whole_predict_function(force)
+        predict = self.predict_function
+        self.predict_function = lambda data: batches.take_apart(predict(data))
+
+    @keeps("_predict_in_parts")
+    def predict(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
+        outputs = self._predict_in_parts(
+            x, batch_size, verbose, steps, callbacks
+        )
+        return batches.to_numpy(outputs)
+
+    @keeps("_predict_on_batch_in_parts")
+    def predict_on_batch(self, x):
+        return batches.to_numpy(self._predict_on_batch_in_parts(x))

@@ -1,0 +1,53 @@
+"""What the attention layers do with masks, once for all of them."""
+
+from keras.src import backend
+from keras.src.masking import masks
+from keras.src.masking import protocols
+
+
+def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
+    """Runs a layer's attention with the masks of its inputs.
+
+    All masks become one attention mask. Masked keys and values are 0 besides:
+    a query that sees no valid key would else average over what lies under
+    their masks.
+
+    Args:
+        layer: The attention layer, whose `_plain_call` knows no masks.
+        query: Plain tensor of shape `(batch, T, features)`.
+        value: Plain tensor of shape `(batch, S, features)`.
+        key: Like `value`, or None for `value` itself.
+        own_masks: Masks of the three, each of shape `(batch, T or S)` or None.
+        attention_mask: Explicit mask of shape `(batch, T, S)`, or None.
+        **kwargs: Further arguments of `_plain_call`.
+
+    Returns:
+        What `_plain_call` returns, the first output with the query's mask.
+    """
+    if all(m is None for m in own_masks):
+        return layer._plain_call(
+            query, value, key, attention_mask=attention_mask, **kwargs
+        )
+    query_mask, value_mask, key_mask = (
+        None if m is None else backend.cast(m, "bool") for m in own_masks
+    )
+    attention_mask = layer._compute_attention_mask(
+        query,
+        value,
+        query_mask=query_mask,
+        value_mask=value_mask,
+        key_mask=key_mask,
+        attention_mask=attention_mask,
+        use_causal_mask=kwargs.pop("use_causal_mask", False),
+    )
+    value = without_masked(value, value_mask)
+    key = without_masked(key, key_mask)
+    outputs = layer._plain_call(
+        query, value, key, attention_mask=attention_mask, **kwargs
+    )
+    return protocols.with_mask(outputs, query_mask)
+
+
+def without_masked(x, mask):
+    """The tensor with 0 in masked steps."""
+    return x if x is None or mask is None else masks.fill(x, mask, 0)

@@ -1,0 +1,86 @@
+"""Joins the masked outputs of several batches.
+
+A trainer joins the leaves of what it got, batch after batch, as plain arrays.
+So masked outputs are taken apart before and put together at the end.
+`np.concatenate` of `numpy.ma` arrays would drop their masks.
+"""
+
+import collections
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+# A node of `keras.tree`, unlike the masked tensor that it stands for.
+Parts = collections.namedtuple("Parts", ["values", "mask"])
+
+
+def take_apart(outputs):
+    """The structure with a `Parts` for each masked tensor."""
+
+    def part(x):
+        return Parts(x.values, x.mask) if _is_masked(x) else x
+
+    return tree.map_structure(part, outputs)
+
+
+def put_together(outputs, make):
+    """The structure with `make(values, mask)` for each `Parts`."""
+
+    def whole(x):
+        return make(*x) if isinstance(x, Parts) else None
+
+    return tree.traverse(whole, outputs)
+
+
+def to_masked_tensors(outputs):
+    """The structure with a masked tensor for each `Parts`."""
+    return put_together(outputs, backend.MaskedTensor._wrap)
+
+
+def to_numpy(outputs):
+    """The structure with a `numpy.ma` array for each `Parts` of NumPy arrays.
+
+    To be called once, on outputs that are joined already: NumPy's own
+    functions lose the masks of `numpy.ma` arrays.
+    """
+    return put_together(outputs, _numpy_ma)
+
+
+def _numpy_ma(values, mask):
+    """The `numpy.ma` array of NumPy values and a mask over leading axes."""
+    mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+    return np.ma.MaskedArray(values, ~np.broadcast_to(mask, values.shape))
+
+
+def step_in_parts(step):
+    """Wraps a step that returns outputs and a state."""
+
+    def step_that_takes_apart(*args):
+        outputs, state = step(*args)
+        return take_apart(outputs), state
+
+    return step_that_takes_apart
+
+
+def concat_batches(batches):
+    """Joins tensors, masked or all plain, along the batch axis.
+
+    Args:
+        batches: List of backend tensors or of masked tensors.
+
+    Returns:
+        A tensor of the same kind; values and masks are joined apart.
+    """
+    if not _is_masked(batches[0]):
+        return backend.numpy.concatenate(batches, axis=0)
+    return backend.MaskedTensor._wrap(
+        backend.numpy.concatenate([x.values for x in batches], axis=0),
+        backend.numpy.concatenate([x.mask for x in batches], axis=0),
+    )
+
+
+def _is_masked(x):
+    return isinstance(x, MaskedTensorBase)

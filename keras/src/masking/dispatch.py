@@ -1,0 +1,236 @@
+"""The one door: looks up the rule of an operation, and runs it, or raises."""
+
+import inspect
+import typing
+
+import numpy as np
+
+from keras.src import tree
+from keras.src.api_export import keras_export
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.errors import describe
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import refuse
+
+
+class Row(typing.NamedTuple):
+    """What is known of one operation.
+
+    Attributes:
+        name: Name of the public function.
+        rule: Function of a `Call`, which gives the result.
+        fn: The public function itself, to compute with on plain tensors.
+        init_names: Names of the static arguments (those of `__init__`).
+        call_names: Names of the operands, where `fn` does not take them first
+            and in this order; else None.
+        fn_names: Names of the parameters of `fn`.
+    """
+
+    name: str
+    rule: typing.Callable
+    fn: typing.Callable | None = None
+    init_names: tuple | None = None
+    call_names: tuple | None = None
+    fn_names: tuple = ()
+
+
+class Call:
+    """One call of an operation with masked operands, as rules see it.
+
+    Attributes:
+        row: The `Row` of the operation.
+        op: The `Operation`, None where a function has no class.
+        args: Operands by position. NumPy masked arrays are masked tensors.
+        kwargs: Operands by name and static arguments together.
+    """
+
+    __slots__ = ("row", "op", "args", "kwargs")
+
+    def __init__(self, row, op, args, kwargs):
+        self.row = row
+        self.op = op
+        self.args = args
+        self.kwargs = kwargs
+
+    def operands(self):
+        """All tensors among the arguments, flat."""
+        found = []
+        for x in (*self.args, *self.kwargs.values()):
+            if isinstance(x, MaskedTensorBase):
+                found.append(x)
+            elif type(x) in _NESTS:
+                found.extend(y for y in tree.flatten(x) if hasattr(y, "shape"))
+            elif hasattr(x, "shape"):
+                found.append(x)
+        return found
+
+    def argument(self, name, default=None):
+        """The argument of this name, however it was passed."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        names = self.row.fn_names
+        position = names.index(name) if name in names else len(self.args)
+        if position < len(self.args):
+            return self.args[position]
+        return default
+
+    def compute(self, *args):
+        """Runs the public function on plain tensors.
+
+        Args:
+            *args: Operands to put in place of the first ones of this call.
+                Masked tensors among all operands count by their values.
+        """
+        args = map(values_of, (*args, *self.args[len(args) :]))
+        kwargs = {k: values_of(v) for k, v in self.kwargs.items()}
+        if self.row.call_names is not None:
+            kwargs.update(zip(self.row.call_names, args))
+            args = ()
+        return self.row.fn(*args, **kwargs)
+
+    def refuse(self, reason):
+        """The error that says why this call cannot be done."""
+        return refuse(self.row.name, self.operands(), reason)
+
+
+# Containers in which operands come. Anything else is one operand.
+_NESTS = {list, tuple, dict}
+
+
+def values_of(x):
+    """`x` without masks; nests are walked."""
+    if isinstance(x, MaskedTensorBase):
+        return x.values
+    if type(x) in _NESTS:
+        return tree.map_structure(values_of, x)
+    return x
+
+
+def call(op, args, kwargs):
+    """Runs an operation on operands of which at least one is masked.
+
+    Args:
+        op: The `Operation` to run.
+        args: Its operands.
+        kwargs: Its operands by name.
+
+    Returns:
+        What the operation's rule gives. An operation of a third party without
+        a rule runs its own `call`, whose ops are dispatched in turn.
+
+    Raises:
+        UnsupportedMaskError: If the operation is one of Keras and has no rule.
+    """
+    if any_leaf(np.ma.MaskedArray, args, kwargs):
+        args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
+    row = rows().get(type(op))
+    if row is None:
+        if not is_from_keras(type(op).__module__):
+            return op.call(*args, **kwargs)
+        raise refuse(
+            type(op).__name__,
+            tree.flatten((args, kwargs)),
+            "There is no rule yet that says what this operation makes of a "
+            "mask.",
+        )
+    if row.init_names is not None:
+        init_args, init_kwargs = op._init_arguments
+        if init_args or init_kwargs:
+            statics = dict(zip(row.init_names, init_args), **init_kwargs)
+            statics.pop("name", None)
+            kwargs = statics | kwargs
+    return run(Call(row, op, args, kwargs))
+
+
+def run(call):
+    """Runs the rule of a call; an error gains a note that tells which call."""
+    try:
+        return call.row.rule(call)
+    except Exception as error:
+        note = f"In `{call.row.name}` of " + ", ".join(
+            describe(x) for x in call.operands() if has_mask(x)
+        )
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
+
+
+def from_numpy_ma(x):
+    """A masked tensor for a `numpy.ma` array, anything else as it is."""
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    from keras.src import backend
+
+    return backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
+
+
+def is_from_keras(module):
+    """Whether a module is part of Keras itself, its tests not counted."""
+    inside = module == "keras" or module.startswith(("keras.src.", "keras."))
+    return inside and not module.endswith("_test")
+
+
+_ROWS = {}
+
+
+def rows():
+    """All rows, by operation class: the tables and what was registered."""
+    # The tables import every ops module, so not before the first masked call.
+    # No `functools.cache`: PyTorch's compiler looks through it, and would
+    # trace the making of the tables for minutes.
+    if not _ROWS:
+        from keras.src.masking.tables import all_rows
+
+        _ROWS.update(all_rows())
+    return _ROWS
+
+
+def _parameters(fn):
+    return tuple(inspect.signature(fn).parameters)
+
+
+def make_row(name, rule, op_class, fn):
+    """A `Row`, with the names of its arguments read off the signatures."""
+    init_names = _parameters(op_class.__init__)[1:]
+    call = list(inspect.signature(op_class.call).parameters.values())[1:]
+    call_names = tuple(p.name for p in call)
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in call)
+    fn_names = _parameters(fn)
+    in_order = fn_names[: len(call_names)] == call_names
+    if in_order or variadic:
+        call_names = None
+    return Row(name, rule, fn, init_names, call_names, fn_names)
+
+
+@keras_export("keras.masking.rule_for")
+def rule_for(op_class):
+    """Decorator: gives an `Operation` of one's own a rule for masks.
+
+    The rule is called with the operation and its operands, some of them
+    `keras.MaskedTensor`, and returns what the call gives.
+
+    Args:
+        op_class: A subclass of `keras.Operation`.
+
+    Returns:
+        A decorator, which returns the rule as it is.
+
+    Example:
+
+    >>> class Halve(keras.Operation):
+    ...     def call(self, x):
+    ...         return x / 2
+    >>> @keras.masking.rule_for(Halve)
+    ... def halve(op, x):
+    ...     return keras.MaskedTensor(op.call(x.values), x.mask)
+    """
+
+    def register(rule):
+        def adapted(call):
+            return rule(call.op, *call.args, **call.kwargs)
+
+        rows()[op_class] = Row(op_class.__name__, adapted)
+        return rule
+
+    return register

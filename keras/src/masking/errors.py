@@ -1,0 +1,99 @@
+"""The error for an unsupported use of a masked tensor, and who raises it."""
+
+import functools
+import inspect
+
+from keras.src import tree
+from keras.src.api_export import keras_export
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+WAYS_OUT = (
+    "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
+    "the mask on purpose (`x.values`), or {rule}."
+)
+
+
+@keras_export("keras.masking.UnsupportedMaskError")
+class UnsupportedMaskError(TypeError):
+    """An operation was given a masked tensor that it has no rule for.
+
+    Masks are never dropped in silence. The message names the operation, the
+    masked operands with their shapes, the reason, and the ways out.
+    """
+
+
+def refuse(op_name, operands, reason, rule="add a rule for it"):
+    """The one place that makes the error for an unsupported use.
+
+    Args:
+        op_name: Name of the operation or layer.
+        operands: Its operands, masked and plain, flat.
+        reason: Why it cannot be done, a sentence.
+        rule: How the user could add what is missing.
+
+    Returns:
+        The error, to be raised.
+    """
+    described = ", ".join(
+        f"operand {i}: {describe(x)}"
+        for i, x in enumerate(operands)
+        if has_mask(x)
+    )
+    return UnsupportedMaskError(
+        f"`{op_name}` cannot take this masked tensor ({described}). "
+        f"{reason} {WAYS_OUT.format(rule=rule)}"
+    )
+
+
+def refuse_masked(op_name, operands, reason, rule="add a rule for it"):
+    """Raises that error if there is a mask anywhere in the nest `operands`.
+
+    The arrays of `numpy.ma` count as masked tensors.
+    """
+    from keras.src.masking.dispatch import from_numpy_ma
+
+    operands = [from_numpy_ma(x) for x in tree.flatten(operands)]
+    if any(map(has_mask, operands)):
+        raise refuse(op_name, operands, reason, rule)
+
+
+def first_only(function):
+    """Decorator: refuses masked tensors beyond the first argument by name.
+
+    For op functions that look only at their first operands before they call
+    the backend, which would strip the mask of a `numpy.ma` array.
+
+    Args:
+        function: Public function whose first parameter may be masked.
+    """
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        named = {k: v for k, v in kwargs.items() if k != first}
+        if needs_dispatch(args[1:], named):
+            refuse_masked(
+                function.__name__,
+                (args[1:], named),
+                f"Only its first argument, `{first}`, may be masked.",
+            )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def has_mask(x):
+    """Whether `x` is a masked tensor, eager or symbolic."""
+    return isinstance(x, MaskedTensorBase) or (
+        isinstance(x, KerasTensor) and x._mask_spec is not None
+    )
+
+
+def describe(x):
+    """Shapes of the values and of the mask of `x`, in words."""
+    mask = x.mask if isinstance(x, MaskedTensorBase) else x._mask_spec
+    return f"values of shape {tuple(x.shape)}, mask of shape " + str(
+        tuple(mask.shape)
+    )

@@ -1,0 +1,217 @@
+"""Contractions: masked entries count as 0.
+
+Each op of the family says how its axes are named; the rest follows. An axis
+that is contracted and that a mask covers is multiplied by the mask; one that
+no mask covers (the features of a Dense) needs nothing, since what is finite
+stays in its own row.
+"""
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.families.reduce import canonical_axes
+
+
+def contract(labels_of):
+    """A rule for an op that multiplies its operands and sums.
+
+    Args:
+        labels_of: Function of a `Call` that gives the operands, a list of axis
+            labels for each of them, and that of the result.
+    """
+
+    def rule(call):
+        operands, labels, out = labels_of(call)
+        covered = [_covered(x, names) for x, names in zip(operands, labels)]
+        contracted = [[a for a in names if a not in out] for names in covered]
+        filled = [
+            masks.zero(x) if gone else x
+            for x, gone in zip(operands, contracted)
+        ]
+        values = _compute(call, filled)
+        if not any(a in out for names in covered for a in names):
+            return values
+        shared = set.intersection(*map(set, contracted))
+        if shared and _is_larger(covered, labels):
+            return masks.wrap(values, _count_pairs(call, operands))
+        parts = [
+            _reduced_mask(x, names, [a for a in gone if a not in shared])
+            for x, names, gone in zip(operands, covered, contracted)
+            if names
+        ]
+        return masks.wrap(values, _joint_mask(parts, out, values))
+
+    rule.__name__ = f"contract({labels_of.__name__})"
+    return rule
+
+
+def _covered(x, labels):
+    if not isinstance(x, MaskedTensorBase):
+        return []
+    return labels[: len(x.mask.shape)]
+
+
+def _compute(call, operands):
+    """Runs the op with these in place of its tensor operands."""
+    rest = list(operands)
+    args = [rest.pop(0) if hasattr(x, "shape") else x for x in call.args]
+    return call.compute(*args)
+
+
+def _is_larger(covered, labels):
+    """Whether the masks side by side have more axes than an operand."""
+    return len(set().union(*covered)) > max(map(len, labels))
+
+
+def _count_pairs(call, operands):
+    """The mask of a result whose masks would be too large side by side.
+
+    Valid where any pair of valid entries meets: the op itself counts them.
+    """
+    ones = []
+    for x in operands:
+        if isinstance(x, MaskedTensorBase):
+            weights = backend.cast(x.mask, "float32")
+            weights = masks.expand(weights, len(x.shape))
+            shape = backend.shape(x.values)
+            ones.append(backend.numpy.broadcast_to(weights, shape))
+        else:
+            ones.append(backend.numpy.ones(backend.shape(x), "float32"))
+    return backend.numpy.greater(_compute(call, ones), 0)
+
+
+def _reduced_mask(x, labels, gone):
+    """The mask with its contracted axes reduced by `any`, and its labels."""
+    mask = x.mask
+    if gone:
+        axes = tuple(i for i, a in enumerate(labels) if a in gone)
+        mask = backend.numpy.any(mask, axis=axes)
+    return mask, [a for a in labels if a not in gone]
+
+
+def _joint_mask(parts, out, values):
+    """AND of masks with labelled axes; `any` over those that `out` lacks."""
+    named = [a for _, labels in parts for a in labels]
+    gone = sorted({a for a in named if a not in out})
+    covered = max(out.index(a) + 1 for a in named if a in out)
+    order = gone + out[:covered]
+    joint = None
+    for mask, labels in parts:
+        mask = _arranged(mask, labels, order)
+        joint = (
+            mask if joint is None else backend.numpy.logical_and(joint, mask)
+        )
+    if gone:
+        joint = backend.numpy.any(joint, axis=tuple(range(len(gone))))
+    target = tuple(values.shape)[:covered]
+    if tuple(joint.shape) != target or set(out[:covered]) - set(named):
+        shape = backend.shape(values)[:covered]
+        joint = backend.numpy.broadcast_to(joint, shape)
+    return joint
+
+
+def _arranged(mask, labels, order):
+    """The mask with an axis for each label of `order`, size 1 if it is new."""
+    present = [a for a in order if a in labels]
+    axes = [labels.index(a) for a in present]
+    if axes != sorted(axes):
+        mask = backend.numpy.transpose(mask, axes)
+    missing = tuple(i for i, a in enumerate(order) if a not in labels)
+    return backend.numpy.expand_dims(mask, missing) if missing else mask
+
+
+def matmul(call):
+    """(..., n, k) by (..., k, m), with batch axes that broadcast."""
+    x, y = call.args
+    x_batch = [f"batch{i}" for i in range(len(x.shape) - 2, 0, -1)]
+    y_batch = [f"batch{i}" for i in range(len(y.shape) - 2, 0, -1)]
+    batch = max(x_batch, y_batch, key=len)
+    rows = ["n"] if len(x.shape) > 1 else []
+    columns = ["m"] if len(y.shape) > 1 else []
+    return (
+        [x, y],
+        [x_batch + rows + ["k"], y_batch + ["k"] + columns],
+        batch + rows + columns,
+    )
+
+
+def dot(call):
+    """The last axis of the first with the last but one of the second."""
+    x, y = call.args
+    if not len(x.shape) or not len(y.shape):
+        raise call.refuse("A product with a scalar is `keras.ops.multiply`.")
+    rows = [f"n{i}" for i in range(len(x.shape) - 1)]
+    others = [f"m{i}" for i in range(len(y.shape) - 1)]
+    y_labels = others[:-1] + ["k"] + others[-1:]
+    return [x, y], [rows + ["k"], y_labels], rows + others
+
+
+def inner(call):
+    """The last axes of both."""
+    x, y = call.args
+    rows = [f"n{i}" for i in range(len(x.shape) - 1)]
+    others = [f"m{i}" for i in range(len(y.shape) - 1)]
+    return [x, y], [rows + ["k"], others + ["k"]], rows + others
+
+
+def outer(call):
+    """Every entry of the first with every entry of the second."""
+    x, y = call.args
+    if len(x.shape) > 1 or len(y.shape) > 1:
+        raise call.refuse("`outer` flattens; reshape to one axis first.")
+    return [x, y], [["n"], ["m"]], ["n", "m"]
+
+
+def tensordot(call):
+    """The axes that are named, in pairs."""
+    x, y = call.args
+    axes = call.argument("axes", 2)
+    if isinstance(axes, int):
+        x_axes = range(len(x.shape) - axes, len(x.shape))
+        y_axes = range(axes)
+    else:
+        x_axes, y_axes = (
+            a if isinstance(a, (list, tuple)) else [a] for a in axes
+        )
+        x_axes = [canonical_axes(a, len(x.shape))[0] for a in x_axes]
+        y_axes = [canonical_axes(a, len(y.shape))[0] for a in y_axes]
+    x_labels = [f"n{i}" for i in range(len(x.shape))]
+    y_labels = [f"m{i}" for i in range(len(y.shape))]
+    for i, j in zip(x_axes, y_axes):
+        y_labels[j] = x_labels[i]
+    shared = set(x_labels) & set(y_labels)
+    out = [a for a in x_labels + y_labels if a not in shared]
+    return [x, y], [x_labels, y_labels], out
+
+
+def einsum(call):
+    """The axes as the subscripts name them."""
+    subscripts = call.argument("subscripts").replace(" ", "")
+    operands = list(call.args)
+    inputs, _, output = subscripts.partition("->")
+    labels = [
+        _spell_out(names, len(x.shape))
+        for names, x in zip(inputs.split(","), operands)
+    ]
+    if "->" in subscripts:
+        ndim = max(
+            (sum(a.isdigit() for a in names) for names in labels), default=0
+        )
+        rest = len(output.replace("...", ""))
+        out = _spell_out(output, ndim + rest)
+    else:
+        flat = [a for names in labels for a in names]
+        dots = sorted({a for a in flat if a.isdigit()}, key=int, reverse=True)
+        out = dots + sorted({a for a in flat if flat.count(a) == 1} - {*dots})
+    if any(len(set(names)) < len(names) for names in labels):
+        raise call.refuse("A label is repeated, so a diagonal is taken.")
+    return operands, labels, out
+
+
+def _spell_out(subscript, ndim):
+    """Labels of one operand; the axes of an ellipsis are numbered from last."""
+    before, dots, after = subscript.partition("...")
+    if not dots:
+        return list(subscript)
+    hidden = ndim - len(before) - len(after)
+    return [*before, *(str(i) for i in range(hidden, 0, -1)), *after]

@@ -1,0 +1,41 @@
+"""Questions about a tensor, which get a plain answer."""
+
+from keras.src.masking import masks
+
+
+def of_values(call):
+    """The op on the values: the answer does not depend on the mask."""
+    return call.compute()
+
+
+def get_mask(call):
+    """The mask."""
+    return call.args[0].mask
+
+
+def filled(call):
+    """The values with another one in place of masked entries."""
+    x, value = call.args[0], call.argument("value")
+    values = call.compute(x)
+    return masks.fill(values, x.mask, value)
+
+
+def like(call):
+    """A tensor of the same shape, and with the same mask."""
+    x = call.args[0]
+    return masks.wrap(call.compute(), x.mask)
+
+
+def empty_like(call):
+    """Zeros: memory as it is found may hold NaN under the mask."""
+    from keras.src import ops
+
+    return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
+
+
+def to_tensor(call):
+    """The same, in another dtype if one is asked for."""
+    x = call.args[0]
+    if call.argument("sparse") or call.argument("ragged"):
+        raise call.refuse("A masked tensor is neither sparse nor ragged.")
+    return masks.wrap(call.compute(x), x.mask)

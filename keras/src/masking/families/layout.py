@@ -1,0 +1,336 @@
+"""Operations that move entries: the mask makes the same motion."""
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.families.merge import merge
+from keras.src.masking.families.reduce import canonical_axes
+
+
+def _only_operand(call):
+    x = call.args[0]
+    others = [y for y in call.operands() if y is not x]
+    if not isinstance(x, MaskedTensorBase) or any(
+        isinstance(y, MaskedTensorBase) for y in others
+    ):
+        raise call.refuse("Only the tensor that is moved may be masked.")
+    return x
+
+
+def full_rank(x):
+    """The mask of a masked tensor over all of its axes."""
+    return masks.to_rank(x.mask, x.values, len(x.shape))
+
+
+def axes_motion(numpy_function):
+    """Ops that permute, add or remove whole axes.
+
+    Args:
+        numpy_function: NumPy's function of the same arguments. It moves a
+            shape whose sizes name the axes, which tells where each one went.
+    """
+
+    def rule(call):
+        x = _only_operand(call)
+        values = call.compute()
+        covered = len(x.mask.shape)
+        gone = _squeezed_axes(call, x) if numpy_function is np.squeeze else ()
+        names = [1 if a in gone else a + 2 for a in range(len(x.shape))]
+        named = np.broadcast_to(np.int8(0), names)
+        moved = numpy_function(named, *call.args[1:], **call.kwargs).shape
+        origins = [n - 2 if n > 1 else None for n in moved]
+        mask = x.mask
+        if any(a < covered for a in gone):
+            gone = tuple(a for a in gone if a < covered)
+            mask = backend.numpy.squeeze(mask, axis=gone)
+        return _place(mask, values, origins, covered)
+
+    rule.__name__ = f"axes_motion({numpy_function.__name__})"
+    return rule
+
+
+def _place(mask, values, origins, covered):
+    """Puts the axes of a mask where those of its values went.
+
+    Args:
+        mask: Mask, its axes in their old order.
+        values: The moved values.
+        origins: For each axis of the moved values the axis that it was before,
+            or None if it is new.
+        covered: Number of old axes that the mask covered.
+    """
+    kept = [a for a in origins if a is not None and a < covered]
+    if not kept and not origins:
+        return entry(values, mask)
+    order = [sorted(kept).index(a) for a in kept]
+    if order != sorted(order):
+        mask = backend.numpy.transpose(mask, order)
+    last = max((i for i, a in enumerate(origins) if a in kept), default=0)
+    added = tuple(i for i in range(last + 1) if origins[i] not in kept)
+    if added:
+        mask = backend.numpy.expand_dims(mask, added)
+        shape = backend.shape(values)[: last + 1]
+        mask = backend.numpy.broadcast_to(mask, shape)
+    return masks.wrap(values, mask)
+
+
+def entry(values, mask):
+    """What is left when no axis of the mask is: plain, 0 if it was masked."""
+    return masks.fill(values, masks.expand(mask, len(values.shape)), 0)
+
+
+def _squeezed_axes(call, x):
+    axis = call.argument("axis")
+    if axis is None:
+        return tuple(a for a, n in enumerate(x.shape) if n == 1)
+    return canonical_axes(axis, len(x.shape))
+
+
+def along_axis(call):
+    """Ops that move, pick or repeat entries along one axis.
+
+    The mask is handed to the op itself if it covers that axis.
+    """
+    x = _only_operand(call)
+    axis = call.argument("axis")
+    if axis is None:
+        return _paired(call.compute(), call.compute(full_rank(x)))
+    axes = canonical_axes(axis, len(x.shape))
+    if all(a >= len(x.mask.shape) for a in axes):
+        values = call.compute()
+        return tree.map_structure(lambda v: masks.wrap(v, x.mask), values)
+    mask = masks.to_rank(x.mask, x.values, max(len(x.mask.shape), axes[-1] + 1))
+    positive = axes if isinstance(axis, (list, tuple)) else axes[0]
+    moved = call.row.fn(
+        mask, *call.args[1:], **call.kwargs | {"axis": positive}
+    )
+    return _paired(call.compute(), moved)
+
+
+def _paired(values, moved_masks):
+    return tree.map_structure(masks.wrap, values, moved_masks)
+
+
+def reshape(call):
+    """The mask is reshaped with the axes it covers, where they stay together.
+
+    That is so if the axes it does not cover end up as trailing axes of the
+    result; else it is raised to full rank first.
+    """
+    x = _only_operand(call)
+    values = call.compute()
+    split = _split_point(tuple(x.shape), len(x.mask.shape), tuple(values.shape))
+    if split is None:
+        mask, split = full_rank(x), len(values.shape)
+    else:
+        mask = x.mask
+    shape = backend.shape(values)[:split]
+    return masks.wrap(values, backend.numpy.reshape(mask, shape))
+
+
+def _split_point(shape, covered, new_shape):
+    """How many leading axes of the new shape hold what the mask covers."""
+    tail = shape[covered:]
+    if any(n is None for n in tail):
+        return covered if new_shape[covered:] == tail else None
+    size = int(np.prod(tail, dtype=int))
+    for split in range(len(new_shape), 0, -1):
+        rest = new_shape[split:]
+        if any(n is None for n in rest):
+            return None
+        if int(np.prod(rest, dtype=int)) == size:
+            return split
+    return None
+
+
+def broadcast_to(call):
+    """The mask is stretched as its values are."""
+    x = _only_operand(call)
+    values = call.compute()
+    lead = len(values.shape) - len(x.shape)
+    covered = lead + len(x.mask.shape)
+    mask = masks.align(x.mask, len(x.shape), len(values.shape), covered)
+    shape = backend.shape(values)[:covered]
+    return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
+
+
+def pad(call):
+    """Entries that a constant adds along an axis of the mask are masked."""
+    x = _only_operand(call)
+    widths = _pairs(call.argument("pad_width"), len(x.shape))
+    covered = len(x.mask.shape)
+    mode = call.argument("mode", "constant")
+    if mode == "constant":
+        mask = backend.numpy.pad(x.mask, widths[:covered], mode, False)
+    else:
+        mask = backend.numpy.pad(
+            backend.cast(x.mask, "int32"), widths[:covered], mode
+        )
+        mask = backend.cast(mask, "bool")
+    return masks.wrap(call.compute(), mask)
+
+
+def _pairs(pad_width, ndim):
+    if isinstance(pad_width, int):
+        pad_width = (pad_width,)
+    pairs = [(w, w) if isinstance(w, int) else tuple(w) for w in pad_width]
+    if len(pairs) == 1:
+        pairs = [(p * 2 if len(p) == 1 else p) for p in pairs] * ndim
+    return [p * 2 if len(p) == 1 else p for p in pairs]
+
+
+def tile(call):
+    """The mask is repeated along the axes that it covers."""
+    x = _only_operand(call)
+    values = call.compute()
+    repeats = call.argument("repeats")
+    repeats = [repeats] if isinstance(repeats, int) else list(repeats)
+    lead = max(len(repeats) - len(x.shape), 0)
+    repeats = [1] * (len(values.shape) - len(repeats)) + repeats
+    mask = x.mask
+    if lead:
+        mask = backend.numpy.expand_dims(mask, tuple(range(lead)))
+    covered = len(mask.shape)
+    return masks.wrap(values, backend.numpy.tile(mask, repeats[:covered]))
+
+
+def join(new_axis):
+    """Joining tensors: the masks are joined along an axis that they cover.
+
+    Plain tensors are all valid. Along any other axis the masks are merged.
+
+    Args:
+        new_axis: Whether the op makes the axis along which it joins.
+    """
+
+    def rule(call):
+        xs = list(call.args[0])
+        values = call.compute()
+        ndim = len(xs[0].shape)
+        axis = call.argument("axis", 0)
+        axis = axis + ndim + new_axis if axis < 0 else axis
+        masked = [x for x in xs if isinstance(x, MaskedTensorBase)]
+        covered = max(len(x.mask.shape) for x in masked)
+        if axis >= covered:
+            return masks.wrap(values, masks.merge(xs))
+        parts = [_mask_or_ones(x, covered) for x in xs]
+        return masks.wrap(values, call.row.fn(parts, axis=axis))
+
+    rule.__name__ = "join"
+    return rule
+
+
+def _mask_or_ones(x, ndim):
+    if isinstance(x, MaskedTensorBase):
+        return masks.to_rank(x.mask, x.values, ndim)
+    return backend.numpy.ones(backend.shape(x)[:ndim], dtype="bool")
+
+
+def get_item(call):
+    """Indexing: the part of the key that falls on the mask indexes it too."""
+    x, key = call.args
+    if not isinstance(x, MaskedTensorBase):
+        return _look_up(call, x, key)
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if any(isinstance(k, MaskedTensorBase) for k in keys):
+        raise call.refuse("The key of a masked tensor must be plain.")
+    values = call.compute()
+    basic = all(
+        k is None or k is Ellipsis or isinstance(k, (int, slice)) for k in keys
+    )
+    if basic:
+        covered = _covered_keys(keys, len(x.shape), len(x.mask.shape))
+        mask = call.row.fn(x.mask, tuple(covered))
+    else:
+        mask = call.row.fn(full_rank(x), key)
+    if not len(mask.shape):
+        return entry(values, mask)
+    return masks.wrap(values, mask)
+
+
+def _covered_keys(keys, ndim, covered):
+    """The keys for the leading axes that the mask covers, without ellipsis."""
+    used = sum(k is not None and k is not Ellipsis for k in keys)
+    if Ellipsis in keys:
+        i = keys.index(Ellipsis)
+        keys = keys[:i] + [slice(None)] * (ndim - used) + keys[i + 1 :]
+    result, axes = [], 0
+    for k in keys:
+        if axes == covered:
+            break
+        result.append(k)
+        axes += k is not None
+    return result
+
+
+def _look_up(call, x, key):
+    """A plain tensor with a masked integer key, which looks up 0."""
+    from keras.src import ops
+
+    if not isinstance(key, MaskedTensorBase):
+        raise call.refuse("Of several keys none may be masked.")
+    if backend.standardize_dtype(key.dtype) == "bool":
+        raise call.refuse(
+            "A masked boolean key would select an unknown number of entries."
+        )
+    return ops.take(x, key, axis=0)
+
+
+def take(call):
+    """Entries picked by index; a masked index looks up 0 and is masked."""
+    x, indices = call.args[0], call.argument("indices")
+    axis = call.argument("axis")
+    if isinstance(x, MaskedTensorBase):
+        if isinstance(indices, MaskedTensorBase):
+            raise call.refuse("Values and indices cannot both be masked.")
+        return _take_from_masked(call, x, indices, axis)
+    values = call.compute(x, masks.zero(indices))
+    lead = 0 if axis is None else canonical_axes(axis, len(x.shape))[0]
+    mask = indices.mask
+    if lead:
+        covered = lead + len(mask.shape)
+        mask = masks.align(
+            mask, len(values.shape) - lead, len(values.shape), covered
+        )
+        mask = backend.numpy.broadcast_to(mask, backend.shape(values)[:covered])
+    return masks.wrap(values, mask)
+
+
+def _take_from_masked(call, x, indices, axis):
+    values = call.compute()
+    if axis is None:
+        return masks.wrap(values, call.row.fn(full_rank(x), indices, axis=None))
+    axis = canonical_axes(axis, len(x.shape))[0]
+    if axis >= len(x.mask.shape):
+        return masks.wrap(values, x.mask)
+    mask = call.row.fn(x.mask, indices, axis=axis)
+    if not len(mask.shape):
+        return entry(values, mask)
+    return masks.wrap(values, mask)
+
+
+def take_along_axis(call):
+    """As `take`, with an index for each entry."""
+    x, indices = call.args[0], call.argument("indices")
+    if isinstance(indices, MaskedTensorBase):
+        raise call.refuse("The indices must be plain.")
+    return _paired(call.compute(), call.compute(full_rank(x)))
+
+
+def slice_(call):
+    """A window of the tensor; the mask is sliced along the axes it covers."""
+    x = _only_operand(call)
+    starts, shape = call.argument("start_indices"), call.argument("shape")
+    covered = len(x.mask.shape)
+    mask = call.row.fn(x.mask, starts[:covered], shape[:covered])
+    return masks.wrap(call.compute(), mask)
+
+
+def where(call):
+    """Elementwise with both branches; the places of valid entries without."""
+    if call.argument("x1") is None:
+        raise call.refuse("How many entries are True depends on the data.")
+    return merge(call)

@@ -1,0 +1,67 @@
+"""Elementwise operations: the result is valid where every operand is."""
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+
+
+def merge(call):
+    """The op as ever; the masks are joined by AND.
+
+    A plain operand that varies along the mask gives 0 where the result is
+    masked, so that a NaN in it ends there too.
+    """
+    operands = call.operands()
+    mask = masks.merge(operands)
+    if all(
+        isinstance(x, MaskedTensorBase) or masks.is_scalar(x) for x in operands
+    ):
+        return masks.wrap(call.compute(), mask)
+    ndim = max(len(x.shape) for x in operands)
+    args = [_without_nan(x, mask, ndim) for x in call.args]
+    return masks.wrap(call.compute(*args), mask)
+
+
+def _without_nan(operand, mask, ndim):
+    if isinstance(operand, MaskedTensorBase) or masks.is_scalar(operand):
+        return operand
+    if not backend.is_float_dtype(operand.dtype):
+        return operand
+    return masks.guarded(operand, mask, 0, ndim)
+
+
+def guarded(*constants):
+    """An op that makes an ordinary finite number non-finite, or is steep.
+
+    Args:
+        *constants: For each operand a value in the op's domain, which takes
+            its place wherever the result is masked, before the op; None
+            leaves the operand as in `merge`.
+    """
+
+    def rule(call):
+        operands = call.operands()
+        mask = masks.merge(operands)
+        ndim = max(len(x.shape) for x in operands)
+        args = [
+            x if masks.is_scalar(x) else masks.guarded(x, mask, constant, ndim)
+            for x, constant in zip(call.args, constants)
+        ]
+        return masks.wrap(call.compute(*args), mask)
+
+    rule.__name__ = f"guarded{constants}"
+    return rule
+
+
+def unchanged(call):
+    """One masked operand, whose mask is that of the result.
+
+    For ops whose other operands do not vary along the mask: the scale of a
+    normalization, the bound of a triangle.
+    """
+    (mask,) = {
+        id(x.mask): x.mask
+        for x in call.operands()
+        if isinstance(x, MaskedTensorBase)
+    }.values()
+    return masks.wrap(call.compute(), mask)

@@ -1,0 +1,113 @@
+"""Normalizations: masked entries take no part, the mask stays."""
+
+import ml_dtypes
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.families.merge import merge
+from keras.src.masking.families.merge import unchanged
+from keras.src.masking.families.reduce import canonical_axes
+
+
+def softmax(call):
+    """Masked entries get the smallest number, whose exponential is 0.
+
+    A row without a valid entry gives 0. A finite number, since with an
+    infinite one the gradient of such a row would be NaN.
+    """
+    x = call.args[0]
+    axes = canonical_axes(call.argument("axis", -1), len(x.shape))
+    if all(a >= len(x.mask.shape) for a in axes):
+        return masks.wrap(call.compute(), x.mask)
+    values = call.compute(masks.fill(x.values, x.mask, _smallest(x.dtype)))
+    return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
+
+
+def _smallest(dtype):
+    dtype = backend.standardize_dtype(dtype)
+    return float(ml_dtypes.finfo(dtype).min)
+
+
+def sparsemax(call):
+    """Masked entries are too far below the largest to get a share."""
+    from keras.src import ops
+
+    x, axis = call.args[0], call.argument("axis", -1)
+    if canonical_axes(axis, len(x.shape))[0] >= len(x.mask.shape):
+        return masks.wrap(call.compute(), x.mask)
+    top = ops.filled(ops.max(x, axis=axis, keepdims=True), 0)
+    mask = masks.expand(x.mask, len(x.shape))
+    below = ops.stop_gradient(ops.subtract(top, 2))
+    values = call.compute(ops.where(mask, x.values, below))
+    return masks.wrap(masks.fill(values, mask, 0), x.mask)
+
+
+def _takes_in_mask(call):
+    """Whether the axes that are normalized are axes of the mask."""
+    x = call.args[0]
+    axes = canonical_axes(call.argument("axis", -1), len(x.shape))
+    return any(a < len(x.mask.shape) for a in axes)
+
+
+def layer_normalization(call):
+    """Over axes without a mask as ever, else with the moments of the valid."""
+    from keras.src import ops
+
+    if not isinstance(call.args[0], MaskedTensorBase):
+        raise call.refuse("The scale and the offset must be plain.")
+    if not _takes_in_mask(call):
+        return unchanged(call)
+    x, axis = call.args[0], call.argument("axis", -1)
+    gamma, beta = call.argument("gamma"), call.argument("beta")
+    epsilon = call.argument("epsilon") or backend.epsilon()
+    axes = canonical_axes(axis, len(x.shape))
+    if not call.argument("rms_scaling", False):
+        x = ops.subtract(x, ops.mean(x, axis=axis, keepdims=True))
+    power = ops.mean(ops.square(x), axis=axis, keepdims=True)
+    result = ops.multiply(x, ops.rsqrt(ops.add(power, epsilon)))
+    if gamma is not None:
+        result = ops.multiply(result, _over_axes(gamma, axes, x))
+    return (
+        result if beta is None else ops.add(result, _over_axes(beta, axes, x))
+    )
+
+
+def rms_normalization(call):
+    """As layer normalization, without the mean."""
+    from keras.src import ops
+
+    if not _takes_in_mask(call):
+        return unchanged(call)
+    x, axis = call.args[0], call.argument("axis", -1)
+    epsilon, scale = call.argument("epsilon"), call.argument("scale")
+    power = ops.mean(ops.square(x), axis=axis, keepdims=True)
+    result = ops.multiply(
+        x, ops.rsqrt(ops.add(power, epsilon or backend.epsilon()))
+    )
+    if scale is None:
+        return result
+    axes = canonical_axes(axis, len(x.shape))
+    return ops.multiply(result, _over_axes(scale, axes, x))
+
+
+def _over_axes(weight, axes, x):
+    """A weight that has the normalized axes, shaped to go with `x`."""
+    shape = backend.shape(x.values)
+    return backend.numpy.reshape(
+        backend.convert_to_tensor(weight),
+        [shape[a] if a in axes else 1 for a in range(len(shape))],
+    )
+
+
+def normalize(call):
+    """Divides by the norm of the valid entries."""
+    if not _takes_in_mask(call):
+        return unchanged(call)
+    x = call.args[0]
+    return masks.wrap(call.compute(masks.zero(x)), x.mask)
+
+
+def batch_normalization(call):
+    """Elementwise, given mean and variance."""
+    return merge(call) if len(call.operands()) == 1 else unchanged(call)

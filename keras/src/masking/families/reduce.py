@@ -1,0 +1,260 @@
+"""Reductions: over valid entries only, valid where there was one."""
+
+import functools
+import math
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+
+
+def canonical_axes(axis, ndim):
+    """The axes as a sorted tuple of non-negative integers; all for None."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, (list, tuple)) else (axis,)
+    return tuple(sorted(a + ndim if a < 0 else a for a in axes))
+
+
+class Reduction:
+    """A reduction of the first operand, seen from its mask.
+
+    Attributes:
+        x: The masked operand.
+        axes: Axes that are reduced.
+        keepdims: Whether they stay, with size 1.
+        mask_axes: The reduced axes that the mask covers.
+    """
+
+    def __init__(self, call, axis_name="axis"):
+        self.call = call
+        self.x = call.args[0]
+        if not isinstance(self.x, MaskedTensorBase):
+            raise call.refuse("Only the tensor that is reduced may be masked.")
+        axis = call.argument(axis_name)
+        self.keepdims = bool(call.argument("keepdims", False))
+        self.axes = canonical_axes(axis, len(self.x.shape))
+        if axis is None and self.keepdims:
+            # PyTorch's backend keeps no axis if none is named.
+            call.kwargs["axis"] = self.axes
+        self.mask_axes = tuple(
+            a for a in self.axes if a < len(self.x.mask.shape)
+        )
+
+    @functools.cached_property
+    def any_valid(self):
+        """Whether there was a valid entry, for each entry of the result."""
+        return backend.numpy.any(
+            self.x.mask, axis=self.mask_axes, keepdims=self.keepdims
+        )
+
+    @property
+    def out_mask(self):
+        """The mask of the result, None once no axis of the mask is left."""
+        if len(self.mask_axes) == len(self.x.mask.shape):
+            return None
+        return self.any_valid
+
+    def finish(self, values, nothing=0):
+        """The result, with `nothing` where no entry was valid."""
+        if not self.mask_axes:
+            return masks.wrap(values, self.x.mask)
+        valid = masks.expand(self.any_valid, len(values.shape))
+        return masks.wrap(masks.fill(values, valid, nothing), self.out_mask)
+
+    def count(self, dtype):
+        """How many valid entries were reduced, at least 1."""
+        covered = len(self.x.mask.shape)
+        sizes = backend.shape(self.x.values)
+        size = math.prod(sizes[a] for a in self.axes if a >= covered)
+        count = backend.numpy.sum(
+            backend.cast(self.x.mask, dtype),
+            axis=self.mask_axes,
+            keepdims=self.keepdims,
+        )
+        count = backend.numpy.maximum(count, backend.cast(1, dtype))
+        return backend.numpy.multiply(count, backend.cast(size, dtype))
+
+
+def reduce(identity):
+    """Masked entries are the identity, then the op as ever.
+
+    Args:
+        identity: Value that leaves the reduction as it is: a scalar, or one of
+            "lowest" and "highest" of the dtype.
+    """
+
+    def rule(call):
+        reduction = Reduction(call)
+        if not reduction.mask_axes:
+            return masks.wrap(call.compute(), reduction.x.mask)
+        values = call.compute(_neutral(reduction.x, identity))
+        finite = not isinstance(identity, str)
+        return reduction.finish(values, identity if finite else 0)
+
+    rule.__name__ = f"reduce({identity!r})"
+    return rule
+
+
+def _neutral(x, identity):
+    if identity == 0:
+        return masks.zero(x)
+    return masks.fill(x.values, x.mask, bound(x.dtype, identity))
+
+
+def bound(dtype, identity):
+    """The identity of a reduction in a dtype."""
+    if identity not in ("lowest", "highest"):
+        return identity
+    dtype = backend.standardize_dtype(dtype)
+    if dtype == "bool":
+        return identity == "highest"
+    if backend.is_float_dtype(dtype):
+        return float("-inf") if identity == "lowest" else float("inf")
+    bits, signed = int(dtype.removeprefix("u")[3:]), dtype[0] != "u"
+    if identity == "lowest":
+        return -(2 ** (bits - 1)) if signed else 0
+    return 2 ** (bits - signed) - 1
+
+
+def mean(call):
+    """The sum of the valid entries, over their number.
+
+    Small floating point types are summed in float32: their largest number is
+    soon exceeded.
+    """
+    reduction = Reduction(call)
+    x = reduction.x
+    if not reduction.mask_axes:
+        return masks.wrap(call.compute(), x.mask)
+    dtype = backend.result_type(x.dtype, float)
+    wide = backend.result_type(dtype, "float32")
+    total = backend.numpy.sum(
+        backend.cast(masks.zero(x), wide),
+        axis=reduction.axes,
+        keepdims=reduction.keepdims,
+    )
+    count = masks.expand(reduction.count(wide), len(total.shape))
+    values = backend.cast(backend.numpy.divide(total, count), dtype)
+    return reduction.finish(values)
+
+
+def count_nonzero(call):
+    """The number of entries that are valid and not 0."""
+    from keras.src import ops
+
+    hits = ops.cast(ops.not_equal(call.args[0], 0), "int32")
+    return ops.sum(hits, axis=call.argument("axis"))
+
+
+def var(call):
+    """The mean squared distance from the mean, both over valid entries."""
+    from keras.src import ops
+
+    x = call.args[0]
+    axis, keepdims = call.argument("axis"), call.argument("keepdims", False)
+    if not backend.is_float_dtype(x.dtype):
+        x = ops.cast(x, backend.floatx())
+    distance = ops.subtract(x, ops.mean(x, axis=axis, keepdims=True))
+    return ops.mean(ops.square(distance), axis=axis, keepdims=keepdims)
+
+
+def std(call):
+    """The root of the variance."""
+    from keras.src import ops
+
+    return ops.sqrt(ops.var(call.args[0], **call.kwargs))
+
+
+def moments(call):
+    """Mean and variance in one call."""
+    from keras.src import ops
+
+    if call.argument("synchronized"):
+        raise call.refuse("Replicas would have to agree on the valid counts.")
+    axes, keepdims = call.argument("axes"), call.argument("keepdims", False)
+    x = call.args[0]
+    return (
+        ops.mean(x, axis=axes, keepdims=keepdims),
+        ops.var(x, axis=axes, keepdims=keepdims),
+    )
+
+
+def logsumexp(call):
+    """The largest entry plus the log of the sum of what is left of each."""
+    from keras.src import ops
+
+    x, axis = call.args[0], call.argument("axis")
+    top = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    top = ops.where(ops.isfinite(top), top, 0)
+    rest = ops.sum(ops.exp(ops.subtract(x, top)), axis=axis, keepdims=True)
+    # A row with nothing valid sums to 0, also where the result is plain.
+    rest = _one_where_nothing_is_valid(rest, x, axis)
+    result = ops.add(ops.log(rest), top)
+    if call.argument("keepdims", False):
+        return result
+    axes = canonical_axes(axis, len(x.shape))
+    return ops.squeeze(result, axis=axes)
+
+
+def _one_where_nothing_is_valid(rest, x, axis):
+    from keras.src import ops
+
+    if isinstance(rest, MaskedTensorBase):
+        return rest
+    mask = masks.to_rank(x.mask, x.values, len(x.shape))
+    valid = ops.any(mask, axis=axis, keepdims=True)
+    return ops.where(valid, rest, 1)
+
+
+def arg_extreme(extreme):
+    """The first valid entry that nothing valid exceeds, as an integer.
+
+    No sentinel: an infinite entry that is valid wins over a masked one.
+
+    Args:
+        extreme: "max" or "min".
+    """
+
+    def rule(call):
+        from keras.src import ops
+
+        x, axis = call.args[0], call.argument("axis")
+        reduction = Reduction(call)
+        if not reduction.mask_axes:
+            return masks.wrap(call.compute(), x.mask)
+        keepdims = axis is not None
+        best = values_or_self(
+            getattr(ops, extreme)(x, axis=axis, keepdims=keepdims)
+        )
+        beyond = (ops.less if extreme == "max" else ops.greater)(x.values, best)
+        mask = masks.expand(x.mask, len(x.shape))
+        hit = backend.numpy.logical_and(ops.logical_not(beyond), mask)
+        index = ops.argmax(
+            backend.cast(hit, "int32"), axis=axis, keepdims=reduction.keepdims
+        )
+        return reduction.finish(index)
+
+    rule.__name__ = f"arg_{extreme}"
+    return rule
+
+
+def values_or_self(x):
+    return x.values if isinstance(x, MaskedTensorBase) else x
+
+
+def norm(call):
+    """The Euclidean norm over valid entries; another order is refused."""
+    from keras.src import ops
+
+    if call.argument("ord") not in (None, 2, "fro", "euclidean"):
+        raise call.refuse("Only the Euclidean norm has a rule yet.")
+    x, axis = call.args[0], call.argument("axis")
+    if call.argument("ord") is not None and not isinstance(axis, int):
+        raise call.refuse("A matrix norm needs all entries of the matrix.")
+    squares = ops.sum(
+        ops.square(ops.absolute(x)),
+        axis=axis,
+        keepdims=call.argument("keepdims", False),
+    )
+    return ops.sqrt(squares)

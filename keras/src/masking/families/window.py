@@ -1,0 +1,113 @@
+"""Windows that slide over axes: masked entries are padding.
+
+An entry of the result is valid where its window's anchor is: the entry in the
+middle of the window, the earlier one of two.
+"""
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.families.reduce import bound
+
+
+class Window:
+    """A window over the spatial axes of the first operand.
+
+    Attributes:
+        x: The masked operand, a batch of signals.
+        size: Size of the window along each spatial axis.
+        spatial: The spatial axes.
+    """
+
+    def __init__(self, call, size):
+        self.call = call
+        self.x = call.args[0]
+        if not isinstance(self.x, MaskedTensorBase) or any(
+            isinstance(y, MaskedTensorBase) for y in call.operands()[1:]
+        ):
+            raise call.refuse("Only the signal may be masked, not the kernel.")
+        rank = len(self.x.shape) - 2
+        data_format = backend.standardize_data_format(
+            call.argument("data_format")
+        )
+        self.channels_last = data_format == "channels_last"
+        self.channel = rank + 1 if self.channels_last else 1
+        start = 1 if self.channels_last else 2
+        self.spatial = range(start, start + rank)
+        self.size = _per_axis(size, rank)
+        dilation = _per_axis(call.argument("dilation_rate", 1), rank)
+        self.extent = [(k - 1) * d + 1 for k, d in zip(self.size, dilation)]
+        strides = call.argument("strides")
+        self.strides = _per_axis(size if strides is None else strides, rank)
+        self.padding = call.argument("padding", "valid").lower()
+
+    def out_mask(self, values):
+        """The mask over the leading axes of the result."""
+        mask = self.x.mask
+        covered = len(mask.shape)
+        if covered > self.channel:
+            mask = backend.numpy.any(mask, axis=self.channel, keepdims=True)
+        for axis, extent, stride in zip(
+            self.spatial, self.extent, self.strides
+        ):
+            if axis < covered:
+                mask = self._anchors(mask, values, axis, extent, stride)
+        if not self.channels_last and covered > self.channel:
+            return backend.numpy.broadcast_to(
+                mask, backend.shape(values)[: len(mask.shape)]
+            )
+        if covered > self.channel:
+            return backend.numpy.squeeze(mask, axis=self.channel)
+        return mask
+
+    def _anchors(self, mask, values, axis, extent, stride):
+        """The mask at the anchor of each window along one axis."""
+        if self.padding == "same" and stride == 1:
+            return mask
+        length = backend.shape(self.x.values)[axis]
+        count = backend.shape(values)[axis]
+        offset = (extent - 1) // 2
+        if self.padding == "same":
+            spare = (count - 1) * stride + extent - length
+            offset -= backend.numpy.maximum(spare, 0) // 2
+        index = backend.numpy.arange(0, count, dtype="int32") * stride
+        index = index + backend.cast(offset, "int32")
+        return backend.numpy.take(mask, index, axis=axis)
+
+
+def _per_axis(value, rank):
+    return [value] * rank if isinstance(value, int) else list(value)
+
+
+def conv(call):
+    """Masked entries are 0."""
+    kernel = call.argument("kernel")
+    if kernel is None:
+        kernel = call.argument("depthwise_kernel")
+    window = Window(call, [int(n) for n in kernel.shape[:-2]])
+    if call.argument("strides") is None:
+        window.strides = [1] * len(window.size)
+    values = call.compute(masks.zero(window.x))
+    return masks.wrap(values, window.out_mask(values))
+
+
+def max_pool(call):
+    """Masked entries are lower than all others."""
+    window = Window(call, call.argument("pool_size"))
+    x = window.x
+    lowest = bound(x.dtype, "lowest")
+    values = call.compute(masks.fill(x.values, x.mask, lowest))
+    mask = window.out_mask(values)
+    return masks.wrap(masks.fill(values, mask, 0), mask)
+
+
+def average_pool(call):
+    """The pooled values over the pooled count of valid entries."""
+    window = Window(call, call.argument("pool_size"))
+    x = window.x
+    share = backend.cast(masks.to_rank(x.mask, x.values, len(x.shape)), x.dtype)
+    share = call.compute(share)
+    share = masks.fill(share, backend.numpy.greater(share, 0), 1)
+    values = backend.numpy.divide(call.compute(masks.zero(x)), share)
+    mask = window.out_mask(values)
+    return masks.wrap(masks.fill(values, mask, 0), mask)

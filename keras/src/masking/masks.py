@@ -1,0 +1,186 @@
+"""The one place that aligns, broadcasts and merges masks, and that fills.
+
+Masks are boolean backend tensors, True where valid, over the leading axes of
+the values they belong to.
+"""
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+
+def wrap(values, mask):
+    """A masked tensor of computed parts; the values as they are without one.
+
+    Args:
+        values: Backend tensor, finite under the mask.
+        mask: Boolean backend tensor over its leading axes, or None.
+    """
+    return values if mask is None else backend.MaskedTensor._wrap(values, mask)
+
+
+def expand(mask, ndim):
+    """The mask with axes of size 1 appended until it has `ndim` axes."""
+    missing = ndim - len(mask.shape)
+    if not missing:
+        return mask
+    return backend.numpy.expand_dims(mask, tuple(range(len(mask.shape), ndim)))
+
+
+def to_rank(mask, values, ndim):
+    """The mask broadcast over the first `ndim` axes of its values."""
+    if len(mask.shape) == ndim:
+        return mask
+    shape = backend.shape(values)[:ndim]
+    return backend.numpy.broadcast_to(expand(mask, ndim), shape)
+
+
+def fill(values, mask, value):
+    """The values with `value` wherever the mask is False.
+
+    Args:
+        values: Backend tensor.
+        mask: Mask that covers leading axes of the values, or, with as many
+            axes as they have, one that broadcasts with them.
+        value: Scalar. Nothing of what was there reaches the result or, by a
+            gradient, its source.
+    """
+    dtype = backend.standardize_dtype(values.dtype)
+    if dtype == "string":
+        value = str(value or "")
+    else:
+        value = backend.convert_to_tensor(value, dtype)
+    mask = expand(mask, len(values.shape))
+    return backend.numpy.where(mask, values, value)
+
+
+def zero(x):
+    """The values of a masked tensor with 0 under the mask, by the fastest way.
+
+    What lies under a mask is finite, so floating point values are multiplied,
+    which engines fuse into the reduction that follows.
+    """
+    dtype = backend.standardize_dtype(x.dtype)
+    if not backend.is_float_dtype(dtype):
+        return fill(x.values, x.mask, 0)
+    weights = backend.cast(expand(x.mask, len(x.shape)), dtype)
+    return backend.numpy.multiply(x.values, weights)
+
+
+def merge(operands):
+    """The mask of an elementwise result: valid where all masked operands are.
+
+    Operands broadcast as their values do, from the last axis on, while a mask
+    covers leading axes. Plain operands are neutral.
+
+    Args:
+        operands: Masked tensors, plain tensors and scalars, at least one of
+            them masked.
+
+    Returns:
+        A mask over leading axes of the result, which has the rank of the
+        largest operand.
+    """
+    first = next(x for x in operands if isinstance(x, MaskedTensorBase))
+    if len(operands) == 1:
+        return first.mask
+    others = [x for x in operands if x is not first and not is_scalar(x)]
+    if all(_adds_nothing(x, first) for x in others):
+        return first.mask
+    operands = (first, *others)
+    masked = [x for x in operands if isinstance(x, MaskedTensorBase)]
+    ndim = max(len(x.shape) for x in operands)
+    covered = max(ndim - len(x.shape) + len(x.mask.shape) for x in masked)
+    merged = None
+    for x in masked:
+        mask = align(x.mask, len(x.shape), ndim, covered)
+        if merged is not None and mask is not merged:
+            mask = backend.numpy.logical_and(merged, mask)
+        merged = mask
+    return _stretch(merged, operands, ndim, covered)
+
+
+def align(mask, own_ndim, ndim, covered):
+    """A mask with axes of size 1, so that it broadcasts from the left.
+
+    Args:
+        mask: Mask over leading axes of values with `own_ndim` axes.
+        own_ndim: Rank of the values it belongs to.
+        ndim: Rank of the result that these values broadcast to.
+        covered: Number of leading axes of the result to cover.
+    """
+    lead = ndim - own_ndim
+    mask = expand(mask, covered - lead)
+    if not lead:
+        return mask
+    return backend.numpy.expand_dims(mask, tuple(range(lead)))
+
+
+def guarded(operand, mask, value, ndim):
+    """The values of an operand, with `value` wherever the result is masked.
+
+    An operand that is the same for all entries of the mask is left alone.
+
+    Args:
+        operand: Masked or plain tensor, array or scalar.
+        mask: Mask of the result, as `merge` gives it.
+        value: Constant in the domain of the operation.
+        ndim: Rank of the result.
+    """
+    masked = isinstance(operand, MaskedTensorBase)
+    values = operand.values if masked else operand
+    if is_scalar(values):
+        return values
+    values = backend.convert_to_tensor(values)
+    lead = ndim - len(values.shape)
+    own_axes = tuple(values.shape)[: max(len(mask.shape) - lead, 0)]
+    if not masked and all(n == 1 for n in own_axes):
+        return values
+    return fill(values, expand(mask, ndim), value)
+
+
+def is_scalar(x):
+    """Whether an operand is None or has no axes."""
+    return x is None or not len(getattr(x, "shape", ()))
+
+
+def _adds_nothing(x, first):
+    """Whether merging with `x` leaves the mask of `first` as it is."""
+    ndim, mask_ndim = len(first.shape), len(first.mask.shape)
+    if isinstance(x, MaskedTensorBase):
+        return x.mask is first.mask and len(x.shape) == ndim
+    if len(x.shape) > ndim:
+        return False
+    # A plain operand matters only where it stretches the result along an axis
+    # of the mask.
+    aligned = (1,) * (ndim - len(x.shape)) + tuple(x.shape)
+    pairs = zip(aligned[:mask_ndim], tuple(first.shape)[:mask_ndim])
+    return all(n == 1 or (n is not None and n == m) for n, m in pairs)
+
+
+def _stretch(mask, operands, ndim, covered):
+    """The mask, stretched along axes in which only a plain operand extends."""
+    static = tuple(_size(operands, ndim, axis) for axis in range(covered))
+    if None not in static:
+        if tuple(mask.shape) == static:
+            return mask
+        return backend.numpy.broadcast_to(mask, static)
+    for x in operands:
+        kept = covered - (ndim - len(x.shape))
+        masked = isinstance(x, MaskedTensorBase)
+        if kept <= 0 or (masked and len(x.mask.shape) >= kept):
+            continue
+        shape = backend.shape(x.values if masked else x)[:kept]
+        ones = backend.numpy.ones(shape, dtype="bool")
+        mask = backend.numpy.logical_and(
+            mask, align(ones, len(x.shape), ndim, covered)
+        )
+    return mask
+
+
+def _size(operands, ndim, axis):
+    """Size of the result along an axis, None where it is not known."""
+    own = ((x, axis - ndim + len(x.shape)) for x in operands)
+    sizes = {tuple(x.shape)[i] for x, i in own if i >= 0} - {1}
+    if not sizes:
+        return 1
+    return sizes.pop() if len(sizes) == 1 else None

@@ -1,0 +1,141 @@
+"""What losses and metrics see of masked tensors: the values, never the mask.
+
+A mask is made by the model, so whoever reads it off the predictions lets the
+model choose what it is judged on. Weights come from the data.
+"""
+
+import functools
+import inspect
+
+import ml_dtypes
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.masking.errors import has_mask
+
+
+def plain(*structures):
+    """Each structure with the values of its masked tensors.
+
+    What lies under a mask stays what it is: these are the numbers that the
+    model gave. `numpy.ma` arrays, which `predict` returns, count the same.
+    """
+    if not needs_dispatch(structures):
+        return structures
+    return tree.map_structure(_values, structures)
+
+
+def weights(sample_weight):
+    """Sample weights, with 0 where a masked one has nothing."""
+    if not needs_dispatch((sample_weight,)):
+        return sample_weight
+    return tree.map_structure(_filled, sample_weight)
+
+
+def _values(x):
+    if isinstance(x, np.ma.MaskedArray):
+        return x.data
+    return x.values if has_mask(x) else x
+
+
+def _filled(x):
+    if isinstance(x, np.ma.MaskedArray):
+        return x.filled(0)
+    return ops.filled(x, 0) if has_mask(x) else x
+
+
+def ignores_masks(update_state):
+    """Decorator: an `update_state` that gets plain tensors.
+
+    Required of the decorated: it is a method, and weights are passed in its
+    argument `sample_weight`, if it has one. Decorating twice does no more than
+    decorating once.
+    """
+    if getattr(update_state, "_ignores_masks", False):
+        return update_state
+    position = _position(update_state, "sample_weight")
+
+    @functools.wraps(update_state)
+    def with_plain_tensors(self, *args, **kwargs):
+        if needs_dispatch(args, kwargs):
+            args = list(args)
+            if 0 <= position < len(args):
+                args[position] = weights(args[position])
+            if "sample_weight" in kwargs:
+                kwargs["sample_weight"] = weights(kwargs["sample_weight"])
+            args, kwargs = plain(args, kwargs)
+        # Bound, since a `tf.function` tells methods by that.
+        return update_state.__get__(self)(*args, **kwargs)
+
+    with_plain_tensors._ignores_masks = True
+    return with_plain_tensors
+
+
+def _position(method, name):
+    """Position of an argument, not counting `self`; -1 without it."""
+    try:
+        return list(inspect.signature(method).parameters).index(name) - 1
+    except (TypeError, ValueError):
+        return -1
+
+
+def without_weightless(values, sample_weight):
+    """The values with 0 where they weigh 0, so that NaN * 0 is 0.
+
+    Args:
+        values: Tensor of one loss for each entry.
+        sample_weight: Tensor that broadcasts with the values.
+    """
+    return ops.where(ops.equal(sample_weight, 0), 0, values)
+
+
+def quiet_targets(y_true, sample_weight):
+    """Targets without the NaN, inf and huge numbers that weigh 0.
+
+    A loss of such a target would be multiplied by 0 too late: its gradient is
+    NaN already. Numbers whose square the dtype can hold are left as they are,
+    since a loss may compare entries with each other.
+
+    Args:
+        y_true: Targets, floating point or not.
+        sample_weight: Weights over leading axes of the targets: of shape
+            `(batch,)` or `(batch, time)` for targets of shape `(batch, time,
+            features)`. An axis of size 1 more or less at the end is the same.
+            With any other shape the targets are returned as they are.
+    """
+    if not backend.is_float_dtype(y_true.dtype):
+        return y_true
+    sample_weight = _over_leading_axes(
+        ops.convert_to_tensor(sample_weight), y_true
+    )
+    if sample_weight is None:
+        return y_true
+    limit = _largest(y_true.dtype) ** 0.5
+    # NaN is not less than anything.
+    quiet = ops.less(ops.absolute(y_true), limit)
+    keep = ops.logical_or(quiet, ops.not_equal(sample_weight, 0))
+    return ops.where(keep, y_true, 0)
+
+
+def _largest(dtype):
+    return float(ml_dtypes.finfo(backend.standardize_dtype(dtype)).max)
+
+
+def _over_leading_axes(sample_weight, y_true):
+    """The weights with axes to broadcast over targets, None if they do not."""
+    ndim = len(y_true.shape)
+    missing = ndim - len(sample_weight.shape)
+    if missing == -1 and sample_weight.shape[-1] == 1:
+        sample_weight = ops.squeeze(sample_weight, -1)
+    elif missing > 0:
+        sample_weight = ops.expand_dims(
+            sample_weight, tuple(range(ndim - missing, ndim))
+        )
+    if len(sample_weight.shape) != ndim:
+        return None
+    sizes = zip(sample_weight.shape, y_true.shape, strict=True)
+    fits = all(w in (1, None, n) or n is None for w, n in sizes)
+    return sample_weight if fits else None

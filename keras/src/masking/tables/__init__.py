@@ -1,0 +1,49 @@
+"""The tables: what each public op makes of a mask, a row an op.
+
+A table maps the name of a public function to its rule. An op without a row
+refuses masked tensors by name.
+"""
+
+from keras.src.masking.dispatch import make_row
+from keras.src.masking.tables import activations
+from keras.src.masking.tables import core
+from keras.src.masking.tables import linalg
+from keras.src.masking.tables import masking
+from keras.src.masking.tables import math
+from keras.src.masking.tables import nn
+from keras.src.masking.tables import numpy
+
+TABLES = (numpy, nn, math, core, linalg, activations, masking)
+
+# Classes whose names do not follow from their function's.
+CLASS_NAMES = {
+    "batch_normalization": "BatchNorm",
+    "layer_normalization": "LayerNorm",
+    "rms_normalization": "RMSNorm",
+    "relu": ("ReLU", "Relu"),
+}
+
+
+def all_rows():
+    """Rows of all tables, by operation class."""
+    rows = {}
+    for table in TABLES:
+        for name, rule in table.RULES.items():
+            op_class = _op_class(table.MODULE, name)
+            fn = getattr(table, "FUNCTIONS", {}).get(
+                name, getattr(table.MODULE, name)
+            )
+            rows[op_class] = make_row(name, rule, op_class, fn)
+    return rows
+
+
+def _op_class(module, name):
+    camel = "".join(word[0].upper() + word[1:] for word in name.split("_"))
+    names = CLASS_NAMES.get(name, camel)
+    for candidate in (names,) if isinstance(names, str) else names:
+        if hasattr(module, candidate):
+            return getattr(module, candidate)
+    raise AttributeError(
+        f"No operation class was found for `{name}` in {module.__name__}: "
+        f"looked for {names}. Name it in `CLASS_NAMES`."
+    )

@@ -1,0 +1,5 @@
+"""Adds the ops that take masked tensors apart."""
+
+from keras.src.ops.masking import filled
+from keras.src.ops.masking import get_mask
+from keras.src.ops.masking import is_masked

@@ -1,0 +1,36 @@
+"""A function of a graph is not dispatched: it runs its graph, masks and all."""
+
+from keras.src.masking import symbolic
+from keras.src.masking.errors import has_mask
+from pip_build import keeps
+from pip_build import new
+
+
+class Function:
+    @new
+    @classmethod
+    def _create(cls, args, kwargs):
+        return Operation._configured_new(cls, *args, **kwargs)
+
+    @new
+    def _dispatch(self, args, kwargs):
+        return self._undispatched_call(*args, **kwargs)
+
+    @new
+    def _call_spec(self, *args, **kwargs):
+        return self.compute_output_spec(*args, **kwargs)
+
+    @keeps("_plain_compute_output_spec")
+    def compute_output_spec(self, inputs):
+        flat = tree.flatten(inputs)
+        if not any(has_mask(x) for x in (*flat, *self._inputs, *self._outputs)):
+            return self._plain_compute_output_spec(inputs)
+        self._assert_input_compatibility(inputs)
+        flat = [
+            symbolic.like_input(x, ref) for x, ref in zip(flat, self._inputs)
+        ]
+        if all(symbolic.same_spec(x, y) for x, y in zip(flat, self._inputs)):
+            return tree.map_structure(symbolic.copy_spec, self._outputs_struct)
+        return self._run_through_graph(
+            flat, operation_fn=lambda op: op._call_spec
+        )

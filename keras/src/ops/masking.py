@@ -1,0 +1,124 @@
+"""Ops that take a masked tensor apart and put one together."""
+
+from keras.src import backend
+from keras.src.api_export import keras_export
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.errors import has_mask
+from keras.src.ops.operation import Operation
+
+
+class MakeMasked(Operation):
+    """Values and a mask become a masked tensor, in a graph."""
+
+    def call(self, values, mask):
+        return backend.MaskedTensor(values, mask)
+
+    def compute_output_spec(self, values, mask):
+        mask = KerasTensor(mask.shape, mask.dtype)
+        return KerasTensor(values.shape, values.dtype, mask=mask)
+
+
+class GetMask(Operation):
+    """The mask of a masked tensor, in a graph."""
+
+    def call(self, x):
+        return get_mask(x)
+
+    def compute_output_spec(self, x):
+        return KerasTensor(x._mask_spec.shape, "bool")
+
+    def _call_spec(self, x):
+        return self.compute_output_spec(x)
+
+
+class GetValues(Operation):
+    """The values of a masked tensor, in a graph."""
+
+    def call(self, x):
+        return x
+
+    def compute_output_spec(self, x):
+        return KerasTensor(x.shape, x.dtype)
+
+    def _call_spec(self, x):
+        return self.compute_output_spec(x)
+
+
+def get_values(x):
+    return x.values if has_mask(x) else x
+
+
+class Filled(Operation):
+    def __init__(self, value=0, *, name=None):
+        super().__init__(name=name)
+        self.value = value
+
+    def call(self, x):
+        return x
+
+    def compute_output_spec(self, x):
+        return KerasTensor(x.shape, x.dtype)
+
+
+@keras_export("keras.ops.filled")
+def filled(x, value=0):
+    """The values of a tensor, with `value` in place of masked entries.
+
+    Args:
+        x: Masked tensor of any shape and dtype. A plain one is returned as it
+            is.
+        value: Scalar that the dtype can hold. Defaults to 0.
+
+    Returns:
+        A plain tensor of the shape and dtype of `x`.
+
+    Example:
+
+    >>> x = keras.MaskedTensor([1.0, 2.0], [True, False])
+    >>> keras.ops.convert_to_numpy(keras.ops.filled(x, -1.0))
+    array([ 1., -1.], dtype=float32)
+    """
+    if needs_dispatch((x,)):
+        return Filled(value).symbolic_call(x)
+    return x
+
+
+@keras_export("keras.ops.is_masked")
+def is_masked(x):
+    """Whether a tensor is a masked one, eager or symbolic.
+
+    Args:
+        x: Anything.
+
+    Returns:
+        A Python bool, known from the type alone.
+
+    Example:
+
+    >>> keras.ops.is_masked(keras.MaskedTensor([1.0], [True]))
+    True
+    """
+    return has_mask(x)
+
+
+@keras_export("keras.ops.get_mask")
+def get_mask(x):
+    """The mask of a tensor, True where valid, or None for a plain tensor.
+
+    Args:
+        x: Plain, masked or symbolic tensor.
+
+    Returns:
+        A boolean tensor of shape `x.shape[:mask.ndim]`, or None.
+
+    Example:
+
+    >>> x = keras.MaskedTensor([1.0, 2.0], [True, False])
+    >>> keras.ops.convert_to_numpy(keras.ops.get_mask(x))
+    array([ True, False])
+    """
+    if isinstance(x, (MaskedTensorBase, KerasTensor)):
+        return x.mask
+    return None

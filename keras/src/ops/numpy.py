@@ -1,0 +1,24 @@
+"""The op functions ask the wider question: masked operands are dispatched."""
+
+from keras.src.backend.common.keras_tensor import (
+    needs_dispatch as any_symbolic_tensors,
+)
+from keras.src.masking.errors import first_only
+from pip_build import keeps
+
+
+@keeps("_plain_get_item")
+@keras_export(["keras.ops.get_item", "keras.ops.numpy.get_item"])
+def get_item(x, key):
+    """Return `x[key]`; a masked integer key looks up 0 and stays masked."""
+    if any_symbolic_tensors((key,)):
+        return GetItem().symbolic_call(x, key)
+    return _plain_get_item(x, key)
+
+
+# Their kernels, weights and indices go past the question above.
+for _name in (
+    "average",
+    "bincount",
+):
+    globals()[_name] = first_only(globals()[_name])
