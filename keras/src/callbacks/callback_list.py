@@ -1,0 +1,10 @@
+"""Callbacks see masked outputs of `predict` as masked tensors."""
+
+from keras.src.masking import batches
+from pip_build import keeps
+
+
+class CallbackList:
+    @keeps("_pass_on_predict_batch_end")
+    def _on_predict_batch_end(self, batch, logs=None):
+        self._pass_on_predict_batch_end(batch, batches.to_masked_tensors(logs))

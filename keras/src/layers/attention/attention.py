@@ -1,0 +1,32 @@
+"""Attention asks for its masks by name and returns a masked tensor."""
+
+from keras.src.masking import protocols
+from keras.src.masking.attention import without_masked
+from pip_build import keeps
+
+
+class Attention:
+    @keeps("_plain_call")
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=False,
+        return_attention_scores=False,
+        use_causal_mask=False,
+    ):
+        kwargs = {
+            "training": training,
+            "return_attention_scores": return_attention_scores,
+            "use_causal_mask": use_causal_mask,
+        }
+        if not isinstance(mask, list) or all(m is None for m in mask):
+            return self._plain_call(inputs, mask=mask, **kwargs)
+        self._validate_inputs(inputs=inputs, mask=mask)
+        mask = [None if m is None else backend.cast(m, "bool") for m in mask]
+        query, *others = inputs
+        inputs = [query] + [
+            without_masked(x, m) for x, m in zip(others, [*mask[1:], None])
+        ]
+        outputs = self._plain_call(inputs, mask=mask, **kwargs)
+        return protocols.with_mask(outputs, mask[0])

@@ -1,0 +1,36 @@
+"""Attention asks for its masks by name, and clears none of its caller's.
+
+Upstream reads the query's mask off the tensor, and takes the masks off the
+caller's tensors. Here all masks become the attention mask, beforehand.
+"""
+
+from keras.src.masking.attention import attend
+from pip_build import keeps
+
+
+class MultiHeadAttention:
+    @keeps("_plain_call")
+    def call(
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+    ):
+        return attend(
+            self,
+            query,
+            value,
+            key,
+            (query_mask, value_mask, key_mask),
+            attention_mask=attention_mask,
+            return_attention_scores=return_attention_scores,
+            training=training,
+            use_causal_mask=use_causal_mask,
+        )

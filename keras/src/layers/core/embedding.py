@@ -1,0 +1,40 @@
+"""`Embedding` makes masked tensors, and passes on the mask of its ids."""
+
+from keras.src.masking import masks
+from keras.src.masking import symbolic
+from pip_build import keeps
+from pip_build import new
+
+
+class Embedding:
+    @keeps("_look_up")
+    def call(self, inputs):
+        return self._masked_by_ids(self._look_up(inputs), inputs)
+
+    @keeps("_look_up_int8")
+    def _int8_call(self, inputs, training=None):
+        outputs = self._look_up_int8(inputs, training=training)
+        return self._masked_by_ids(outputs, inputs)
+
+    @keeps("_look_up_int4")
+    def _int4_call(self, inputs, training=None):
+        outputs = self._look_up_int4(inputs, training=training)
+        return self._masked_by_ids(outputs, inputs)
+
+    @new
+    def _masked_by_ids(self, outputs, ids):
+        """The embeddings, masked where an id is 0 if that is padding."""
+        if not self.mask_zero:
+            return outputs
+        valid = ops.not_equal(ids, 0)
+        if not ops.is_masked(valid):
+            return masks.wrap(outputs, valid)
+        valid = ops.logical_and(valid.values, valid.mask)
+        return masks.wrap(outputs.values, valid)
+
+    @keeps("_plain_compute_output_spec")
+    def compute_output_spec(self, inputs):
+        spec = self._plain_compute_output_spec(inputs)
+        if not self.mask_zero:
+            return spec
+        return symbolic.masked_spec(spec, inputs)

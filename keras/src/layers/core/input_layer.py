@@ -1,0 +1,109 @@
+"""`Input(mask_shape=...)` declares a masked input."""
+
+from pip_build import keeps
+
+
+class InputLayer:
+    @keeps("_plain_init")
+    def __init__(
+        self,
+        shape=None,
+        batch_size=None,
+        dtype=None,
+        sparse=None,
+        ragged=None,
+        batch_shape=None,
+        input_tensor=None,
+        optional=False,
+        name=None,
+        mask_shape=None,
+        **kwargs,
+    ):
+        if mask_shape is not None:
+            if sparse or ragged or input_tensor is not None:
+                raise ValueError(
+                    "An input with a `mask_shape` can be neither sparse nor "
+                    "ragged, nor wrap a tensor. Received: "
+                    f"mask_shape={mask_shape}, sparse={sparse}, "
+                    f"ragged={ragged}, input_tensor={input_tensor}"
+                )
+            whole = batch_shape or (batch_size, *shape)
+            input_tensor = backend.KerasTensor(
+                whole,
+                dtype,
+                name=name,
+                mask=backend.KerasTensor((whole[0], *mask_shape), "bool"),
+            )
+            shape = batch_size = batch_shape = dtype = None
+        self._plain_init(
+            shape,
+            batch_size,
+            dtype,
+            sparse,
+            ragged,
+            batch_shape,
+            input_tensor,
+            optional,
+            name,
+            **kwargs,
+        )
+        self.mask_shape = mask_shape
+
+    @keeps("_plain_get_config")
+    def get_config(self):
+        config = self._plain_get_config()
+        if self.mask_shape is not None:
+            config["mask_shape"] = self.mask_shape
+        return config
+
+
+@keras_export(["keras.layers.Input", "keras.Input"])
+def Input(
+    shape=None,
+    batch_size=None,
+    dtype=None,
+    sparse=None,
+    ragged=None,
+    batch_shape=None,
+    name=None,
+    tensor=None,
+    optional=False,
+    *,
+    mask_shape=None,
+):
+    """Makes a symbolic tensor: the entry of a functional model.
+
+    Args:
+        shape: Shape without the batch, None for sizes that vary.
+        batch_size: Size of the batch, where it is fixed.
+        dtype: Dtype, by default `keras.config.floatx()`.
+        sparse: Whether the model will be given sparse tensors.
+        ragged: Whether the model will be given ragged tensors.
+        batch_shape: Shape with the batch, instead of `shape`.
+        name: Name of the input, unique in its model.
+        tensor: Existing symbolic tensor to use instead of a new one.
+        optional: Whether None may be given for it.
+        mask_shape: Declares a masked input: shape of its mask without the
+            batch, the leading axes of `shape`. A model that is given a plain
+            tensor there takes all of it for valid.
+
+    Returns:
+        A `keras.KerasTensor`.
+
+    Raises:
+        ValueError: If `mask_shape` does not cover leading axes of `shape`, or
+            goes together with `sparse`, `ragged` or `tensor`.
+
+    Example:
+
+    >>> x = keras.Input((None, 8), mask_shape=(None,))
+    >>> x.mask.shape
+    (None, None)
+    """
+    # One call for both, by position: `InputLayer` takes `tensor` and
+    # `optional` before `name`.
+    layer = InputLayer(
+        *(shape, batch_size, dtype, sparse, ragged, batch_shape),
+        *(tensor, optional, name, mask_shape),
+    )
+    return layer.output

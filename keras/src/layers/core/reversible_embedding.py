@@ -1,0 +1,19 @@
+"""Both directions take masked tensors by type, as `Embedding` does."""
+
+from keras.src.masking import symbolic
+from pip_build import keeps
+
+
+class ReversibleEmbedding:
+    @keeps("_plain_call")
+    def call(self, inputs, reverse=False):
+        if not reverse:
+            return super().call(inputs)
+        return self._plain_call(inputs, reverse=True)
+
+    @keeps("_plain_compute_output_spec")
+    def compute_output_spec(self, inputs, reverse=False):
+        spec = self._plain_compute_output_spec(inputs, reverse)
+        if reverse or not self.mask_zero:
+            return spec
+        return symbolic.masked_spec(spec, inputs)

@@ -1,0 +1,301 @@
+"""Layers take masked tensors by one of three protocols, see `masking`.
+
+`__call__` loses its mask handling: what upstream did in it, before and after
+the call, is a protocol now, below `__call__`, so that whatever runs `call`
+meets it.
+"""
+
+import contextlib
+
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import protocols
+from keras.src.masking import symbolic
+from keras.src.masking.dispatch import values_of
+from pip_build import keeps
+from pip_build import new
+
+
+class Layer:
+    __added__ = ("name", "_auto_config")
+    # Layers are named and configured when they are made, not when asked.
+    name = None
+    _auto_config = None
+
+    @new
+    @classmethod
+    def _create(cls, args, kwargs):
+        return Operation._configured_new(cls, *args, **kwargs)
+
+    @new
+    @property
+    def _mask_protocol(self):
+        protocol = vars(self).get("_chosen_protocol")
+        if protocol is None:
+            protocol = self._choose_protocol()
+            vars(self)["_chosen_protocol"] = protocol
+        return protocol
+
+    @new
+    def _choose_protocol(self):
+        return protocols.choose(self)
+
+    @new
+    def _run_call(self, *args, **kwargs):
+        """Runs `call` by the layer's protocol, without building or scopes."""
+        run = self.call
+        if getattr(self, "quantization_mode", None) is not None:
+            run = self.quantized_call
+        return self._mask_protocol(self, run, args, kwargs)
+
+    @property
+    def supports_masking(self):
+        """Deprecated, and not read by Keras: whether a layer of the old kind
+        keeps masks. Types decide now."""
+        return self._supports_masking
+
+    @supports_masking.setter
+    def supports_masking(self, value):
+        self._supports_masking = value
+        if protocols.flag_is_set_outside():
+            vars(self)["_flagged_outside"] = True
+
+    def symbolic_call(self, *args, **kwargs):
+        # The node is made at the end of `__call__`.
+        return self._call_spec(*args, **kwargs)
+
+    @new
+    def _call_spec(self, *args, **kwargs):
+        """Spec of the outputs, with the masks that a call would give them."""
+        protocol = self._mask_protocol
+        if protocol is protocols.legacy:
+            return protocols.legacy_spec(self, args, kwargs)
+        masked = symbolic.any_masked(args, kwargs) or (
+            protocol is protocols.named and kwargs.get("mask") is not None
+        )
+        if not masked:
+            return self.compute_output_spec(*args, **kwargs)
+        if type(
+            self
+        ).compute_output_spec is Layer.compute_output_spec and utils.is_default(
+            self.compute_output_shape
+        ):
+            # The layer has no spec of its own but what tracing it gives, and
+            # its `call` may want the mask.
+            return backend.compute_output_spec(self._run_call, *args, **kwargs)
+        return symbolic.output_spec(self, args, kwargs, fn=self._run_call)
+
+    @traceback_utils.filter_traceback
+    def __call__(self, *args, **kwargs):
+        self._check_super_called()
+        self._called = True
+        given = (args, kwargs)
+        symbolic_call = any_symbolic_tensors(args, kwargs)
+        if self._convert_input_args:
+            args, kwargs = self._convert_arguments(args, kwargs)
+        self._check_positional_arguments(args)
+
+        call_spec = CallSpec(
+            self._call_signature, self._call_context_args, args, kwargs
+        )
+        self._assert_input_compatibility(call_spec.first_arg)
+        with self._open_name_scope():
+            self._maybe_build(call_spec)
+
+        context = self._get_call_context()
+        for name in self._call_context_args:
+            self._resolve_and_populate_arg(name, call_spec, context, kwargs)
+        try:
+            with self._open_name_scope(), self._autocast_scope():
+                outputs = (
+                    self._undispatched_call(*args, **kwargs)
+                    if symbolic_call
+                    else self._mask_protocol(
+                        self, self._undispatched_call, args, kwargs
+                    )
+                )
+                outputs = self._lay_out(outputs)
+                self.built = True
+                if self.activity_regularizer is not None:
+                    self._regularize_activity(outputs)
+        finally:
+            self._maybe_reset_call_context()
+        scope = protocols.current_scope()
+        if scope is not None:
+            outputs = tree.map_structure(scope.hang, outputs)
+        if symbolic_call:
+            Node(
+                self, call_args=given[0], call_kwargs=given[1], outputs=outputs
+            )
+        return outputs
+
+    @new
+    def _convert_arguments(self, args, kwargs):
+        """Arrays become tensors of the right dtype, old masks part of them."""
+        if not kwargs and len(args) == 1:
+            x = args[0]
+            if (
+                is_backend_tensor_or_symbolic(x)
+                and backend.standardize_dtype(x.dtype) == self.input_dtype
+                and _hung_mask(x) is None
+            ):
+                return args, kwargs
+        return tree.map_structure(self._convert_argument, (args, kwargs))
+
+    @new
+    def _convert_argument(self, x):
+        mask = _hung_mask(x)
+        x = self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
+        return x if mask is None else protocols.masked_at_the_door(x, mask)
+
+    @new
+    def _check_positional_arguments(self, args):
+        if self._allow_non_tensor_positional_args:
+            return
+        for x in tree.flatten(args):
+            if not is_backend_tensor_or_symbolic(x, allow_none=True):
+                raise ValueError(
+                    "Only input tensors may be passed as positional arguments "
+                    f"to layer '{self.name}'. The following argument value "
+                    f"should be passed as a keyword argument: {x} "
+                    f"(of type {type(x)})"
+                )
+
+    @new
+    def _autocast_scope(self):
+        """The scope in which variables are cast, where it has to change."""
+        current = backend.get_autocast_scope()
+        if current is None:
+            if self.compute_dtype == self.variable_dtype:
+                return contextlib.nullcontext()
+            return backend.AutocastScope(self.compute_dtype)
+        # Preprocessing layers compute in other dtypes than floats.
+        if not self.autocast or not backend.is_float_dtype(self.compute_dtype):
+            return backend.AutocastScope(None)
+        if current.dtype == self.compute_dtype:
+            return contextlib.nullcontext()
+        return backend.AutocastScope(self.compute_dtype)
+
+    @new
+    def _lay_out(self, outputs):
+        """Distributes the outputs if a distribution has a layout for them."""
+        distribution = distribution_lib.distribution()
+        if distribution is None:
+            return outputs
+        layout = distribution.get_tensor_layout(f"{current_path()}/output")
+        if not layout:
+            return outputs
+        return tree.map_structure(lambda x: _distribute(x, layout), outputs)
+
+    @new
+    def _regularize_activity(self, outputs):
+        for output in tree.flatten(outputs):
+            if not ops.is_tensor(output):
+                continue
+            loss = values_of(self.activity_regularizer(output))
+            if len(output.shape) > 0:
+                # By the batch size, so that the strength does not depend on it.
+                count = ops.cast(ops.shape(output)[0], dtype=loss.dtype)
+                loss = ops.divide_no_nan(loss, count)
+            self.add_loss(loss)
+
+    @keeps("_plain_stateless_call")
+    def stateless_call(
+        self,
+        trainable_variables,
+        non_trainable_variables,
+        *args,
+        return_losses=False,
+        **kwargs,
+    ):
+        """Calls the layer without side effects.
+
+        Args:
+            trainable_variables: Values for the trainable variables.
+            non_trainable_variables: Values for the others: moving statistics,
+                states of seed generators, metrics.
+            *args: Arguments of `call()`.
+            return_losses: Whether to return the losses that `call()` creates.
+            **kwargs: Arguments of `call()` by name.
+
+        Returns:
+            A tuple of the outputs, the new values of the non-trainable
+            variables and, with `return_losses`, the list of losses.
+        """
+        rest = []
+
+        def run(*args, **kwargs):
+            outputs, *rest[:] = self._plain_stateless_call(
+                trainable_variables,
+                non_trainable_variables,
+                *args,
+                return_losses=return_losses,
+                **kwargs,
+            )
+            return outputs
+
+        outputs = self._mask_protocol(self, run, args, kwargs)
+        return (outputs, *rest)
+
+    @keeps("_plain_maybe_build")
+    def _maybe_build(self, call_spec):
+        if self.built:
+            return
+        arguments = call_spec.arguments_dict
+        if not needs_dispatch((), arguments):
+            return self._plain_maybe_build(call_spec)
+        if not any_symbolic_tensors((), arguments):
+            call_spec.eager = True
+        if self._mask_protocol is not protocols.by_type:
+            # `call` of such a layer is traced as it is run: on plain tensors.
+            call_spec.arguments_dict = tree.map_structure(
+                symbolic.values_spec, arguments
+            )
+        self._plain_maybe_build(call_spec)
+
+    @keeps("_plain_add_loss")
+    def add_loss(self, loss):
+        """Adds a scalar loss, from inside `call()`.
+
+        Args:
+            loss: Scalar tensor, or a nest of them.
+
+        Raises:
+            ValueError: If a loss is no tensor, or a masked one: reduce it
+                first, to say which entries count.
+        """
+        for x in tree.flatten(loss):
+            if isinstance(x, MaskedTensorBase):
+                raise ValueError(
+                    "`add_loss()` takes scalars. Received a masked tensor of "
+                    f"shape {tuple(x.shape)}. Reduce it over its valid "
+                    "entries: `self.add_loss(keras.ops.mean(loss))`."
+                )
+        self._plain_add_loss(loss)
+
+
+del Layer._set_mask_metadata
+
+
+@new
+def _hung_mask(x):
+    """A mask that is hung on a plain tensor as an attribute."""
+    if isinstance(x, (MaskedTensorBase, KerasTensor)):
+        return None
+    return backend.get_keras_mask(x)
+
+
+@new
+def _distribute(x, layout):
+    if not isinstance(x, MaskedTensorBase):
+        return distribution_lib.distribute_tensor(x, layout)
+    values = distribution_lib.distribute_tensor(x.values, layout)
+    return backend.MaskedTensor._wrap(values, x.mask)
+
+
+def is_backend_tensor_or_symbolic(x, allow_none=False):
+    if x is None:
+        return allow_none
+    return isinstance(
+        x, (backend.KerasTensor, MaskedTensorBase)
+    ) or backend.is_tensor(x)

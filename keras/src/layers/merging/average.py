@@ -1,0 +1,28 @@
+"""`Average` follows the mask rule of its ops; a union counts who is there."""
+
+from keras.src.masking.errors import has_mask
+from pip_build import new
+
+
+class Average:
+    __added__ = ("_identity",)
+    _identity = 0
+
+    @new
+    def call(self, inputs):
+        mean = super().call(inputs)
+        if self.mask_mode == "intersection" or not any(map(has_mask, inputs)):
+            return mean
+        # The sum went by the number of inputs; it goes by those that are valid.
+        present = [_presence(x, mean.dtype) for x in inputs]
+        share = self._merge_inputs(present)
+        return mean / ops.where(share > 0, share, 1)
+
+
+@new
+def _presence(x, dtype):
+    """1 where an input is valid, 0 where it is masked."""
+    ones = ops.ones(ops.shape(x), dtype=dtype)
+    if not has_mask(x):
+        return ones
+    return ops.filled(type(x)._wrap(ones, x.mask), 0)

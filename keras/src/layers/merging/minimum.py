@@ -1,0 +1,11 @@
+"""`Minimum` follows the mask rule of `keras.ops`."""
+
+import functools
+
+
+class Minimum:
+    __added__ = ("_identity",)
+    _identity = "highest"
+
+    def _merge_function(self, inputs):
+        return functools.reduce(ops.minimum, inputs)

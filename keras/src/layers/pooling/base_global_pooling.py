@@ -1,0 +1,10 @@
+"""Global pooling uses the pooled axes up: what it returns is plain."""
+
+from keras.src.masking import protocols
+from pip_build import new
+
+
+class BaseGlobalPooling:
+    @new
+    def _choose_protocol(self):
+        return protocols.using_up

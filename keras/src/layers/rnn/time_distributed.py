@@ -1,0 +1,83 @@
+"""The wrapped layer takes each step as a masked tensor, by its own protocol."""
+
+from keras.src.backend.common.variables import shape_equal
+from keras.src.masking import masks
+from keras.src.masking import protocols
+from keras.src.masking import symbolic
+from keras.src.masking.errors import has_mask
+from pip_build import keeps
+from pip_build import new
+
+
+class TimeDistributed:
+    @keeps("_plain_call")
+    def call(self, inputs, training=None, mask=None):
+        if mask is None:
+            return self._plain_call(inputs, training=training)
+        _check_step_mask(mask, inputs)
+        step_mask = protocols.step_mask(mask)
+        # An explicit mask need not cover leading axes; its steps count then.
+        inner = tuple(mask.shape)
+        if not shape_equal(inner, tuple(inputs.shape)[: len(inner)]):
+            mask = step_mask
+        steps = protocols.join(inputs, mask)
+        # Time first, so that a step is an entry of the first axis.
+        steps = ops.swapaxes(steps, 0, 1)
+        outputs = ops.swapaxes(self._call_on_steps(steps, training), 0, 1)
+        return outputs if has_mask(outputs) else masks.wrap(outputs, step_mask)
+
+    @new
+    def _call_spec(self, inputs, training=None, mask=None):
+        spec = self.compute_output_spec(symbolic.values_spec(inputs))
+        mask = inputs._mask_spec if mask is None else mask
+        if mask is None:
+            return spec
+        _check_step_mask(mask, inputs)
+        # One step tells what the wrapped layer makes of a mask inside it.
+        batch, time, *inner = mask.shape
+        step = symbolic.masked_spec(
+            backend.KerasTensor(self._get_child_input_shape(inputs.shape)),
+            backend.KerasTensor((batch, *inner), "bool"),
+        )
+        child = self.layer._call_spec(step)
+        inner = child._mask_spec.shape[1:] if has_mask(child) else ()
+        return symbolic.masked_spec(
+            spec, backend.KerasTensor((batch, time, *inner), "bool")
+        )
+
+    @new
+    def _call_on_steps(self, steps, training):
+        """Calls the wrapped layer on each step, and stacks what it returns."""
+        kwargs = {}
+        if self.layer._call_has_training_arg:
+            kwargs["training"] = training
+        if isinstance(steps.shape[0], int):
+            return ops.stack([self.layer._run_call(x, **kwargs) for x in steps])
+        masked = []
+
+        def parts(step):
+            output = self.layer._run_call(masks.wrap(*step), **kwargs)
+            masked[:] = [has_mask(output)]
+            return (output.values, output.mask) if masked[0] else (output,)
+
+        return masks.wrap(
+            *backend.vectorized_map(parts, (steps.values, steps.mask)),
+            *([] if masked[0] else [None]),
+        )
+
+
+@new
+def _check_step_mask(mask, inputs):
+    shape, mask_shape = tuple(inputs.shape), tuple(mask.shape)
+    if len(mask_shape) < 2:
+        raise ValueError(
+            "The `mask` passed to the `TimeDistributed` layer must be at least "
+            "2D (e.g., `(batch_size, timesteps)`), but it has "
+            f"{len(mask_shape)} dimension(s) with shape {mask_shape}."
+        )
+    if not shape_equal(mask_shape[:2], shape[:2]):
+        raise ValueError(
+            "The `mask` passed to the `TimeDistributed` layer has a shape "
+            f"{mask_shape} that is incompatible with the input shape {shape}: "
+            "their first two dimensions, batch and time, must match."
+        )

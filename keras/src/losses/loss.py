@@ -1,0 +1,87 @@
+"""A loss reads no mask off its arguments, and weights of 0 stop NaN.
+
+Only a mask that the loss makes itself, for classes or pairs that it leaves
+out, still counts in the reduction.
+"""
+
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from pip_build import keeps
+from pip_build import new
+
+
+class Loss:
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Computes the weighted and reduced loss.
+
+        Masks of the arguments are not read: a masked `y_true` or `y_pred`
+        counts by its values, and a masked `sample_weight` weighs 0 where it
+        has nothing.
+
+        Args:
+            y_true: Targets.
+            y_pred: Predictions.
+            sample_weight: Weights over leading axes of the losses. NaN, inf
+                and huge targets of weight 0 change neither the loss nor its
+                gradient.
+
+        Returns:
+            The loss: a scalar, or one for each entry if there is no reduction.
+        """
+        from keras.src.masking import scoring
+
+        y_true, y_pred = scoring.plain(y_true, y_pred)
+        sample_weight = scoring.weights(sample_weight)
+
+        def to_tensor(x):
+            return ops.convert_to_tensor(x, dtype=self.dtype)
+
+        with ops.name_scope(self.name):
+            y_true = tree.map_structure(to_tensor, y_true)
+            y_pred = tree.map_structure(to_tensor, y_pred)
+            if sample_weight is not None:
+                y_true = tree.map_structure(
+                    lambda y: scoring.quiet_targets(y, sample_weight), y_true
+                )
+            losses, mask = take_own_mask(
+                self.call(y_true, y_pred), (y_true, y_pred)
+            )
+            return reduce_weighted_values(
+                losses, sample_weight, mask, self.reduction, self.dtype
+            )
+
+
+@new
+def take_own_mask(losses, arguments):
+    """Splits what a loss or metric gave into values and the mask it made.
+
+    One that returns one of its arguments has not made what hangs on it.
+    """
+    if any(losses is x for x in tree.flatten(arguments)):
+        return losses, None
+    mask = backend.get_keras_mask(losses)
+    if isinstance(losses, MaskedTensorBase):
+        losses = losses.values
+    return losses, mask
+
+
+@keeps("_reduce_all_weighted_values")
+def reduce_weighted_values(
+    values,
+    sample_weight=None,
+    mask=None,
+    reduction="sum_over_batch_size",
+    dtype=None,
+):
+    if sample_weight is not None:
+        from keras.src.masking import scoring
+
+        values = ops.convert_to_tensor(values, dtype=dtype)
+        sample_weight = ops.cast(
+            ops.convert_to_tensor(sample_weight, dtype=dtype), values.dtype
+        )
+        values = scoring.without_weightless(
+            *squeeze_or_expand_to_same_rank(values, sample_weight)
+        )
+    return _reduce_all_weighted_values(
+        values, sample_weight, mask, reduction, dtype
+    )

@@ -1,0 +1,286 @@
+"""Models with masked outputs: fit, evaluate, predict."""
+
+import functools
+import warnings
+
+import numpy as np
+import pytest
+
+from keras.src import backend
+from keras.src import callbacks
+from keras.src import layers
+from keras.src import losses
+from keras.src import metrics
+from keras.src import models
+from keras.src import ops
+from keras.src import testing
+from keras.src.backend import MaskedTensor
+from keras.src.utils.sample_weights import sample_weight_from_mask
+
+IDS = np.array([[1, 2, 0], [3, 0, 0], [4, 5, 6], [1, 0, 0], [2, 2, 2]])
+Y = np.random.default_rng(1337).uniform(size=(5, 3, 1)).astype("float32")
+WEIGHTS = sample_weight_from_mask(IDS != 0)
+TRAINS = backend.backend() not in ("numpy", "openvino")
+
+
+class Scores(layers.Layer):
+    """A score for each id; masked where `masks` says so of ids and scores.
+
+    Args:
+        masks: Function of ids and scores that gives the mask.
+        plain: Whether to return plain values, with 0 where the mask is False.
+    """
+
+    def __init__(self, masks, plain=False):
+        super().__init__()
+        self.masks = masks
+        self.plain = plain
+        self.table = self.add_weight(shape=(7, 1), initializer="uniform")
+
+    def call(self, ids):
+        # Not a look-up, which NumPy's shape inference tries on any garbage.
+        one_hot = ops.equal(ops.expand_dims(ids, -1), ops.arange(7))
+        scores = ops.matmul(ops.cast(one_hot, "float32"), self.table)
+        masked = MaskedTensor(scores, self.masks(ids, scores))
+        return masked.values if self.plain else masked
+
+
+def no_padding(ids, scores):
+    return ops.not_equal(ids, 0)
+
+
+def only_the_confident(ids, scores):
+    return ops.greater(scores[..., 0], 0.02)
+
+
+def make(masks=no_padding, plain=False, **compile_arguments):
+    inputs = layers.Input((3,), dtype="int32")
+    scores = Scores(masks, plain)
+    model = models.Model(inputs, scores(inputs))
+    table = np.random.default_rng(1).uniform(-0.05, 0.05, (7, 1))
+    scores.table.assign(table)
+    arguments = {"loss": "mse", "metrics": ["mae"], "weighted_metrics": ["mse"]}
+    model.compile("sgd", **(arguments | compile_arguments))
+    return model
+
+
+def run_quietly(run, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The output", UserWarning)
+        return run(*args, verbose=0, **kwargs)
+
+
+def padding_warnings(run):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    texts = [str(w.message) for w in caught]
+    return [t for t in texts if "sample_weight_from_mask" in t]
+
+
+class MaskedOutputTest(testing.TestCase):
+    def test_predict_gives_numpy_ma(self):
+        for steps in (1, 2):
+            if steps > 1 and backend.backend() == "torch":
+                continue
+            model = make(steps_per_execution=steps)
+            plain = make(plain=True).predict(IDS, batch_size=2, verbose=0)
+            for found in (
+                model.predict(IDS, batch_size=2, verbose=0),
+                model.predict_on_batch(IDS),
+            ):
+                self.assertIsInstance(found, np.ma.MaskedArray)
+                self.assertAllClose(found.data, plain)
+                hidden = np.ma.getmaskarray(found)
+                self.assertAllClose(hidden, (IDS == 0)[..., None])
+
+    def test_predict_of_several_outputs_keeps_their_structure(self):
+        inputs = layers.Input((3,), dtype="int32")
+        outputs = {
+            "a": Scores(no_padding)(inputs),
+            "b": Scores(no_padding, plain=True)(inputs),
+        }
+        model = models.Model(inputs, outputs)
+        found = model.predict(IDS, batch_size=2, verbose=0)
+        self.assertEqual(set(found), {"a", "b"})
+        self.assertIsInstance(found["a"], np.ma.MaskedArray)
+        self.assertIs(type(found["b"]), np.ndarray)
+        self.assertEqual(found["a"].shape, (5, 3, 1))
+
+    def test_callbacks_of_predict_see_masked_tensors(self):
+        seen = []
+
+        class Look(callbacks.Callback):
+            def on_predict_batch_end(self, batch, logs=None):
+                seen.append(logs["outputs"])
+
+        make().predict(IDS, batch_size=2, verbose=0, callbacks=[Look()])
+        shapes = [tuple(x.mask.shape) for x in seen]
+        self.assertEqual(shapes, [(2, 3), (2, 3), (1, 3)])
+
+    def test_evaluate_is_the_loss_of_predict(self):
+        for weights in (None, WEIGHTS):
+            model = make()
+            found = run_quietly(
+                model.evaluate, IDS, Y, sample_weight=weights, return_dict=True
+            )
+            y_pred = model.predict(IDS, verbose=0)
+            loss = losses.MeanSquaredError()
+            self.assertAllClose(found["loss"], loss(Y, y_pred, weights))
+            metric = metrics.MeanSquaredError()
+            metric.update_state(Y, y_pred, weights)
+            self.assertAllClose(found["mse"], metric.result())
+            self.assertAllClose(found["mae"], np.mean(np.abs(Y - y_pred.data)))
+
+    def test_weights_of_the_mask_give_the_mean_over_valid_steps(self):
+        model = make(
+            loss=losses.MeanSquaredError(reduction="mean_with_sample_weight")
+        )
+        found = model.evaluate(
+            IDS, Y, sample_weight=WEIGHTS, return_dict=True, verbose=0
+        )
+        valid = IDS != 0
+        y_pred = model.predict(IDS, verbose=0).data
+        by_hand = np.mean((Y[valid] - y_pred[valid]) ** 2)
+        self.assertAllClose(found["loss"], by_hand, atol=1e-6)
+        self.assertAllClose(found["mse"], by_hand, atol=1e-6)
+
+    def test_masking_all_but_the_confident_predictions_gains_nothing(self):
+        plain, masked = (
+            self.all_numbers(make(only_the_confident, plain=plain))
+            for plain in (True, False)
+        )
+        self.assertEqual(set(plain), set(masked))
+        for name, value in plain.items():
+            self.assertAllClose(masked[name], value)
+        mask = make(only_the_confident)(IDS).mask
+        self.assertTrue(0 < np.mean(backend.convert_to_numpy(mask)) < 1)
+
+    def all_numbers(self, model):
+        """The history of `fit`, and what `evaluate` and `compute_loss` say."""
+        logs = {}
+        if TRAINS:
+            logs = run_quietly(
+                model.fit, IDS, Y, epochs=2, batch_size=2, shuffle=False
+            ).history
+        loss = model.compute_loss(None, Y, model(IDS))
+        return logs | {
+            "evaluate": run_quietly(model.evaluate, IDS, Y),
+            "compute_loss": backend.convert_to_numpy(loss),
+        }
+
+    @pytest.mark.requires_trainable_backend
+    def test_padded_targets_of_weight_0_do_not_reach_training(self):
+        trained = []
+        for poison in (0.0, 1e20, np.nan):
+            y = np.where((IDS != 0)[..., None], Y, poison)
+            model = make()
+            history = model.fit(
+                IDS, y, sample_weight=WEIGHTS, verbose=0, shuffle=False
+            ).history
+            trained.append(
+                model.get_weights() + [history["loss"], history["mse"]]
+            )
+        for other in trained[1:]:
+            for a, b in zip(trained[0], other, strict=True):
+                self.assertAllClose(a, b)
+
+    def test_an_override_of_compute_loss_gets_the_masked_tensor(self):
+        seen = []
+
+        class Own(models.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+                seen.append(ops.is_masked(y_pred))
+                return super().compute_loss(x, y, y_pred, sample_weight)
+
+        inputs = layers.Input((3,), dtype="int32")
+        model = Own(inputs, Scores(no_padding)(inputs))
+        model.compile("sgd", "mse")
+        run_quietly(model.evaluate, IDS, Y)
+        self.assertTrue(seen)
+        self.assertTrue(all(seen))
+
+    def test_a_function_as_metric_gets_plain_tensors(self):
+        def share(y_true, y_pred):
+            self.assertFalse(ops.is_masked(y_pred))
+            return ops.ones_like(y_pred)
+
+        model = make(metrics=[share])
+        found = run_quietly(model.evaluate, IDS, Y, return_dict=True)
+        self.assertAllClose(found["share"], 1.0)
+
+
+class PaddingWarningTest(testing.TestCase):
+    def run_all(self, model, **kwargs):
+        if TRAINS:
+            model.fit(IDS, Y, epochs=2, batch_size=2, verbose=0, **kwargs)
+        for _ in range(2):
+            model.evaluate(IDS, Y, verbose=0, **kwargs)
+
+    def test_one_for_each_output_of_a_compiled_model(self):
+        model = make()
+        (text,) = padding_warnings(lambda: self.run_all(model))
+        self.assertIn(
+            "model.fit(x, y, sample_weight="
+            "keras.utils.sample_weight_from_mask(x_ids != 0))",
+            text,
+        )
+        self.assertIn("`weighted_metrics`", text)
+        self.assertIn(model.output_names[0], text)
+        model.compile("sgd", "mse")
+        self.assertLen(padding_warnings(lambda: self.run_all(model)), 1)
+
+    def test_none_with_weights(self):
+        model = make()
+        found = padding_warnings(
+            lambda: self.run_all(model, sample_weight=WEIGHTS)
+        )
+        self.assertEqual(found, [])
+
+    def test_none_without_a_mask_or_with_one_over_the_batch(self):
+        def over_the_batch(ids, scores):
+            return ops.not_equal(ids[:, 0], 0)
+
+        for model in (make(plain=True), make(over_the_batch)):
+            found = padding_warnings(functools.partial(self.run_all, model))
+            self.assertEqual(found, [])
+
+    def test_names_the_outputs_that_have_no_weight(self):
+        inputs = layers.Input((3,), dtype="int32")
+        outputs = {k: Scores(no_padding)(inputs) for k in "ab"}
+        model = models.Model(inputs, outputs)
+        model.compile("sgd", {"a": "mse", "b": "mse"})
+        y = {"a": Y, "b": Y}
+        (text,) = padding_warnings(
+            lambda: model.evaluate(
+                IDS, y, sample_weight={"a": WEIGHTS, "b": None}, verbose=0
+            )
+        )
+        self.assertIn("The output 'b' of", text)
+
+
+class MaskedBatchTest(testing.TestCase):
+    @pytest.mark.requires_trainable_backend
+    def test_a_model_is_built_on_the_masks_of_its_batch(self):
+        seen = []
+
+        class Branches(models.Model):
+            def __init__(self):
+                super().__init__()
+                self.dense = layers.Dense(1)
+
+            def call(self, x):
+                seen.append(ops.is_masked(x))
+                return self.dense(x)
+
+        model = Branches()
+        model.compile("sgd", "mse", metrics=["mae"])
+        x = MaskedTensor(Y, IDS != 0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The output", UserWarning)
+            logs = model.train_on_batch(x, Y, return_dict=True)
+            model.test_on_batch(x, Y)
+        self.assertTrue(all(seen))
+        self.assertTrue(np.isfinite(logs["loss"]))
+        found = model.predict_on_batch(x)
+        self.assertAllClose(np.ma.getmaskarray(found), (IDS == 0)[..., None])
