@@ -1,0 +1,79 @@
+"""Composes the fork when needed, and lets the tests import it as `keras`."""
+
+import os
+import sys
+
+import pytest
+
+try:
+    # Importing TensorFlow before PyTorch can crash the process.
+    import torch  # noqa: F401
+except ImportError:
+    pass
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(ROOT)
+
+import pip_build  # noqa: E402
+from patchset import tree  # noqa: E402
+
+BUILD = str(pip_build.BUILD)
+BACKEND = os.environ.setdefault("KERAS_BACKEND", "jax")
+SEVERAL_DEVICES = "device_count" in os.environ.get("XLA_FLAGS", "")
+
+# The overlay's tests run where they are composed to, and from nowhere else.
+collect_ignore = ["keras", "build"]
+
+# Upstream's tests say `from conftest import skip_if_backend`.
+sys.modules["conftest"] = sys.modules[__name__]
+
+
+def skip_if_backend(given_backend, reason):
+    """Returns the mark that skips a test on one backend."""
+    return pytest.mark.skipif(BACKEND == given_backend, reason=reason)
+
+
+def pytest_configure(config):
+    for marker in (
+        "requires_trainable_backend: the backend must be able to train",
+        "multi_device: needs several devices",
+    ):
+        config.addinivalue_line("markers", marker)
+    try:
+        pip_build.compose()
+    except pip_build.PatchError as e:
+        raise pytest.UsageError(str(e)) from None
+    # Before the repository's root, whose `keras/` is no package by itself.
+    sys.path.insert(0, BUILD)
+    if config.args_source == pytest.Config.ArgsSource.INVOCATION_DIR:
+        if os.path.samefile(config.invocation_params.dir, ROOT):
+            config.args = _own_tests()
+    config.args = [_composed(argument) for argument in config.args]
+
+
+def _own_tests():
+    """Returns what `pytest` alone runs: our tests, and those we changed."""
+    overlay = [p for p in tree.files_of(ROOT) if p.endswith("_test.py")]
+    return ["integration_tests", *(os.path.join(BUILD, p) for p in overlay)]
+
+
+def _composed(argument):
+    """Points `keras/src/x_test.py::Test` to the composed file."""
+    path = os.path.relpath(os.path.abspath(argument), ROOT)
+    if path.partition(os.sep)[0] == "keras":
+        return os.path.join(BUILD, path)
+    return argument
+
+
+def pytest_collection_modifyitems(items):
+    keras = sys.modules.get("keras")
+    if hasattr(keras, "config"):  # else its import failed, which is reported
+        assert keras.__file__.startswith(BUILD), keras.__file__
+        keras.config.disable_traceback_filtering()
+    for item in items:
+        if "requires_trainable_backend" in item.keywords:
+            if BACKEND in ("numpy", "openvino"):
+                reason = f"the {BACKEND} backend cannot train"
+                item.add_marker(pytest.mark.skip(reason=reason))
+        if "multi_device" in item.keywords and not SEVERAL_DEVICES:
+            item.add_marker(pytest.mark.skip(reason="needs several devices"))

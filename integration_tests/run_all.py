@@ -1,0 +1,164 @@
+"""Runs every check of the repository, as `pip_build.py --test` asks for.
+
+    python integration_tests/run_all.py
+
+Composes the fork, checks its lock and its style, runs our own tests on four
+backends, then upstream's tests of what we changed on two. The last line of
+the output is `N passed, N failed, N skipped`.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+REPO = Path(__file__).resolve().parents[1]
+UPSTREAM = REPO / "build" / "upstream"
+OWN_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
+UPSTREAM_BACKENDS = ("jax", "torch")
+# Upstream's tests of these run always, those of other modules when the
+# overlay touches the module.
+CENTRAL = (
+    "layers/core",
+    "layers/merging",
+    "losses",
+    "metrics",
+    "models",
+    "ops/function",
+    "ops/operation",
+)
+
+console = Console()
+
+
+def main():
+    """Runs the steps one by one; returns the exit status."""
+    rows = []
+    # A generator, for some steps depend on what an earlier one composed.
+    for name, backend, command in steps():
+        console.rule(name)
+        started = time.monotonic()
+        status, last_line = stream(command, backend)
+        counts = count(status, last_line)
+        rows.append((name, *counts, time.monotonic() - started))
+        if name == "compose" and status:
+            break
+    print_table(rows)
+    passed, failed, skipped = (sum(row[i] for row in rows) for i in (1, 2, 3))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return int(failed > 0)
+
+
+def steps():
+    """Yields the name, the backend and the command of each step."""
+    build = [sys.executable, "pip_build.py"]
+    ruff = [sys.executable, "-m", "ruff"]
+    yield "compose", "numpy", build
+    yield "lock", "numpy", [*build, "--check"]
+    yield "ruff check", "numpy", [*ruff, "check", "."]
+    yield "ruff format", "numpy", [*ruff, "format", "--check", "."]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2"]
+    for backend in OWN_BACKENDS:
+        tests = own_tests(backend)
+        yield f"own tests, {backend}", backend, [*pytest, *tests]
+    run = [sys.executable, "integration_tests/upstream/run.py", "--paths"]
+    for backend, paths in upstream_paths().items():
+        yield f"upstream's tests, {backend}", backend, [*run, *paths]
+
+
+def own_tests(backend):
+    """Returns the tests that upstream has no file of.
+
+    Those that change an upstream file run with upstream's tests, or here
+    where those do not run. The builder's do not depend on the backend.
+    """
+    tests = ["integration_tests/guide_test.py"]
+    if backend == "numpy":
+        tests = ["integration_tests"]
+    pristine = UPSTREAM / "keras"
+    for path in sorted((REPO / "keras").rglob("*_test.py")):
+        name = path.relative_to(REPO / "keras")
+        if backend not in UPSTREAM_BACKENDS or not (pristine / name).exists():
+            tests.append(f"build/keras/{name}")
+    return tests
+
+
+def upstream_paths():
+    """Returns which of upstream's tests run on which backend: each on two.
+
+    Those of the op modules are many, and the overlay changes an import and
+    little else there: beside JAX they run on NumPy, which is fastest.
+    """
+    changed = changed_modules()
+    modules = [m for m in changed if m.startswith(("ops/", "backend/common"))]
+    others = [m for m in changed if m not in modules]
+    return {
+        "jax": [*CENTRAL, *changed],
+        "torch": [*CENTRAL, *others],
+        "numpy": modules,
+    }
+
+
+def changed_modules():
+    """Returns the overlaid modules that have a test file upstream."""
+    source = REPO / "keras" / "src"
+    modules = {
+        path.relative_to(source).as_posix().removesuffix(ending)
+        for path in source.rglob("*.py")
+        for ending in ("_test.py", ".py")
+        if path.name.endswith(ending)
+    }
+    tests = UPSTREAM / "keras" / "src"
+    return sorted(m for m in modules if (tests / f"{m}_test.py").exists())
+
+
+def stream(command, backend):
+    """Runs a command; returns its status and the last line it printed."""
+    process = subprocess.Popen(
+        command,
+        cwd=REPO,
+        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    tail = b""
+    # By the piece and not by the line: pytest shows its progress in dots.
+    while piece := os.read(process.stdout.fileno(), 4096):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        tail = (tail + piece)[-1000:]
+    lines = tail.decode(errors="replace").strip().splitlines()
+    return process.wait(), lines[-1] if lines else ""
+
+
+def count(status, last_line):
+    """Returns how many passed, failed and were skipped in one step.
+
+    A step that counts nothing is one check, and a step that stops with an
+    error has failed, whatever it counted.
+    """
+    found = {kind: int(n) for n, kind in re.findall(r"(\d+) (\w+)", last_line)}
+    failed = found.get("failed", 0) + found.get("errors", found.get("error", 0))
+    if status:
+        failed = max(failed, 1)
+    passed = found.get("passed", 0 if status else 1)
+    return passed, failed, found.get("skipped", 0)
+
+
+def print_table(rows):
+    table = Table("step", title="all checks")
+    for column in ("passed", "failed", "skipped", "seconds"):
+        table.add_column(column, justify="right")
+    for name, *counts, seconds in rows:
+        style = "red" if counts[1] else None
+        table.add_row(name, *map(str, counts), f"{seconds:.0f}", style=style)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
