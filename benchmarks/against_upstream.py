@@ -1,0 +1,234 @@
+"""Times the fork against upstream: pairs in one run, median of many.
+
+Each process measures one tree, "fork" or "upstream", on one backend, and the
+driver alternates between the two, so that a machine that slows down slows both
+down. Run it on an otherwise idle machine:
+
+    python benchmarks/against_upstream.py --backend jax
+    python benchmarks/against_upstream.py --backend torch --only plain,masked
+
+What is measured: the plain path (`add`, `matmul`, `mean`, `Dense` on small
+tensors), the import, masked arithmetic beside the plain op of the same tree,
+and one compiled training step of a masked BiLSTM classifier and of a masked
+Transformer block.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TREES = {"fork": ROOT / "build", "upstream": ROOT / "build" / "upstream"}
+
+
+def per_call(function, finish, seconds=0.25):
+    """Microseconds a call, the smallest of several blocks of calls."""
+    finish(function())
+    calls = 1
+    while True:
+        start = time.perf_counter()
+        for _ in range(calls):
+            result = function()
+        finish(result)
+        spent = time.perf_counter() - start
+        if spent > seconds / 10:
+            break
+        calls *= 2
+    blocks = []
+    for _ in range(10):
+        start = time.perf_counter()
+        for _ in range(calls):
+            result = function()
+        finish(result)
+        blocks.append((time.perf_counter() - start) / calls)
+    return min(blocks) * 1e6
+
+
+def finisher(keras):
+    """What waits until a result is there."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.block_until_ready
+    return lambda result: result
+
+
+def plain(keras, finish):
+    import numpy as np
+
+    x = keras.ops.convert_to_tensor(np.ones((8, 8), "float32"))
+    dense = keras.layers.Dense(8)
+    dense(x)
+    return {
+        "ops.add": per_call(lambda: keras.ops.add(x, x), finish),
+        "ops.matmul": per_call(lambda: keras.ops.matmul(x, x), finish),
+        "ops.mean": per_call(lambda: keras.ops.mean(x, axis=1), finish),
+        "layers.Dense": per_call(lambda: dense(x), finish),
+    }
+
+
+def masked(keras, finish):
+    """Masked arithmetic, and the plain op beside it (fork only)."""
+    if not hasattr(keras, "MaskedTensor"):
+        return {}
+    import numpy as np
+
+    values = keras.ops.convert_to_tensor(np.ones((8, 16, 8), "float32"))
+    mask = np.arange(16) < np.arange(1, 9)[:, None]
+    x = keras.MaskedTensor(values, mask)
+    y = keras.MaskedTensor(values, mask[::-1].copy())
+    add = keras.ops.add
+    return {
+        "plain + 1.0": per_call(lambda: add(values, 1.0), finish),
+        "plain + plain": per_call(lambda: add(values, values), finish),
+        "masked + 1.0": per_call(lambda: x + 1.0, finish),
+        "masked + masked": per_call(lambda: x + x, finish),
+        "masked + other mask": per_call(lambda: x + y, finish),
+    }
+
+
+def bilstm(keras):
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Embedding(64, 32, mask_zero=True),
+            layers.Bidirectional(layers.LSTM(32)),
+            layers.Dense(1),
+        ]
+    )
+
+
+def transformer(keras):
+    layers = keras.layers
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(64, 64, mask_zero=True)(ids)
+    x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(x, x)])
+    x = layers.LayerNormalization()(x)
+    h = layers.Dense(64)(layers.Dense(128, activation="relu")(x))
+    x = layers.LayerNormalization()(layers.Add()([x, h]))
+    return keras.Model(ids, layers.Dense(64)(x))
+
+
+def training(keras, finish):
+    """Milliseconds of a compiled training step, the median of many."""
+    if keras.backend.backend() == "numpy":
+        return {}
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 64, (32, 40))
+    ids[np.arange(40) >= rng.integers(5, 40, 32)[:, None]] = 0
+    results = {}
+    for name, make, y in (
+        ("BiLSTM step", bilstm, rng.normal(size=(32, 1))),
+        ("Transformer step", transformer, rng.normal(size=(32, 40, 64))),
+    ):
+        model = make(keras)
+        model.compile("adam", "mse")
+        weights = np.ones(y.shape[:-1])
+        spent = []
+        for _ in range(65):
+            start = time.perf_counter()
+            model.train_on_batch(ids, y, weights)
+            spent.append(time.perf_counter() - start)
+        spent = spent[5:]
+        results[name] = statistics.median(spent) * 1e3
+    return results
+
+
+SECTIONS = {"plain": plain, "masked": masked, "training": training}
+
+
+def worker(only):
+    start = time.perf_counter()
+    import keras
+
+    results = {"import": (time.perf_counter() - start) * 1e3}
+    for name, section in SECTIONS.items():
+        if name in only:
+            results.update(section(keras, finisher(keras)))
+    print(json.dumps(results))
+
+
+def measure(tree, backend, only):
+    """One process on one tree."""
+    env = os.environ | {
+        "PYTHONPATH": str(TREES[tree]),
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONHASHSEED": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, "--worker", "--only", only],
+        env=env,
+        cwd=TREES[tree],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"The process on {tree} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", default="jax")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="plain,masked,training")
+    parser.add_argument("--worker", action="store_true")
+    args = parser.parse_args()
+    if args.worker:
+        return worker(args.only.split(","))
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    runs = {"fork": [], "upstream": []}
+    for i in track(range(2 * args.rounds), description=args.backend):
+        # The first of a pair is now the one, now the other.
+        tree = ("fork", "upstream")[(i + i // 2) % 2]
+        runs[tree].append(measure(tree, args.backend, args.only))
+    table = Table(title=f"{args.backend}, median of {args.rounds} pairs")
+    for column in ("what", "fork", "upstream", "fork / upstream"):
+        table.add_column(column)
+    fork = medians(runs["fork"])
+    upstream = medians(runs["upstream"])
+    for name, value in fork.items():
+        other = upstream.get(name)
+        if other is not None:
+            # The ratio of each pair, then the median of the ratios.
+            ratios = [
+                a[name] / b[name]
+                for a, b in zip(runs["fork"], runs["upstream"])
+            ]
+            ratio = f"{statistics.median(ratios):.3f}"
+            table.add_row(name, f"{value:.2f}", f"{other:.2f}", ratio)
+    for name, base in (
+        ("masked + 1.0", "plain + 1.0"),
+        ("masked + masked", "plain + plain"),
+        ("masked + other mask", "plain + plain"),
+    ):
+        if name in fork:
+            ratio = fork[name] / fork[base]
+            row = (f"{fork[name]:.2f}", f"{fork[base]:.2f}", f"{ratio:.2f}")
+            table.add_row(f"{name}, beside {base}", *row)
+    console = Console()
+    console.print(table)
+    console.print(
+        "Microseconds a call; milliseconds for the import and the steps."
+    )
+
+
+def medians(runs):
+    return {
+        name: statistics.median(run[name] for run in runs) for name in runs[0]
+    }
+
+
+if __name__ == "__main__":
+    main()
