@@ -65,11 +65,20 @@ def _composed(argument):
     return argument
 
 
+def pytest_collectstart():
+    """Imports Keras before pytest imports a test file by its path.
+
+    For a test in a package that is not imported yet, pytest runs the
+    `__init__.py` of each package above it, and a second time those that the
+    outermost one had imported: there would be two classes `Variable`.
+    """
+    import keras
+
+    assert keras.__file__.startswith(BUILD), keras.__file__
+    keras.config.disable_traceback_filtering()
+
+
 def pytest_collection_modifyitems(items):
-    keras = sys.modules.get("keras")
-    if hasattr(keras, "config"):  # else its import failed, which is reported
-        assert keras.__file__.startswith(BUILD), keras.__file__
-        keras.config.disable_traceback_filtering()
     for item in items:
         if "requires_trainable_backend" in item.keywords:
             if BACKEND in ("numpy", "openvino"):
