@@ -12,6 +12,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import keep_notes
 from pip_build import keeps
 from pip_build import new
 
@@ -118,6 +119,9 @@ class Layer:
                 self.built = True
                 if self.activity_regularizer is not None:
                     self._regularize_activity(outputs)
+        except Exception as error:
+            keep_notes(error)
+            raise
         finally:
             self._maybe_reset_call_context()
         scope = protocols.current_scope()

@@ -84,6 +84,17 @@ def first_only(function):
     return checked
 
 
+def keep_notes(error):
+    """Gives an error the notes of the one whose place it took.
+
+    Keras raises a new one, with the arguments of the call in its message.
+    """
+    if hasattr(error, "_keras_call_info_injected"):
+        for note in getattr(error.__context__, "__notes__", ()):
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+
+
 def has_mask(x):
     """Whether `x` is a masked tensor, eager or symbolic."""
     return isinstance(x, MaskedTensorBase) or (

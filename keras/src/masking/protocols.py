@@ -20,7 +20,9 @@ from keras.src.masking import symbolic
 from keras.src.masking.dispatch import is_from_keras
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import WAYS_OUT
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import keep_notes
 from keras.src.masking.errors import refuse
 
 
@@ -58,14 +60,18 @@ def using_up(layer, run, args, kwargs):
 
 
 def _explain(error, layer):
-    note = (
+    """Adds the way out to the error of an engine, once for all layers."""
+    keep_notes(error)
+    notes = getattr(error, "__notes__", ())
+    told = any(note.startswith(("In `", "Layer '")) for note in notes)
+    if told or isinstance(error, UnsupportedMaskError):
+        return
+    error.add_note(
         f"Layer '{layer.name}' (of type {type(layer).__name__}) was called on "
         "a masked tensor, which its `call` sees as it is. Functions of the "
         "backend do not know masks: use `keras.ops` in `call`. "
         + WAYS_OUT.format(rule="let `call` have a `mask` argument")
     )
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
 
 
 def named(layer, run, args, kwargs):

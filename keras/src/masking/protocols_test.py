@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import layers
@@ -12,6 +13,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.masking import protocols
 from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.utils import traceback_utils
 
 MASK = np.array([[True, True, False], [True, False, False]])
 
@@ -146,6 +148,39 @@ class ProtocolTest(testing.TestCase):
         text = str(info.value) + "".join(getattr(info.value, "__notes__", ()))
         for word in ("culprit", "Raw", "keras.ops", "filled", ".values"):
             self.assertIn(word, text)
+
+    @parameterized.parameters(False, True)
+    def test_notes_outlive_the_rewriting_of_messages(self, symbolic):
+        """Keras puts arguments into a message by raising another error."""
+
+        class Wrong(layers.Layer):
+            def call(self, x):
+                return x + np.ones((2, 5, 4), "float32")
+
+        class Around(layers.Layer):
+            def __init__(self):
+                super().__init__()
+                self.inner = Wrong()
+
+            def call(self, x):
+                return self.inner(x)
+
+        x = steps()
+        if symbolic:
+            x = layers.Input((3, 4), batch_size=2, mask_shape=(3,))
+        traceback_utils.enable_traceback_filtering()
+        try:
+            with pytest.raises(Exception) as info:
+                Around()(x)
+        finally:
+            traceback_utils.disable_traceback_filtering()
+        notes = [n for n in info.value.__notes__ if "JAX has" not in n]
+        of = "of values of shape (2, 3, 4), mask of shape (2, 3)"
+        self.assertEqual(notes, [f"In `add` {of}"])
+        self.assertIn("Arguments received by Wrong.call()", str(info.value))
+        if not symbolic:
+            shown = "x=MaskedTensor(shape=(2, 3, 4), dtype=float32"
+            self.assertIn(f"{shown}, mask shape=(2, 3))", str(info.value))
 
     def test_named(self):
         x, layer = steps(), Named()

@@ -46,6 +46,7 @@ NAMES = {
     "array_split": ("indices_or_sections", "axis"),
     "average_pool": ("pool_size", "strides", "padding"),
     "conv": ("kernel", "strides", "padding"),
+    "dot_product_attention": ("mask", "is_causal"),
     "layer_normalization": ("gamma", "beta", "axis"),
     "max_pool": ("pool_size", "strides", "padding"),
     "moments": ("axes",),
@@ -165,6 +166,9 @@ class RowsTest(testing.TestCase):
             self.check_layout(name, drawn, result, label)
         elif name in u.CONTRACTIONS:
             self.check_contraction(name, drawn, result, label)
+        elif name in u.ATTENTION:
+            expected = u.attended(*drawn)
+            self.compare(*u.parts(result)[0], *expected, label)
 
     def check_layout(self, name, drawn, result, label):
         values = u.parts(call(name, u.plain(drawn, fill=0)))

@@ -10,7 +10,6 @@ for _name in (
     "conv",
     "conv_transpose",
     "depthwise_conv",
-    "dot_product_attention",
     "separable_conv",
 ):
     globals()[_name] = first_only(globals()[_name])

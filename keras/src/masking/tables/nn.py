@@ -1,5 +1,6 @@
 """Rules of `keras.ops.nn`."""
 
+from keras.src.masking.families import attention
 from keras.src.masking.families import normalize as n
 from keras.src.masking.families import reduce as r
 from keras.src.masking.families import window as w
@@ -40,6 +41,8 @@ RULES = {
     "rms_normalization": n.rms_normalization,
     "softmax": n.softmax,
     "sparsemax": n.sparsemax,
+    # Attention.
+    "dot_product_attention": attention.dot_product_attention,
     # Windows.
     "average_pool": w.average_pool,
     "conv": w.conv,

@@ -1,0 +1,15 @@
+"""Masked arguments are shown in error messages by their shapes."""
+
+from keras.src.masking.errors import has_mask
+from pip_build import keeps
+
+
+@keeps("_format_plain_argument_value")
+def format_argument_value(value):
+    if has_mask(value) and backend.is_tensor(value.values):
+        return (
+            f"MaskedTensor(shape={tuple(value.shape)}, "
+            f"dtype={backend.standardize_dtype(value.dtype)}, "
+            f"mask shape={tuple(value.mask.shape)})"
+        )
+    return _format_plain_argument_value(value)
