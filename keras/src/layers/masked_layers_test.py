@@ -60,6 +60,10 @@ def self_attention(layer):
     return SelfAttention()
 
 
+def on_list(layer):
+    return lambda x: layer([x, x])
+
+
 def rnn(layer, **kwargs):
     return lambda: layer(3, **kwargs)
 
@@ -273,6 +277,29 @@ class MaskedLayersTest(testing.TestCase):
         self.assertAllEqual(y.mask, mask.any(-1))
         alone = layer.layer(x[1, 1][None])
         self.assertAllClose(y.values[1, 1], alone[0], atol=1e-5)
+
+    @parameterized.named_parameters(
+        ("lstm", lambda: layers.LSTM(3, return_sequences=True)),
+        ("gru", lambda: layers.GRU(3)),
+        ("bidirectional", lambda: layers.Bidirectional(layers.LSTM(3))),
+        ("attention", lambda: on_list(layers.Attention())),
+        ("additive_attention", lambda: on_list(layers.AdditiveAttention())),
+        ("multi_head", lambda: self_attention(layers.MultiHeadAttention(2, 3))),
+    )
+    def test_entries_masked_inside_a_step_do_not_matter(self, make):
+        mask = np.random.default_rng(1).uniform(size=(3, 5, FEATURES)) < 0.5
+        mask[0, 1], mask[1] = False, False
+        layer, found = make(), []
+        for garbage in (1, 2):
+            values = sequences(5, garbage, lengths=(5, 5, 5)).values
+            noise = np.random.default_rng(garbage).normal(size=mask.shape)
+            noise = np.where(mask, 0, 300 * noise).astype("float32")
+            found.append(
+                layer(backend.MaskedTensor._wrap(values + noise, mask))
+            )
+        self.assertAllClose(*(ops.filled(y) for y in found), atol=1e-5)
+        if ops.is_masked(found[0]):
+            self.assertAllEqual(found[0].mask, mask.any(-1))
 
     def test_explicit_masks_of_built_in_layers(self):
         x = sequences(5)

@@ -1,6 +1,5 @@
 """What the attention layers do with masks, once for all of them."""
 
-from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking import protocols
 
@@ -18,6 +17,7 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         value: Plain tensor of shape `(batch, S, features)`.
         key: Like `value`, or None for `value` itself.
         own_masks: Masks of the three, each of shape `(batch, T or S)` or None.
+            One that masks entries inside of steps leaves those out, too.
         attention_mask: Explicit mask of shape `(batch, T, S)`, or None.
         **kwargs: Further arguments of `_plain_call`.
 
@@ -28,8 +28,9 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         return layer._plain_call(
             query, value, key, attention_mask=attention_mask, **kwargs
         )
-    query_mask, value_mask, key_mask = (
-        None if m is None else backend.cast(m, "bool") for m in own_masks
+    (query, query_mask), (value, value_mask), (key, key_mask) = (
+        protocols.by_steps(x, m)
+        for x, m in zip((query, value, key), own_masks, strict=True)
     )
     attention_mask = layer._compute_attention_mask(
         query,

@@ -360,6 +360,22 @@ def step_mask(mask):
     return backend.numpy.any(mask, axis=inner) if inner else mask
 
 
+def by_steps(sequences, mask):
+    """A sequence and its step mask; what is masked inside a step is 0.
+
+    Args:
+        sequences: Plain tensor of shape `(batch, time, ...)`, or None.
+        mask: As `step_mask` takes it, or None.
+    """
+    if sequences is None or mask is None:
+        return sequences, None
+    whole, steps = tree.flatten(mask)[0], step_mask(mask)
+    if len(whole.shape) > 2:
+        whole = backend.cast(whole, "bool")
+        sequences = masks.fill(sequences, whole, 0)
+    return sequences, steps
+
+
 def on_values(function, x, *args, **kwargs):
     """A function that treats each entry by itself, run under the mask."""
     if not isinstance(x, MaskedTensorBase):

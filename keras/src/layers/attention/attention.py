@@ -23,7 +23,9 @@ class Attention:
         if not isinstance(mask, list) or all(m is None for m in mask):
             return self._plain_call(inputs, mask=mask, **kwargs)
         self._validate_inputs(inputs=inputs, mask=mask)
-        mask = [None if m is None else backend.cast(m, "bool") for m in mask]
+        pairs = zip(inputs, [*mask, None], strict=False)
+        pairs = [protocols.by_steps(x, m) for x, m in pairs]
+        inputs, mask = map(list, zip(*pairs, strict=True))
         query, *others = inputs
         inputs = [query] + [
             without_masked(x, m) for x, m in zip(others, [*mask[1:], None])

@@ -17,7 +17,7 @@ class RNN:
             return self._plain_call(
                 sequences, initial_state=initial_state, training=training
             )
-        mask = protocols.step_mask(mask)
+        sequences, mask = protocols.by_steps(sequences, mask)
         outputs = self._plain_call(
             sequences,
             initial_state=initial_state,
