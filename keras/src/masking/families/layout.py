@@ -7,17 +7,8 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.families.merge import merge
+from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import canonical_axes
-
-
-def _only_operand(call):
-    x = call.args[0]
-    others = [y for y in call.operands() if y is not x]
-    if not isinstance(x, MaskedTensorBase) or any(
-        isinstance(y, MaskedTensorBase) for y in others
-    ):
-        raise call.refuse("Only the tensor that is moved may be masked.")
-    return x
 
 
 def full_rank(x):
@@ -34,7 +25,7 @@ def axes_motion(numpy_function):
     """
 
     def rule(call):
-        x = _only_operand(call)
+        x = only_operand(call)
         values = call.compute()
         covered = len(x.mask.shape)
         gone = _squeezed_axes(call, x) if numpy_function is np.squeeze else ()
@@ -94,7 +85,7 @@ def along_axis(call):
 
     The mask is handed to the op itself if it covers that axis.
     """
-    x = _only_operand(call)
+    x = only_operand(call)
     axis = call.argument("axis")
     if axis is None:
         return _paired(call.compute(), call.compute(full_rank(x)))
@@ -120,7 +111,7 @@ def reshape(call):
     That is so if the axes it does not cover end up as trailing axes of the
     result; else it is raised to full rank first.
     """
-    x = _only_operand(call)
+    x = only_operand(call)
     values = call.compute()
     split = _split_point(tuple(x.shape), len(x.mask.shape), tuple(values.shape))
     if split is None:
@@ -148,7 +139,7 @@ def _split_point(shape, covered, new_shape):
 
 def broadcast_to(call):
     """The mask is stretched as its values are."""
-    x = _only_operand(call)
+    x = only_operand(call)
     values = call.compute()
     lead = len(values.shape) - len(x.shape)
     covered = lead + len(x.mask.shape)
@@ -159,7 +150,7 @@ def broadcast_to(call):
 
 def pad(call):
     """Entries that a constant adds along an axis of the mask are masked."""
-    x = _only_operand(call)
+    x = only_operand(call)
     widths = _pairs(call.argument("pad_width"), len(x.shape))
     covered = len(x.mask.shape)
     mode = call.argument("mode", "constant")
@@ -184,7 +175,7 @@ def _pairs(pad_width, ndim):
 
 def tile(call):
     """The mask is repeated along the axes that it covers."""
-    x = _only_operand(call)
+    x = only_operand(call)
     values = call.compute()
     repeats = call.argument("repeats")
     repeats = [repeats] if isinstance(repeats, int) else list(repeats)
@@ -322,7 +313,7 @@ def take_along_axis(call):
 
 def slice_(call):
     """A window of the tensor; the mask is sliced along the axes it covers."""
-    x = _only_operand(call)
+    x = only_operand(call)
     starts, shape = call.argument("start_indices"), call.argument("shape")
     covered = len(x.mask.shape)
     mask = call.row.fn(x.mask, starts[:covered], shape[:covered])

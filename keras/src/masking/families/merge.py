@@ -53,6 +53,22 @@ def guarded(*constants):
     return rule
 
 
+def only_operand(call):
+    """The first operand, which must be the only masked one."""
+    x = call.args[0]
+    others = [y for y in call.operands() if y is not x]
+    if not isinstance(x, MaskedTensorBase) or any(
+        isinstance(y, MaskedTensorBase) for y in others
+    ):
+        raise call.refuse("Only the first argument may be masked.")
+    return x
+
+
+def each_entry(call):
+    """Each entry of the first operand by itself, beside plain arguments."""
+    return masks.wrap(call.compute(), only_operand(call).mask)
+
+
 def unchanged(call):
     """One masked operand, whose mask is that of the result.
 

@@ -1,19 +1,22 @@
 """The tables: what each public op makes of a mask, a row an op.
 
-A table maps the name of a public function to its rule. An op without a row
-refuses masked tensors by name.
+`RULES` of a table maps the name of a public function to its rule. An op that
+can do nothing sensible with a mask has the rule `refused`, with the reason.
+`ELSEWHERE` says of the functions that are not dispatched why they are not: they
+take no tensor, or they are written in terms of others.
 """
 
 from keras.src.masking.dispatch import make_row
 from keras.src.masking.tables import activations
 from keras.src.masking.tables import core
+from keras.src.masking.tables import image
 from keras.src.masking.tables import linalg
 from keras.src.masking.tables import masking
 from keras.src.masking.tables import math
 from keras.src.masking.tables import nn
 from keras.src.masking.tables import numpy
 
-TABLES = (numpy, nn, math, core, linalg, activations, masking)
+TABLES = (numpy, nn, math, core, linalg, image, activations, masking)
 
 # Classes whose names do not follow from their function's.
 CLASS_NAMES = {

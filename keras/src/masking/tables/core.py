@@ -13,3 +13,5 @@ RULES = {
     "stop_gradient": merge,
     "unstack": layout.along_axis,
 }
+
+ELSEWHERE = {}

@@ -6,3 +6,5 @@ from keras.src.ops import linalg as MODULE
 RULES = {
     "norm": r.norm,
 }
+
+ELSEWHERE = {}

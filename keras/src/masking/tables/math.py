@@ -12,3 +12,5 @@ RULES = {
     "logsumexp": r.logsumexp,
     "rsqrt": guarded(1),
 }
+
+ELSEWHERE = {}

@@ -48,3 +48,5 @@ RULES = {
     "conv": w.conv,
     "max_pool": w.max_pool,
 }
+
+ELSEWHERE = {}

@@ -161,3 +161,5 @@ FUNCTIONS = {
         subscripts, *operands
     ),
 }
+
+ELSEWHERE = {}

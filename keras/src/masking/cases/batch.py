@@ -1,0 +1,5 @@
+"""Ops whose masks may cover batch axes only, windows and losses."""
+
+EXAMPLES = {}
+NAMES = {}
+ORACLES = {}

@@ -1,0 +1,5 @@
+"""Control flow, scatters and random draws."""
+
+EXAMPLES = {}
+NAMES = {}
+ORACLES = {}

@@ -1,0 +1,5 @@
+"""Sorting, ranks and running results."""
+
+EXAMPLES = {}
+NAMES = {}
+ORACLES = {}
