@@ -9,7 +9,8 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
 
     All masks become one attention mask. Masked keys and values are 0 besides:
     a query that sees no valid key would else average over what lies under
-    their masks.
+    their masks. In self-attention there is none, since a valid query sees
+    itself.
 
     Args:
         layer: The attention layer, whose `_plain_call` knows no masks.
@@ -32,6 +33,7 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         protocols.by_steps(x, m)
         for x, m in zip((query, value, key), own_masks, strict=True)
     )
+    sees_itself = attention_mask is None and query_mask is value_mask
     attention_mask = layer._compute_attention_mask(
         query,
         value,
@@ -41,8 +43,9 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         attention_mask=attention_mask,
         use_causal_mask=kwargs.pop("use_causal_mask", False),
     )
-    value = without_masked(value, value_mask)
-    key = without_masked(key, key_mask)
+    if not sees_itself or key_mask is not None:
+        value = without_masked(value, value_mask)
+        key = without_masked(key, key_mask)
     outputs = layer._plain_call(
         query, value, key, attention_mask=attention_mask, **kwargs
     )

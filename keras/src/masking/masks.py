@@ -18,6 +18,14 @@ def wrap(values, mask):
     return values if mask is None else backend.MaskedTensor._wrap(values, mask)
 
 
+def as_bool(mask):
+    """A mask of any dtype as a boolean one; the same object if it is one."""
+    is_one = backend.is_tensor(mask) and (
+        backend.standardize_dtype(mask.dtype) == "bool"
+    )
+    return mask if is_one else backend.cast(mask, "bool")
+
+
 def expand(mask, ndim):
     """The mask with axes of size 1 appended until it has `ndim` axes."""
     missing = ndim - len(mask.shape)
@@ -94,7 +102,7 @@ def merge(operands):
     for x in masked:
         mask = align(x.mask, len(x.shape), ndim, covered)
         if merged is not None and mask is not merged:
-            mask = backend.numpy.logical_and(merged, mask)
+            mask = merged & mask
         merged = mask
     return _stretch(merged, operands, ndim, covered)
 

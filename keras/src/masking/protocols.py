@@ -355,7 +355,7 @@ def step_mask(mask):
         mask: Mask of a sequence, or a list of which the first is taken; of any
             dtype.
     """
-    mask = backend.cast(tree.flatten(mask)[0], "bool")
+    mask = masks.as_bool(tree.flatten(mask)[0])
     inner = tuple(range(2, len(mask.shape)))
     return backend.numpy.any(mask, axis=inner) if inner else mask
 
@@ -371,8 +371,7 @@ def by_steps(sequences, mask):
         return sequences, None
     whole, steps = tree.flatten(mask)[0], step_mask(mask)
     if len(whole.shape) > 2:
-        whole = backend.cast(whole, "bool")
-        sequences = masks.fill(sequences, whole, 0)
+        sequences = masks.fill(sequences, masks.as_bool(whole), 0)
     return sequences, steps
 
 

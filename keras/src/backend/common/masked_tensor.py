@@ -309,15 +309,18 @@ def _binary(name):
     if name in MERGING:
 
         def operator(self, other):
-            # The merge rule where it has nothing to do, which is most of the
-            # time: a scalar, or the same mask over values of the same rank.
+            # The merge rule where it has little to do, which is most of the
+            # time: a scalar, or two masks that broadcast as the values do.
             op, kind = _op(name), type(other)
             if kind is float or kind is int:
                 return self._wrap(op(self.values, other), self.mask)
-            if kind is type(self) and other.mask is self.mask:
-                values = other.values
-                if values.ndim == self.values.ndim:
-                    return self._wrap(op(self.values, values), self.mask)
+            if kind is type(self) and other.values.ndim == self.values.ndim:
+                mask, other_mask = self.mask, other.mask
+                if mask is other_mask:
+                    return self._wrap(op(self.values, other.values), mask)
+                if mask.ndim == other_mask.ndim:
+                    values = op(self.values, other.values)
+                    return self._wrap(values, mask & other_mask)
             return op(self, other)
 
     else:
