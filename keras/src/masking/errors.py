@@ -84,6 +84,25 @@ def first_only(function):
     return checked
 
 
+def plain_only(reason):
+    """Decorator: refuses masked arguments of a function by name.
+
+    Args:
+        reason: Why, a sentence of the error.
+    """
+
+    def decorate(function):
+        @functools.wraps(function)
+        def checked(*args, **kwargs):
+            if needs_dispatch(args, kwargs):
+                refuse_masked(function.__name__, (args, kwargs), reason)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 def keep_notes(error):
     """Gives an error the notes of the one whose place it took.
 

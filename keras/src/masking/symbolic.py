@@ -96,7 +96,11 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
         masks = iter(masks)
         flat = list(leaves)
         for i, x, value in zip(places, symbols, values):
-            mask = next(masks) if has_mask(x) else None
+            mask = None
+            if has_mask(x):
+                # NumPy runs the code on what memory holds. Where nothing is
+                # valid, rules put harmless numbers in its place.
+                mask = backend.numpy.zeros_like(next(masks))
             flat[i] = wrap(value, mask)
         args_and_kwargs = tree.pack_sequence_as((args, kwargs), flat)
         outputs = fn(*args_and_kwargs[0], **args_and_kwargs[1])

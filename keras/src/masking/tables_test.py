@@ -22,6 +22,7 @@ from keras.src.masking.cases import carry
 from keras.src.masking.cases import layout
 from keras.src.masking.cases import normal
 from keras.src.masking.cases import order
+from keras.src.ops import einops
 from keras.src.random import random
 
 POISONS = (np.nan, np.inf, -np.inf, 1e30)
@@ -34,9 +35,12 @@ FEW = settings(
 )
 # Their results are steps or answers: nothing to differentiate.
 NO_GRADIENT = set(
-    """argmax argmin empty_like floor_divide get_mask heaviside ndim
+    """argmax argmin empty_like floor_divide get_mask heaviside ndim nextafter
     size""".split()
 )
+if backend.backend() == "torch":
+    # PyTorch's writes in place to what the gradient needs.
+    NO_GRADIENT.add("vander")
 
 
 MODULES = {"activations": activations, "image": ops.image, "random": random}
@@ -44,7 +48,8 @@ MODULES = {"activations": activations, "image": ops.image, "random": random}
 
 def function_of(name):
     module, _, own_name = name.rpartition(".")
-    return getattr(MODULES.get(module, ops), own_name)
+    found = getattr(MODULES.get(module, ops), own_name, None)
+    return found or getattr(einops, own_name)
 
 
 def united(attribute):
@@ -59,7 +64,8 @@ def united(attribute):
 
 EXAMPLES = united("EXAMPLES")
 ORACLES = united("ORACLES")
-# Upstream's own specs of these are not what its calls give, each for a reason.
+# Upstream's own specs of these, or of one of their examples, are not what its
+# calls give, each for a reason.
 SPECS_DIFFER = united("SPECS_DIFFER")
 # Names of the arguments that are passed by name, from the second on.
 NAMES = united("NAMES") | {
@@ -286,7 +292,8 @@ class RowsTest(testing.TestCase):
 
     def check_spec(self, name, example):
         """The symbolic result has the shapes and dtypes of the eager one."""
-        if name in SPECS_DIFFER:
+        label = self._testMethodName.removeprefix("test_row_")
+        if name in SPECS_DIFFER or label in SPECS_DIFFER:
             return
         if name == "inner" and backend.backend() == "tensorflow":
             return  # Upstream's cannot be traced with two matrices.

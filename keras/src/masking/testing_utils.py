@@ -248,17 +248,17 @@ DOMAINS = {
 }
 UNARY = """absolute angle arccos arccosh arcsin arcsinh arctan arctanh array
 cbrt ceil celu conjugate copy cos cosh deg2rad elu erf erfc erfinv exp exp2
-expm1 fabs floor gelu hard_shrink hard_sigmoid hard_silu hard_tanh imag
+expm1 fabs floor gelu hard_shrink hard_sigmoid hard_silu hard_tanh i0 imag
 isfinite isinf isnan isneginf isposinf isreal leaky_relu log log10 log1p log2
-log_sigmoid logical_not nan_to_num negative rad2deg real reciprocal relu
-relu6 round rsqrt selu sigmoid sign signbit silu sin sinh soft_shrink softplus
+log_sigmoid logical_not nan_to_num negative rad2deg real reciprocal relu relu6
+round rsqrt selu sigmoid sign signbit silu sin sinc sinh soft_shrink softplus
 softsign sparse_plus sparse_sigmoid sqrt square squareplus stop_gradient tan
 tanh tanh_shrink trunc""".split()
-BINARY = """add arctan2 equal greater greater_equal heaviside hypot isclose
-less less_equal logaddexp logical_and logical_or logical_xor maximum minimum
-multiply not_equal subtract""".split()
-DIVISIONS = "divide divide_no_nan floor_divide mod true_divide".split()
-BITS = "bitwise_and bitwise_or bitwise_xor".split()
+BINARY = """add arctan2 equal fmax fmin greater greater_equal heaviside hypot
+isclose less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor
+maximum minimum multiply nextafter not_equal subtract""".split()
+DIVISIONS = "divide divide_no_nan floor_divide fmod mod true_divide".split()
+BITS = "bitwise_and bitwise_or bitwise_xor gcd lcm".split()
 SHIFTS = """bitwise_left_shift bitwise_right_shift left_shift
 right_shift""".split()
 INT = ("int32", 0, 9)
@@ -272,6 +272,10 @@ ELEMENTWISE = {
     **{name: pairs(0, 9, "int32", high2=3)[::4] for name in SHIFTS},
     "bitwise_invert": signals(*INT[1:], INT[0]),
     "bitwise_not": signals(*INT[1:], INT[0]),
+    "ldexp": [
+        (T((2, 3, 4), 2), T((2, 3, 4), 3, "int32")),
+        (T((2, 3), 1), T((3,), None, "int32")),
+    ],
     "power": pairs(0.5, 2.0),
     "clip": [(x, -1.0, 1.0) for (x,) in signals()],
     "cast": [(x, "int32") for (x,) in signals()],

@@ -4,6 +4,7 @@ from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.masking.errors import first_only
+from keras.src.masking.errors import plain_only
 from pip_build import keeps
 
 
@@ -22,3 +23,8 @@ for _name in (
     "bincount",
 ):
     globals()[_name] = first_only(globals()[_name])
+
+for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
+    globals()[_name] = plain_only("The length of a window is one number.")(
+        globals()[_name]
+    )

@@ -1,6 +1,7 @@
 """Questions about a tensor, which get a plain answer."""
 
 from keras.src.masking import masks
+from keras.src.masking.families.merge import only_operand
 
 
 def of_values(call):
@@ -22,7 +23,7 @@ def filled(call):
 
 def like(call):
     """A tensor of the same shape, and with the same mask."""
-    x = call.args[0]
+    x = only_operand(call)
     return masks.wrap(call.compute(), x.mask)
 
 

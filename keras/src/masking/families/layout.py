@@ -88,7 +88,7 @@ def along_axis(call):
     x = only_operand(call)
     axis = call.argument("axis")
     if axis is None:
-        return _paired(call.compute(), call.compute(full_rank(x)))
+        return paired(call.compute(), call.compute(full_rank(x)))
     axes = canonical_axes(axis, len(x.shape))
     if all(a >= len(x.mask.shape) for a in axes):
         values = call.compute()
@@ -98,10 +98,11 @@ def along_axis(call):
     moved = call.row.fn(
         mask, *call.args[1:], **call.kwargs | {"axis": positive}
     )
-    return _paired(call.compute(), moved)
+    return paired(call.compute(), moved)
 
 
-def _paired(values, moved_masks):
+def paired(values, moved_masks):
+    """Values and masks that moved alike, or nests of them, put together."""
     return tree.map_structure(masks.wrap, values, moved_masks)
 
 
@@ -308,7 +309,7 @@ def take_along_axis(call):
     x, indices = call.args[0], call.argument("indices")
     if isinstance(indices, MaskedTensorBase):
         raise call.refuse("The indices must be plain.")
-    return _paired(call.compute(), call.compute(full_rank(x)))
+    return paired(call.compute(), call.compute(full_rank(x)))
 
 
 def slice_(call):

@@ -9,6 +9,7 @@ take no tensor, or they are written in terms of others.
 from keras.src.masking.dispatch import make_row
 from keras.src.masking.tables import activations
 from keras.src.masking.tables import core
+from keras.src.masking.tables import einops
 from keras.src.masking.tables import image
 from keras.src.masking.tables import linalg
 from keras.src.masking.tables import masking
@@ -16,7 +17,17 @@ from keras.src.masking.tables import math
 from keras.src.masking.tables import nn
 from keras.src.masking.tables import numpy
 
-TABLES = (numpy, nn, math, core, linalg, image, activations, masking)
+TABLES = (
+    numpy,
+    nn,
+    math,
+    core,
+    linalg,
+    image,
+    einops,
+    activations,
+    masking,
+)
 
 # Classes whose names do not follow from their function's.
 CLASS_NAMES = {

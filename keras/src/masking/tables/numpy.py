@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras.src.masking.families import arrange
 from keras.src.masking.families import contract as c
 from keras.src.masking.families import inquire
 from keras.src.masking.families import layout
@@ -36,6 +37,9 @@ RULES = {
     "equal": merge,
     "fabs": merge,
     "floor": merge,
+    "fmax": merge,
+    "fmin": merge,
+    "gcd": merge,
     "greater": merge,
     "greater_equal": merge,
     "heaviside": merge,
@@ -47,6 +51,7 @@ RULES = {
     "isneginf": merge,
     "isposinf": merge,
     "isreal": merge,
+    "lcm": merge,
     "left_shift": merge,
     "less": merge,
     "less_equal": merge,
@@ -59,6 +64,7 @@ RULES = {
     "multiply": merge,
     "nan_to_num": merge,
     "negative": merge,
+    "nextafter": merge,
     "not_equal": merge,
     "rad2deg": merge,
     "real": merge,
@@ -86,15 +92,20 @@ RULES = {
     "exp2": guarded(0),
     "expm1": guarded(0),
     "floor_divide": guarded(0, 1),
+    "fmod": guarded(0, 1),
     "hypot": guarded(1, 1),
+    "i0": guarded(0),
+    "ldexp": guarded(0, 0),
     "log": guarded(1),
     "log10": guarded(1),
     "log1p": guarded(0),
     "log2": guarded(1),
     "logaddexp": guarded(0, 0),
+    "logaddexp2": guarded(0, 0),
     "mod": guarded(0, 1),
     "power": guarded(1, 1),
     "reciprocal": guarded(1),
+    "sinc": guarded(0.5),
     "sinh": guarded(0),
     "sqrt": guarded(1),
     "tan": guarded(0),
@@ -115,18 +126,35 @@ RULES = {
     "sum": r.reduce(0),
     "var": r.var,
     # Layout.
+    "append": arrange.append,
     "broadcast_to": layout.broadcast_to,
     "concatenate": layout.join(new_axis=False),
     "array_split": layout.along_axis,
+    "diag": arrange.among_zeros,
+    "diagflat": arrange.among_zeros,
+    "diagonal": arrange.moved,
+    "dsplit": arrange.split_along(2),
+    "dstack": arrange.stacked(2, 3),
     "expand_dims": layout.axes_motion(np.expand_dims),
     "flip": layout.along_axis,
+    "fliplr": arrange.flip_along(1),
+    "flipud": arrange.flip_along(0),
+    "full": arrange.full,
+    "geomspace": arrange.spaced(1),
     "get_item": layout.get_item,
+    "hsplit": arrange.split_along(1),
+    "hstack": arrange.stacked(1, 1),
+    "linspace": arrange.spaced(0),
+    "logspace": arrange.spaced(0),
+    "meshgrid": arrange.meshgrid,
     "moveaxis": layout.axes_motion(np.moveaxis),
     "pad": layout.pad,
     "ravel": layout.reshape,
     "repeat": layout.along_axis,
     "reshape": layout.reshape,
     "roll": layout.along_axis,
+    "rot90": arrange.rot90,
+    "select": arrange.select,
     "split": layout.along_axis,
     "squeeze": layout.axes_motion(np.squeeze),
     "stack": layout.join(new_axis=True),
@@ -137,6 +165,11 @@ RULES = {
     "transpose": layout.axes_motion(np.transpose),
     "tril": unchanged,
     "triu": unchanged,
+    "unravel_index": arrange.unravel_index,
+    "vander": arrange.powers,
+    "view": arrange.view,
+    "vsplit": arrange.split_along(0),
+    "vstack": arrange.stacked(0, 2),
     # Contractions.
     "dot": c.contract(c.dot),
     "einsum": c.contract(c.einsum),
@@ -162,4 +195,22 @@ FUNCTIONS = {
     ),
 }
 
-ELSEWHERE = {}
+_NUMBERS = "Takes numbers and makes a tensor of them."
+_LENGTH = "Its length is one number; a masked tensor is refused."
+
+ELSEWHERE = {
+    "abs": "Is `absolute`.",
+    "arange": _NUMBERS,
+    "bartlett": _LENGTH,
+    "blackman": _LENGTH,
+    "conj": "Is `conjugate`.",
+    "empty": _NUMBERS,
+    "eye": _NUMBERS,
+    "hamming": _LENGTH,
+    "hanning": _LENGTH,
+    "identity": _NUMBERS,
+    "kaiser": _LENGTH,
+    "ones": _NUMBERS,
+    "tri": _NUMBERS,
+    "zeros": _NUMBERS,
+}

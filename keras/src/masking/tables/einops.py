@@ -1,0 +1,8 @@
+"""Rules of `keras.ops.einops`."""
+
+from keras.src.masking.families import arrange
+from keras.src.ops import einops as MODULE
+
+RULES = {
+    "rearrange": arrange.moved,
+}
