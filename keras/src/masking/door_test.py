@@ -226,9 +226,12 @@ NOTHING_TO_WALK = {"custom_gradient", "get_mask"}
 # A plain answer, since it asks about the tensor, or since no axis of the mask
 # is left.
 PLAIN = set(
-    """all amax amin any argmax argmin count_nonzero dot dtype einsum filled
-    is_masked is_tensor logsumexp matmul max mean min moments ndim norm prod
-    shape size std sum tensordot var""".split()
+    """all allclose amax amin any argmax argmin average bincount count_nonzero
+    dot dtype einsum filled histogram is_masked is_tensor isin logsumexp matmul
+    max mean median min moments nanargmax nanargmin nanmax nanmean nanmedian
+    nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar ndim norm
+    percentile prod psnr ptp quantile searchsorted shape size std sum tensordot
+    trace var vdot""".split()
 )
 
 

@@ -17,10 +17,19 @@ def get_item(x, key):
     return _plain_get_item(x, key)
 
 
+@keeps("_plain_average")
+@keras_export(["keras.ops.average", "keras.ops.numpy.average"])
+def average(x, axis=None, weights=None):
+    """Compute the weighted average; weights may be masked as well."""
+    if any_symbolic_tensors((weights,)):
+        return Average(axis=axis).symbolic_call(x, weights=weights)
+    return _plain_average(x, axis=axis, weights=weights)
+
+
 # Their kernels, weights and indices go past the question above.
 for _name in (
-    "average",
     "bincount",
+    "trapezoid",
 ):
     globals()[_name] = first_only(globals()[_name])
 

@@ -120,6 +120,48 @@ def _arranged(mask, labels, order):
     return backend.numpy.expand_dims(mask, missing) if missing else mask
 
 
+def correlate(call):
+    """Valid where any pair of valid entries meets."""
+    from keras.src import ops
+
+    call.args = tuple(map(ops.convert_to_tensor, call.args))
+    values = call.compute(*(ops.filled(x, 0) for x in call.args))
+    mask = _count_pairs(call, call.args)
+    # PyTorch's backend drops the axis if there is one entry.
+    return masks.wrap(ops.reshape(values, (-1,)), ops.reshape(mask, (-1,)))
+
+
+def kron(call):
+    """Every entry of the first times all of the second, in its place."""
+    from keras.src import ops
+
+    x, y = map(ops.convert_to_tensor, call.args)
+    ndim = max(len(x.shape), len(y.shape))
+    x, y = (
+        ops.expand_dims(z, tuple(range(ndim - len(z.shape)))) for z in (x, y)
+    )
+    sizes = zip(ops.shape(x), ops.shape(y))
+    x = ops.expand_dims(x, tuple(range(1, 2 * ndim, 2)))
+    y = ops.expand_dims(y, tuple(range(0, 2 * ndim, 2)))
+    return ops.reshape(ops.multiply(x, y), tuple(n * m for n, m in sizes))
+
+
+def cdist(call):
+    """The distance of every row to every row, valid where both are."""
+    from keras.src import ops
+
+    x, y = map(ops.convert_to_tensor, call.args)
+    for operand in (x, y):
+        if ops.is_masked(operand) and len(operand.mask.shape) == len(
+            operand.shape
+        ):
+            raise call.refuse("A distance needs all features of a row.")
+    dtype = backend.result_type(x.dtype, y.dtype, float)
+    x, y = ops.cast(x, dtype), ops.cast(y, dtype)
+    between = ops.subtract(ops.expand_dims(x, -2), ops.expand_dims(y, -3))
+    return ops.sqrt(ops.sum(ops.square(between), axis=-1))
+
+
 def matmul(call):
     """(..., n, k) by (..., k, m), with batch axes that broadcast."""
     x, y = call.args
@@ -160,6 +202,13 @@ def outer(call):
     if len(x.shape) > 1 or len(y.shape) > 1:
         raise call.refuse("`outer` flattens; reshape to one axis first.")
     return [x, y], [["n"], ["m"]], ["n", "m"]
+
+
+def vdot(call):
+    """All entries of both, in their order."""
+    x, y = call.args
+    x_labels = [f"n{i}" for i in range(len(x.shape))]
+    return [x, y], [x_labels, [f"m{i}" for i in range(len(y.shape))]], []
 
 
 def tensordot(call):

@@ -66,7 +66,8 @@ def only_operand(call):
 
 def each_entry(call):
     """Each entry of the first operand by itself, beside plain arguments."""
-    return masks.wrap(call.compute(), only_operand(call).mask)
+    mask = only_operand(call).mask
+    return masks.wrap(call.compute(), mask)
 
 
 def unchanged(call):

@@ -51,6 +51,8 @@ class Reduction:
     @property
     def out_mask(self):
         """The mask of the result, None once no axis of the mask is left."""
+        if not self.mask_axes:
+            return self.x.mask
         if len(self.mask_axes) == len(self.x.mask.shape):
             return None
         return self.any_valid
@@ -160,10 +162,120 @@ def var(call):
 
 
 def std(call):
-    """The root of the variance."""
+    """The root of the variance, with no slope where that is 0.
+
+    It often is, with one valid entry; the slope of the root is infinite there.
+    """
     from keras.src import ops
 
-    return ops.sqrt(ops.var(call.args[0], **call.kwargs))
+    var = ops.var(call.args[0], **call.kwargs)
+    still = ops.equal(var, 0)
+    return ops.where(still, 0, ops.sqrt(ops.where(still, 1, var)))
+
+
+def ptp(call):
+    """The largest less the smallest entry."""
+    from keras.src import ops
+
+    x = call.args[0]
+    return ops.subtract(ops.max(x, **call.kwargs), ops.min(x, **call.kwargs))
+
+
+def average(call):
+    """The weighted sum over the sum of the weights.
+
+    Over entries that are valid and have a valid weight, as in `numpy.ma`.
+    """
+    from keras.src import ops
+
+    x, axis = call.args[0], call.argument("axis")
+    if call.argument("weights") is None:
+        return ops.mean(x, axis=axis)
+    x, weights = map(ops.convert_to_tensor, (x, call.argument("weights")))
+    dtype = backend.result_type(x.dtype, weights.dtype, float)
+    x, weights = ops.cast(x, dtype), ops.cast(weights, dtype)
+    if len(weights.shape) < len(x.shape):
+        weights = _along(weights, axis, len(x.shape))
+    shares = ops.multiply(ops.ones_like(x), weights)
+    total = ops.sum(ops.multiply(x, weights), axis=axis, keepdims=True)
+    whole = ops.sum(shares, axis=axis, keepdims=True)
+    whole = _one_where_nothing_is_valid(whole, shares, axis)
+    axes = canonical_axes(axis, len(x.shape))
+    return ops.squeeze(ops.divide(total, whole), axis=axes)
+
+
+def _along(x, axis, ndim):
+    """A tensor with one axis, which goes along `axis` of `ndim`."""
+    from keras.src import ops
+
+    axis = canonical_axes(axis, ndim)[0]
+    added = tuple(a for a in range(ndim) if a != axis)
+    return ops.expand_dims(x, added)
+
+
+def trapezoid(call):
+    """The areas between neighbours of which both are valid."""
+    from keras.src import ops
+
+    y, x = call.args[0], call.argument("x")
+    ndim = len(y.shape)
+    axis = canonical_axes(call.argument("axis", -1), ndim)[0]
+    if axis >= len(y.mask.shape):
+        return masks.wrap(call.compute(), y.mask)
+    dtype = backend.result_type(y.dtype, float)
+    y = ops.cast(y, dtype)
+    widths = call.argument("dx", 1.0)
+    if x is not None:
+        x = backend.convert_to_tensor(x, dtype)
+        x = _along(x, axis, ndim) if len(x.shape) == 1 else x
+        widths = ops.diff(x, axis=axis)
+    before = (slice(None),) * axis
+    left, right = y[(*before, slice(-1))], y[(*before, slice(1, None))]
+    heights = ops.divide(ops.add(left, right), 2)
+    return ops.sum(ops.multiply(heights, widths), axis=axis)
+
+
+def trace(call):
+    """The sum of the valid entries of a diagonal."""
+    from keras.src import ops
+
+    x, offset = call.args[0], call.argument("offset", 0)
+    axes = [
+        canonical_axes(call.argument(name, default), len(x.shape))[0]
+        for name, default in (("axis1", 0), ("axis2", 1))
+    ]
+    covered = len(x.mask.shape)
+    if min(axes) >= covered:
+        return masks.wrap(call.compute(), x.mask)
+    values = call.compute(masks.zero(x))
+    if set(range(covered)) <= set(axes):
+        return values
+    mask = masks.to_rank(x.mask, x.values, max(covered, *(a + 1 for a in axes)))
+    found = ops.trace(backend.cast(mask, "int32"), offset, *axes)
+    return masks.wrap(values, backend.numpy.greater(found, 0))
+
+
+def allclose(call):
+    """Whether all pairs of valid entries are close."""
+    from keras.src import ops
+
+    return ops.all(ops.isclose(*call.args, **call.kwargs))
+
+
+def psnr(call):
+    """From the mean squared difference of valid entries; 0 if there is none."""
+    from keras.src import ops
+
+    x, y = map(ops.convert_to_tensor, call.args[:2])
+    if tuple(x.shape) != tuple(y.shape):
+        raise ValueError(
+            f"Images of one shape are needed. Received: {x.shape}, {y.shape}"
+        )
+    largest = ops.square(backend.convert_to_tensor(call.argument("max_val")))
+    squares = ops.square(ops.subtract(x, y))
+    largest = ops.cast(largest, squares.dtype)
+    error = ops.where(ops.any(squares.mask), ops.mean(squares), largest)
+    return ops.multiply(ops.log10(ops.divide(largest, error)), 10)
 
 
 def moments(call):

@@ -1,14 +1,15 @@
-"""Running results: masked entries take no part, the mask stays."""
+"""What follows the entries along an axis: running results, steps, frames."""
 
 from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking.families.layout import full_rank
+from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import bound
 from keras.src.masking.families.reduce import canonical_axes
 
 
 def cumulate(identity):
-    """A running reduction: masked entries are its identity.
+    """A running reduction: masked entries are its identity, the mask stays.
 
     Args:
         identity: Value that leaves the reduction as it is.
@@ -28,3 +29,27 @@ def cumulate(identity):
 
     rule.__name__ = f"cumulate({identity!r})"
     return rule
+
+
+def diff(call):
+    """Differences of neighbours, valid where all that go into one are."""
+    x, n = only_operand(call), call.argument("n", 1)
+    axis = canonical_axes(call.argument("axis", -1), len(x.shape))[0]
+    mask = x.mask
+    if axis < len(mask.shape):
+        before = (slice(None),) * axis
+        for _ in range(n):
+            mask = backend.numpy.logical_and(
+                mask[(*before, slice(1, None))], mask[(*before, slice(-1))]
+            )
+    return masks.wrap(call.compute(), mask)
+
+
+def extract_sequences(call):
+    """The frames of the mask."""
+    x = only_operand(call)
+    if len(x.mask.shape) < len(x.shape):
+        return masks.wrap(call.compute(), x.mask)
+    # As numbers: JAX's backend frames with a convolution.
+    frames = call.compute(backend.cast(x.mask, "float32"))
+    return masks.wrap(call.compute(), backend.cast(frames, "bool"))

@@ -31,10 +31,15 @@ TABLES = (
 
 # Classes whose names do not follow from their function's.
 CLASS_NAMES = {
+    "allclose": "AllClose",
     "batch_normalization": "BatchNorm",
+    "cdist": "CDist",
+    "isin": "IsIn",
     "layer_normalization": "LayerNorm",
+    "psnr": "PSNR",
     "rms_normalization": "RMSNorm",
     "relu": ("ReLU", "Relu"),
+    "searchsorted": "SearchSorted",
 }
 
 

@@ -1,16 +1,23 @@
 """Rules of `keras.ops.math`."""
 
+from keras.src.masking.families import contract as c
+from keras.src.masking.families import order
 from keras.src.masking.families import reduce as r
+from keras.src.masking.families import scan
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
 from keras.src.ops import math as MODULE
 
 RULES = {
+    "cdist": c.cdist,
     "erf": merge,
     "erfc": merge,
     "erfinv": guarded(0),
+    "extract_sequences": scan.extract_sequences,
+    "in_top_k": order.in_top_k,
     "logsumexp": r.logsumexp,
     "rsqrt": guarded(1),
+    "top_k": order.top_k,
 }
 
 ELSEWHERE = {}

@@ -43,6 +43,8 @@ RULES = {
     "sparsemax": n.sparsemax,
     # Attention.
     "dot_product_attention": attention.dot_product_attention,
+    # Losses and measures.
+    "psnr": r.psnr,
     # Windows.
     "average_pool": w.average_pool,
     "conv": w.conv,

@@ -4,15 +4,23 @@ import numpy as np
 
 from keras.src.masking.families import arrange
 from keras.src.masking.families import contract as c
+from keras.src.masking.families import count
 from keras.src.masking.families import inquire
 from keras.src.masking.families import layout
+from keras.src.masking.families import order
 from keras.src.masking.families import reduce as r
+from keras.src.masking.families import scan
+from keras.src.masking.families.batch import refused
+from keras.src.masking.families.merge import each_entry
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import unchanged
+from keras.src.masking.families.nan import cumulate_skipping_nan
+from keras.src.masking.families.nan import skip_nan
 from keras.src.masking.families.scan import cumulate
 from keras.src.ops import numpy as MODULE
 
+NAN = float("nan")
 RULES = {
     # Elementwise.
     "absolute": merge,
@@ -112,19 +120,52 @@ RULES = {
     "true_divide": guarded(0, 1),
     # Reductions.
     "all": r.reduce(True),
+    "allclose": r.allclose,
     "amax": r.reduce("lowest"),
     "amin": r.reduce("highest"),
     "any": r.reduce(False),
     "argmax": r.arg_extreme("max"),
     "argmin": r.arg_extreme("min"),
+    "average": r.average,
     "count_nonzero": r.count_nonzero,
     "max": r.reduce("lowest"),
     "mean": r.mean,
     "min": r.reduce("highest"),
     "prod": r.reduce(1),
+    "ptp": r.ptp,
     "std": r.std,
     "sum": r.reduce(0),
+    "trace": r.trace,
+    "trapezoid": r.trapezoid,
     "var": r.var,
+    # Reductions that skip NaN.
+    "nanargmax": skip_nan("argmax", -1),
+    "nanargmin": skip_nan("argmin", -1),
+    "nanmax": skip_nan("max", NAN),
+    "nanmean": skip_nan("mean", NAN),
+    "nanmedian": skip_nan("median", NAN),
+    "nanmin": skip_nan("min", NAN),
+    "nanpercentile": skip_nan("percentile", NAN),
+    "nanprod": skip_nan("prod", 1),
+    "nanquantile": skip_nan("quantile", NAN),
+    "nanstd": skip_nan("std", NAN),
+    "nansum": skip_nan("sum", 0),
+    "nanvar": skip_nan("var", NAN),
+    # Sorts, ranks and counts.
+    "argpartition": order.argpartition,
+    "argsort": order.argsort,
+    "bincount": count.bincount,
+    "corrcoef": refused("Every pair of rows would have entries of its own."),
+    "digitize": each_entry,
+    "histogram": count.histogram,
+    "isin": count.isin,
+    "median": order.median,
+    "nonzero": refused("How many entries are not 0 depends on the data."),
+    "percentile": order.percentile,
+    "quantile": order.quantile,
+    "searchsorted": order.searchsorted,
+    "sort": order.sort,
+    "unique": refused("How many entries differ depends on the data."),
     # Layout.
     "append": arrange.append,
     "broadcast_to": layout.broadcast_to,
@@ -171,15 +212,21 @@ RULES = {
     "vsplit": arrange.split_along(0),
     "vstack": arrange.stacked(0, 2),
     # Contractions.
+    "correlate": c.correlate,
     "dot": c.contract(c.dot),
     "einsum": c.contract(c.einsum),
     "inner": c.contract(c.inner),
+    "kron": c.kron,
     "matmul": c.contract(c.matmul),
     "outer": c.contract(c.outer),
     "tensordot": c.contract(c.tensordot),
-    # Running results.
+    "vdot": c.contract(c.vdot),
+    # Running results and steps.
     "cumprod": cumulate(1),
     "cumsum": cumulate(0),
+    "diff": scan.diff,
+    "nancumprod": cumulate_skipping_nan("cumprod", 1),
+    "nancumsum": cumulate_skipping_nan("cumsum", 0),
     # Questions and tensors of the same shape.
     "empty_like": inquire.empty_like,
     "full_like": inquire.like,

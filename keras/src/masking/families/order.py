@@ -1,0 +1,260 @@
+"""Sorts, ranks and quantiles: masked entries come last, and take no part.
+
+What decides an order is the pair of mask and value, never an extreme number in
+place of what is masked: a valid infinity would tie with it.
+"""
+
+from keras.src import backend
+from keras.src.masking import masks
+from keras.src.masking.dispatch import values_of
+from keras.src.masking.families.layout import full_rank
+from keras.src.masking.families.merge import only_operand
+from keras.src.masking.families.reduce import Reduction
+from keras.src.masking.families.reduce import canonical_axes
+
+
+def sort(call):
+    """What is valid in ascending order, then what is masked."""
+    from keras.src import ops
+
+    x, axis = _sorted_axis(call)
+    if axis >= len(x.mask.shape):
+        return masks.wrap(call.compute(), x.mask)
+    values = ops.take_along_axis(x.values, _order(x, axis), axis=axis)
+    return masks.wrap(values, _valid_first(x, axis))
+
+
+def argsort(call):
+    """The indices that sort; those of masked entries are masked."""
+    x, axis = _sorted_axis(call)
+    if axis >= len(x.mask.shape):
+        return masks.wrap(call.compute(), x.mask)
+    return masks.wrap(_order(x, axis), _valid_first(x, axis))
+
+
+def argpartition(call):
+    """The indices that sort, which is one of the partitions."""
+    # Upstream rounds the entries to integers on two of the backends.
+    from keras.src import ops
+
+    return ops.argsort(only_operand(call), axis=call.argument("axis", -1))
+
+
+def _sorted_axis(call):
+    """The operand and the axis along which it is sorted; flat if it is None."""
+    from keras.src import ops
+
+    x, axis = only_operand(call), call.argument("axis", -1)
+    if axis is None:
+        return ops.ravel(x), 0
+    return x, canonical_axes(axis, len(x.shape))[0]
+
+
+def _order(x, axis):
+    """Indices that sort along an axis, those of masked entries last."""
+    from keras.src import ops
+
+    # With what is masked out of the way: not all sorts are stable, and its
+    # numbers would decide between valid entries that are equal.
+    values = masks.fill(x.values, x.mask, 0)
+    return _masked_last(ops.argsort(values, axis=axis), x, axis)
+
+
+def _masked_last(order, x, axis):
+    """An order in which the indices of masked entries move to the end."""
+    from keras.src import ops
+
+    size = backend.shape(x.values)[axis]
+    mask = ops.take_along_axis(full_rank(x), order, axis=axis)
+    places = _places(size, len(x.shape), axis)
+    keys = backend.numpy.where(mask, places, places + size)
+    return ops.take_along_axis(order, ops.argsort(keys, axis=axis), axis=axis)
+
+
+def _places(size, ndim, axis):
+    """0, 1, 2, ... along one axis of `ndim`."""
+    return masks.expand(backend.numpy.arange(size, dtype="int32"), ndim - axis)
+
+
+def _valid_first(x, axis):
+    """The mask once what is valid is first: as many as there were."""
+    count = backend.numpy.sum(
+        backend.cast(x.mask, "int32"), axis=axis, keepdims=True
+    )
+    size = backend.shape(x.mask)[axis]
+    return _places(size, len(x.mask.shape), axis) < count
+
+
+def top_k(call):
+    """The largest that are valid; masked where there are fewer than `k`."""
+    from keras.src import ops
+
+    x, k = only_operand(call), call.argument("k")
+    axis = len(x.shape) - 1
+    if axis >= len(x.mask.shape):
+        values, order = call.compute()
+        mask = x.mask
+    else:
+        size = backend.shape(x.values)[axis]
+        _, order = call.row.fn(masks.fill(x.values, x.mask, 0), size)
+        order = _masked_last(order, x, axis)[..., :k]
+        values = ops.take_along_axis(x.values, order, axis=axis)
+        mask = _valid_first(x, axis)[..., :k]
+    order = backend.cast(order, "int32")
+    return masks.wrap(values, mask), masks.wrap(order, mask)
+
+
+def in_top_k(call):
+    """Whether fewer than `k` valid classes exceed that of the target.
+
+    Masked where the target is, or the prediction for its class.
+    """
+    from keras.src import ops
+
+    targets, predictions = call.args
+    classes = ops.filled(targets, 0)
+    score = ops.take_along_axis(
+        predictions, ops.expand_dims(classes, -1), axis=-1
+    )
+    better = ops.cast(ops.greater(predictions, score), "int32")
+    found = ops.less(ops.sum(better, axis=-1), call.argument("k"))
+    return masks.wrap(
+        values_of(found),
+        masks.merge([targets, ops.squeeze(score, -1), found]),
+    )
+
+
+def searchsorted(call):
+    """Places among the valid entries of the sequence, for each value.
+
+    The sequence need not hold what is masked last.
+    """
+    from keras.src import ops
+
+    sequence, values = call.args
+    mask = ops.get_mask(values)
+    values = backend.convert_to_tensor(values_of(values))
+    # TensorFlow's backend takes one axis of values only.
+    flat = ops.reshape(values, (-1,))
+    if ops.is_masked(sequence):
+        places = _among_valid(call, ops.sort(sequence), flat)
+    else:
+        places = call.compute(sequence, flat)
+    return masks.wrap(ops.reshape(places, backend.shape(values)), mask)
+
+
+def _among_valid(call, sequence, values):
+    """Places in a sequence that holds what is masked last.
+
+    The last valid entry is repeated, and no place is beyond it.
+    """
+    count = backend.numpy.sum(backend.cast(sequence.mask, "int32"))
+    last = backend.numpy.maximum(count - 1, 0)
+    last = backend.numpy.take(sequence.values, last, axis=0)
+    filled = backend.numpy.where(sequence.mask, sequence.values, last)
+    places = call.compute(filled, values)
+    return backend.numpy.minimum(places, backend.cast(count, places.dtype))
+
+
+def median(call):
+    """The middle of the valid entries, or between the two in the middle."""
+    return _quantile(call, 0.5, "linear")
+
+
+def quantile(call):
+    """As `median`, for any share of the valid entries."""
+    return _quantile(call, call.argument("q"), call.argument("method"))
+
+
+def percentile(call):
+    """As `quantile`, in hundredths."""
+    q = backend.cast(backend.convert_to_tensor(call.argument("q")), "float32")
+    return _quantile(call, q / 100, call.argument("method"))
+
+
+# How a place between two entries is rounded to the one below and above.
+_ROUNDINGS = {
+    "linear": ("floor", "ceil"),
+    "midpoint": ("floor", "ceil"),
+    "lower": ("floor", "floor"),
+    "higher": ("ceil", "ceil"),
+    "nearest": ("round", "round"),
+}
+
+
+def _quantile(call, q, method):
+    """Sorts each row, and looks up the places that its count makes of `q`."""
+    from keras.src import ops
+
+    only_operand(call)
+    reduction = Reduction(call)
+    x = reduction.x
+    q = backend.convert_to_tensor(q)
+    if not reduction.mask_axes:
+        return _wrap_each(call.compute(), reduction.out_mask, q)
+    if (method or "linear") not in _ROUNDINGS:
+        raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")
+    dtype = backend.result_type(x.dtype, float)
+    wide = backend.result_type(dtype, "float32")
+    rows = _rows(ops.cast(x, wide), reduction.axes)
+    count = backend.numpy.sum(
+        backend.cast(full_rank(rows), wide), axis=-1, keepdims=True
+    )
+    last = backend.numpy.maximum(count - 1, 0)
+    place = last * backend.numpy.reshape(backend.cast(q, wide), (-1,))
+    values = _between(ops.sort(rows).values, place, method or "linear")
+    # NaN sorts last, and would be found in the upper places only.
+    nan = values_of(ops.any(ops.isnan(rows), axis=-1, keepdims=True))
+    values = backend.numpy.where(nan, float("nan"), values)
+    values = backend.cast(backend.numpy.moveaxis(values, -1, 0), dtype)
+    if reduction.keepdims:
+        added = tuple(a + 1 for a in reduction.axes)
+        values = backend.numpy.expand_dims(values, added)
+    if not len(q.shape):
+        return reduction.finish(backend.numpy.squeeze(values, 0))
+    valid = backend.numpy.expand_dims(reduction.any_valid, 0)
+    return _wrap_each(masks.fill(values, valid, 0), reduction.out_mask, q)
+
+
+def _rows(x, axes):
+    """The tensor with these axes last, and made one."""
+    from keras.src import ops
+
+    kept = [a for a in range(len(x.shape)) if a not in axes]
+    x = ops.transpose(x, (*kept, *axes))
+    if len(axes) == 1:
+        return x
+    shape = backend.shape(x.values)
+    size = 1
+    for n in shape[len(kept) :]:
+        size = size * n
+    return ops.reshape(x, (*shape[: len(kept)], size))
+
+
+def _between(ordered, place, method):
+    """Entries at fractional places along the last axis."""
+    from keras.src import ops
+
+    low, high = (
+        ops.take_along_axis(
+            ordered, backend.cast(getattr(ops, f)(place), "int32"), axis=-1
+        )
+        for f in _ROUNDINGS[method]
+    )
+    if method not in ("linear", "midpoint"):
+        return low
+    share = place - backend.numpy.floor(place)
+    inside = share > 0
+    if method == "midpoint":
+        share = 0.5
+    # What is exactly met is taken as it is: a valid infinity may be beside it.
+    return backend.numpy.where(inside, low + (high - low) * share, low)
+
+
+def _wrap_each(values, mask, q):
+    """A masked result, with one for each of `q` along a new first axis."""
+    if mask is None or not len(q.shape):
+        return masks.wrap(values, mask)
+    shape = backend.shape(values)[: len(mask.shape) + 1]
+    mask = backend.numpy.expand_dims(mask, 0)
+    return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
