@@ -41,20 +41,11 @@ def skip_nan(plain, of_nan):
         values = values_of(result)
         of_these = backend.convert_to_tensor(of_nan, values.dtype)
         values = backend.numpy.where(only_nan, of_these, values)
-        lead = len(values.shape) - len(only_nan.shape)
-        return masks.wrap(values, _with_lead(reduction.out_mask, values, lead))
+        # A quantile for each of several shares has an axis for them in front.
+        return reduction.wrap(values, len(values.shape) - len(only_nan.shape))
 
     rule.__name__ = f"skip_nan({plain!r})"
     return rule
-
-
-def _with_lead(mask, values, lead):
-    """The mask below new first axes of the values."""
-    if mask is None or not lead:
-        return mask
-    shape = backend.shape(values)[: lead + len(mask.shape)]
-    mask = backend.numpy.expand_dims(mask, tuple(range(lead)))
-    return backend.numpy.broadcast_to(mask, shape)
 
 
 def _masked_where_nan(x):

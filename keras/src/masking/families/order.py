@@ -158,18 +158,17 @@ def _among_valid(call, sequence, values):
 
 def median(call):
     """The middle of the valid entries, or between the two in the middle."""
-    return _quantile(call, 0.5, "linear")
+    return _quantile(call, 0.5)
 
 
 def quantile(call):
     """As `median`, for any share of the valid entries."""
-    return _quantile(call, call.argument("q"), call.argument("method"))
+    return _quantile(call, call.argument("q"))
 
 
 def percentile(call):
     """As `quantile`, in hundredths."""
-    q = backend.cast(backend.convert_to_tensor(call.argument("q")), "float32")
-    return _quantile(call, q / 100, call.argument("method"))
+    return _quantile(call, call.argument("q"), whole=100)
 
 
 # How a place between two entries is rounded to the one below and above.
@@ -182,17 +181,16 @@ _ROUNDINGS = {
 }
 
 
-def _quantile(call, q, method):
+def _quantile(call, q, whole=1):
     """Sorts each row, and looks up the places that its count makes of `q`."""
     from keras.src import ops
 
-    only_operand(call)
-    reduction = Reduction(call)
-    x = reduction.x
+    x, reduction = only_operand(call), Reduction(call)
     q = backend.convert_to_tensor(q)
     if not reduction.mask_axes:
-        return _wrap_each(call.compute(), reduction.out_mask, q)
-    if (method or "linear") not in _ROUNDINGS:
+        return reduction.wrap(call.compute(), len(q.shape))
+    method = call.argument("method", "linear")
+    if method not in _ROUNDINGS:
         raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")
     dtype = backend.result_type(x.dtype, float)
     wide = backend.result_type(dtype, "float32")
@@ -201,8 +199,8 @@ def _quantile(call, q, method):
         backend.cast(full_rank(rows), wide), axis=-1, keepdims=True
     )
     last = backend.numpy.maximum(count - 1, 0)
-    place = last * backend.numpy.reshape(backend.cast(q, wide), (-1,))
-    values = _between(ops.sort(rows).values, place, method or "linear")
+    share = backend.numpy.reshape(backend.cast(q, wide), (-1,)) / whole
+    values = _between(ops.sort(rows).values, last * share, method)
     # NaN sorts last, and would be found in the upper places only.
     nan = values_of(ops.any(ops.isnan(rows), axis=-1, keepdims=True))
     values = backend.numpy.where(nan, float("nan"), values)
@@ -213,7 +211,7 @@ def _quantile(call, q, method):
     if not len(q.shape):
         return reduction.finish(backend.numpy.squeeze(values, 0))
     valid = backend.numpy.expand_dims(reduction.any_valid, 0)
-    return _wrap_each(masks.fill(values, valid, 0), reduction.out_mask, q)
+    return reduction.wrap(masks.fill(values, valid, 0), lead=1)
 
 
 def _rows(x, axes):
@@ -249,12 +247,3 @@ def _between(ordered, place, method):
         share = 0.5
     # What is exactly met is taken as it is: a valid infinity may be beside it.
     return backend.numpy.where(inside, low + (high - low) * share, low)
-
-
-def _wrap_each(values, mask, q):
-    """A masked result, with one for each of `q` along a new first axis."""
-    if mask is None or not len(q.shape):
-        return masks.wrap(values, mask)
-    shape = backend.shape(values)[: len(mask.shape) + 1]
-    mask = backend.numpy.expand_dims(mask, 0)
-    return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))

@@ -75,6 +75,8 @@ class OrderTest(testing.TestCase):
             (lambda: ops.nonzero(x), "are not 0 depends on the data"),
             (lambda: ops.corrcoef(x), "Every pair of rows"),
             (lambda: ops.quantile(plain, x), "first argument"),
+            (lambda: ops.nanpercentile(plain, x), "first argument"),
+            (lambda: ops.percentile(plain, x), "first argument"),
             (lambda: ops.digitize(plain, x), "first argument"),
             (lambda: ops.trapezoid(plain, x), "first argument"),
             (lambda: ops.bincount(np.array([1, 0]), x), "first argument"),

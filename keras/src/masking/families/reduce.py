@@ -64,6 +64,15 @@ class Reduction:
         valid = masks.expand(self.any_valid, len(values.shape))
         return masks.wrap(masks.fill(values, valid, nothing), self.out_mask)
 
+    def wrap(self, values, lead=0):
+        """The result, whose mask is repeated along `lead` new first axes."""
+        mask = self.out_mask
+        if mask is None or not lead:
+            return masks.wrap(values, mask)
+        shape = backend.shape(values)[: lead + len(mask.shape)]
+        mask = backend.numpy.expand_dims(mask, tuple(range(lead)))
+        return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
+
     def count(self, dtype):
         """How many valid entries were reduced, at least 1."""
         covered = len(self.x.mask.shape)
