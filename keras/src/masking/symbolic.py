@@ -19,7 +19,8 @@ def values_spec(x):
     if isinstance(x, MaskedTensorBase):
         return x.values
     if has_mask(x):
-        return KerasTensor(x.shape, x.dtype, record_history=False)
+        # With a history: some operations find their spec by calling others.
+        return KerasTensor(x.shape, x.dtype)
     return x
 
 

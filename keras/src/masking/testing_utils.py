@@ -462,8 +462,16 @@ SPECIAL = {
     ],
     "rms_normalization": [(STEPS, T((4,)), -1), (X, T((3,)), 1)],
     "moments": [(X, [1]), (STEPS, [1]), (STEPS, [0, 1, 2])],
-    "average_pool": [(STEPS, 2, 1, "same"), (STEPS, 2, 2, "valid")],
-    "max_pool": [(STEPS, 2, 1, "same"), (STEPS, 2, 2, "valid")],
+    "average_pool": [
+        (STEPS, 2, 1, "same"),
+        (STEPS, 2, 2, "valid"),
+        (FULL, 2, 1, "same"),
+    ],
+    "max_pool": [
+        (STEPS, 2, 1, "same"),
+        (STEPS, 2, 2, "valid"),
+        (FULL, 2, 1, "same"),
+    ],
     "conv": [
         (STEPS, T((2, 4, 3)), 1, "same"),
         (STEPS, T((3, 4, 3)), 1, "valid"),

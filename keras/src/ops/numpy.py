@@ -1,4 +1,7 @@
-"""The op functions ask the wider question: masked operands are dispatched."""
+"""The op functions ask the wider question: masked operands are dispatched.
+
+Some operations did or promised in a graph what their functions do not do.
+"""
 
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
@@ -24,6 +27,27 @@ def average(x, axis=None, weights=None):
     if any_symbolic_tensors((weights,)):
         return Average(axis=axis).symbolic_call(x, weights=weights)
     return _plain_average(x, axis=axis, weights=weights)
+
+
+class Histogram:
+    def call(self, x):
+        """Upstream's calls a function that no backend has."""
+        return histogram(x, bins=self.bins, range=self.range)
+
+
+class Quantile:
+    def call(self, x, q):
+        """Upstream's drops `method`."""
+        return quantile(
+            x, q, axis=self.axis, method=self.method, keepdims=self.keepdims
+        )
+
+
+class Slogdet:
+    def compute_output_spec(self, x):
+        """Upstream's has one sign for the whole batch."""
+        sign, logdet = (KerasTensor(x.shape[:-2], x.dtype) for _ in range(2))
+        return sign, logdet
 
 
 # Their kernels, weights and indices go past the question above.

@@ -1,5 +1,533 @@
 """Ops whose masks may cover batch axes only, windows and losses."""
 
-EXAMPLES = {}
-NAMES = {}
-ORACLES = {}
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src.masking.testing_utils import T
+from keras.src.masking.testing_utils import leaves
+from keras.src.masking.testing_utils import over_all_axes
+from keras.src.masking.testing_utils import parts
+from keras.src.masking.testing_utils import plain
+
+STEPS = T((2, 3, 4), 2)
+FULL = T((2, 3, 4), 3)
+
+
+def matrices(*shape, mask=1):
+    """Positive definite ones, with eigenvalues far apart, around 3, 6, 9."""
+    middle = 3 * np.arange(1, shape[-2] + 1)[:, None] * np.eye(*shape[-2:])
+    return T(shape, mask, "float32", middle - 0.8, middle + 0.8)
+
+
+def images(*shape, mask=1, dtype="float32", high=1.0):
+    return T(shape, mask, dtype, 0.0, high)
+
+
+def both(*shape, mask=1):
+    """The parts of complex numbers, one of them without a mask."""
+    return [
+        ((T(shape, mask), T(shape, mask)),),
+        ((T(shape), T(shape, mask)),),
+    ]
+
+
+NAME = backend.backend()
+SQUARE = [
+    (matrices(3, 3, 3),),
+    (matrices(0, 3, 3),),
+    (matrices(2, 3, 2, 2, mask=1),),
+    (matrices(2, 3, 2, 2, mask=2),),
+]
+TALL = [(matrices(3, 3, 2),), (matrices(2, 2, 3, 3, mask=2),)]
+CORNERS = np.array([[0, 0], [0, 4], [4, 0], [4, 4]], "float32")
+POINTS = T((2, 4, 2), None, "float32", CORNERS - 0.5, CORNERS + 0.5)
+PICTURES = images(2, 5, 4, 3)
+TRANSFORM = np.array([1, 0, 0, 0, 1, 0, 0, 0], "float32")
+
+# The number of core axes of each operand, and examples.
+BATCH_ONLY = {
+    "cholesky": (2, [(x, False) for (x,) in SQUARE]),
+    "det": (2, SQUARE),
+    "eig": (2, SQUARE),
+    "eigh": (2, SQUARE),
+    "inv": (2, SQUARE),
+    "logdet": (2, SQUARE),
+    # NumPy's backend factors at least one.
+    "lu_factor": (2, [x for x in SQUARE if x[0].shape[0]]),
+    "matrix_rank": (2, TALL),
+    "pinv": (2, TALL),
+    "qr": (2, TALL),
+    "slogdet": (2, SQUARE),
+    "solve": (
+        2,
+        [
+            (matrices(2, 3, 3), T((2, 3, 2), 1)),
+            (matrices(2, 3, 3), T((2, 3, 2))),
+            (matrices(2, 3, 3, mask=None), T((2, 3, 2), 1)),
+        ],
+    ),
+    "solve_triangular": (
+        2,
+        [
+            (matrices(2, 3, 3), T((2, 3, 2), 1), True),
+            (matrices(2, 3, 3, mask=None), T((2, 3, 2), 1), False),
+        ],
+    ),
+    "svd": (2, [(x, False, True) for (x,) in TALL]),
+    # PyTorch has no transform of nothing.
+    "fft": (
+        1,
+        both(2, 3, 4, mask=2) + (both(0, 4) if NAME != "torch" else []),
+    ),
+    "fft2": (2, both(2, 3, 4)),
+    "ifft2": (2, both(2, 3, 4)),
+    "irfft": (1, both(2, 3, 5, mask=2)),
+    "istft": (2, [(*x, 4, 2, 4) for x in both(2, 6, 3)]),
+    "rfft": (1, [(STEPS,), (T((2, 8), 1), 6)]),
+    "stft": (1, [(T((2, 3, 16), 2), 4, 2, 4), (T((2, 16), 1), 4, 2, 4)]),
+    "view_as_complex": (1, [(T((2, 3, 2), 2),), (T((2, 3, 2), 1),)]),
+    "view_as_real": (0, [(T((2, 3), 2, "complex64"),)]),
+    "cross": (
+        1,
+        [
+            (T((2, 4, 3), 2), T((2, 4, 3), 1)),
+            (T((2, 1, 3)), T((2, 4, 3), 1)),
+        ]
+        # PyTorch's takes three components, and as many axes on both sides.
+        + [
+            (T((2, 4, 3), 2), T((4, 3))),
+            (T((2, 4, 3)), T((4, 3), 1)),
+            (T((2, 4, 2), 2), T((2, 4, 2), 2)),
+        ]
+        * (NAME != "torch"),
+    ),
+    "image.affine_transform": (
+        (3, 1),
+        [
+            (PICTURES, np.stack([TRANSFORM] * 2)),
+            (PICTURES, T((2, 8), 1, "float32", TRANSFORM, TRANSFORM + 0.1)),
+            (
+                images(2, 5, 4, 3, mask=None),
+                T((2, 8), 1, "float32", TRANSFORM, TRANSFORM + 0.1),
+            ),
+        ],
+    ),
+    "image.elastic_transform": (
+        3,
+        # PyTorch's backend does not look at the seed.
+        [(PICTURES, 2.0, 1.0, "bilinear", "constant", 0.0, 7)]
+        * (NAME != "torch"),
+    ),
+    "image.gaussian_blur": (3, [(PICTURES,)]),
+    "image.hsv_to_rgb": (
+        1,
+        [(PICTURES,), (images(2, 5, 4, 3, mask=3),)],
+    ),
+    "image.perspective_transform": (
+        (3, 2, 2),
+        [
+            (PICTURES, POINTS, POINTS),
+            (images(2, 5, 4, 3, mask=None), POINTS._replace(mask=1), POINTS),
+        ],
+    ),
+    "image.resize": (
+        3,
+        [
+            (PICTURES, (3, 6)),
+            (PICTURES, (3, 3), "nearest"),
+            (images(2, 5, 4, 3, dtype="uint8", high=255), (3, 6)),
+            (images(2, 5, 4, 3, dtype="bfloat16"), (3, 6), "nearest"),
+        ],
+    ),
+    "image.rgb_to_grayscale": (1, [(PICTURES,), (images(5, 4, 3, mask=2),)]),
+    "image.rgb_to_hsv": (1, [(PICTURES,), (images(2, 5, 4, 3, mask=3),)]),
+    "image.scale_and_translate": (
+        (3, 1, 1),
+        [
+            (
+                PICTURES,
+                (2, 4, 4, 3),
+                np.array([0.8, 1.0], "float32"),
+                np.array([0.1, 0.2], "float32"),
+                (1, 2),
+                "linear",
+            )
+        ],
+    ),
+    "image.sobel_edges": (3, [(PICTURES,)]),
+    "image.ssim": (
+        3,
+        [
+            (PICTURES, images(2, 5, 4, 3), 1.0, 3),
+            (PICTURES, images(2, 5, 4, 3, mask=None), 1.0, 3),
+        ],
+    ),
+    "categorical_crossentropy": (
+        1,
+        [
+            (
+                T((2, 3, 4), a, "float32", 0.1, 1.0),
+                T((2, 3, 4), b, "float32", 0.1, 1.0),
+                logits,
+            )
+            for a, b in ((None, 2), (2, 1), (2, None))
+            for logits in (False, True)
+        ],
+    ),
+    "sparse_categorical_crossentropy": (
+        (0, 1),
+        [
+            (
+                T((2, 3), a, "int32", 0, 3),
+                T((2, 3, 4), b, "float32", 0.1, 1.0),
+                logits,
+            )
+            for a, b in ((None, 2), (2, 1), (2, None))
+            for logits in (False, True)
+        ],
+    ),
+    "ctc_loss": (
+        (1, 2, 0, 0),
+        [
+            (
+                T((3, 2), a, "int32", 1, 3),
+                T((3, 5, 4), b),
+                T((3,), None, "int32", 1, 2),
+                T((3,), c, "int32", 5, 5),
+            )
+            for a, b, c in ((1, 1, 1), (None, 1, None), (None, None, 1))
+        ],
+    ),
+}
+CTC_DECODE = [
+    (T((3, 5, 4), a), T((3,), b, "int32", 3, 5))
+    for a, b in ((1, None), (None, 1), (1, 1))
+]
+NAMES = {
+    "adaptive_average_pool": ("output_size",),
+    "adaptive_max_pool": ("output_size",),
+    "categorical_crossentropy": ("from_logits",),
+    "sparse_categorical_crossentropy": ("from_logits",),
+    "conv_transpose": ("kernel", "strides", "padding"),
+    "depthwise_conv": ("kernel", "strides", "padding"),
+    "separable_conv": (
+        "depthwise_kernel",
+        "pointwise_kernel",
+        "strides",
+        "padding",
+    ),
+    "multi_hot": ("num_classes", "axis"),
+    "one_hot": ("num_classes", "axis"),
+}
+
+
+def plainly(name, drawn):
+    """The op on plain tensors: what lies under the masks is in its domain."""
+    module, _, own_name = name.rpartition(".")
+    function = getattr(ops.image if module else ops, own_name)
+    names = NAMES.get(name, ())
+    first = len(drawn) - len(names)
+    args = plain(drawn)
+    named = dict(zip(names, args[first:]))
+    return [x for x, _ in parts(function(*args[:first], **named))]
+
+
+def joint(drawn, cores):
+    """AND of the masks over the batch axes."""
+    operands = leaves(drawn)
+    if isinstance(cores, int):
+        cores = [cores] * len(operands)
+    found = []
+    for x, core in zip(operands, cores):
+        shape = x.values.shape[: x.values.ndim - core]
+        own = np.ones(shape, "bool") if x.mask is None else x.mask
+        found.append(over_all_axes(own, shape))
+    result = np.ones((), "bool")
+    for mask in found:
+        result = result & mask
+    return result
+
+
+def on_batch(name, cores):
+    def oracle(*drawn):
+        mask = joint(drawn, cores)
+        return [(x, over_all_axes(mask, x.shape)) for x in plainly(name, drawn)]
+
+    return oracle
+
+
+def inverted(factors, upper):
+    """The inverse of the matrix that has this factor, one by one."""
+    values = np.zeros(factors.values.shape)
+    for index in np.ndindex(values.shape[:-2]):
+        factor = factors.values[index].astype("float64")
+        factor = np.triu(factor).T if upper else np.tril(factor)
+        values[index] = np.linalg.inv(factor @ factor.T)
+    return [(values, factors.cells)]
+
+
+def decoded(inputs, lengths):
+    paths, scores = plainly("ctc_decode", (inputs, lengths))
+    mask = joint((inputs, lengths), (2, 0))
+    return [
+        (paths, np.broadcast_to(mask[None, :, None], paths.shape)),
+        (scores, np.broadcast_to(mask[:, None], scores.shape)),
+    ]
+
+
+# ------------------------------------------------------------------- windows
+
+
+def zeroed(x):
+    return np.where(x.cells, x.values, 0).astype("float32")
+
+
+def anchored(mask, out, size, stride, padding):
+    """The mask at the middle of the windows along the axes 1 on."""
+    for axis, count in enumerate(out, 1):
+        length = mask.shape[axis]
+        spare = max((count - 1) * stride + size - length, 0)
+        first = (size - 1) // 2 - (spare // 2 if padding == "same" else 0)
+        mask = np.stack(
+            [mask.take(first + i * stride, axis) for i in range(count)], axis
+        )
+    return mask
+
+
+def convolved(name):
+    def oracle(x, *rest):
+        *kernels, stride, padding = rest
+        filled = x._replace(values=zeroed(x), mask=None)
+        (values,) = plainly(name, (filled, *rest))
+        size = kernels[0].values.shape[0]
+        mask = anchored(
+            np.any(x.cells, -1), values.shape[1:-1], size, stride, padding
+        )
+        return [(values, over_all_axes(mask, values.shape))]
+
+    return oracle
+
+
+def transposed(x, kernel, stride, padding):
+    """Each step adds the kernel times itself, from its own place on."""
+    kernel = kernel.values
+    size, filters = kernel.shape[:2]
+    length = x.values.shape[1]
+    cut = max(size - stride, 0) // 2 if padding == "same" else 0
+    count = length * stride
+    if padding == "valid":
+        count += max(size - stride, 0)
+    long = np.zeros((len(x.values), count + size + stride, filters))
+    spread = np.zeros((len(x.values), length, size, filters))
+    for i in range(length):
+        spread[:, i] = np.einsum("bc,kfc->bkf", zeroed(x)[:, i], kernel)
+        long[:, i * stride : i * stride + size] += spread[:, i]
+    values = long[:, cut : cut + count]
+    # Blocks of a stride's length in the middle of what a step adds.
+    middle = (np.arange(length) * stride - cut) + max(size - stride, 0) // 2
+    blocks = middle[:, None] + np.arange(stride)
+    nearest = [
+        int(np.argmin(np.min(np.abs(blocks - o), axis=1))) for o in range(count)
+    ]
+    mask = np.any(x.cells, -1)[:, nearest]
+    return [(values, over_all_axes(mask, values.shape))]
+
+
+def pooled(function):
+    """Adaptive pooling window by window, of the valid entries."""
+
+    def oracle(x, output_size):
+        values, valid = x.values, x.cells
+        length, (count,) = values.shape[1], output_size
+        out = np.zeros((len(values), count, values.shape[2]))
+        mask = np.zeros(out.shape, "bool")
+        for b, j, c in np.ndindex(out.shape):
+            start = j * length // count
+            stop = -(-(j + 1) * length // count)
+            window = values[b, start:stop, c]
+            entries = window[valid[b, start:stop, c]]
+            mask[b, j, c] = valid[b, (start + stop - 1) // 2, c]
+            out[b, j, c] = function(entries) if len(entries) else 0
+        return [(out, mask)]
+
+    return oracle
+
+
+# -------------------------------------------------------------------- pixels
+
+
+def marked(name):
+    """Each entry is followed through the op by a mark of its own."""
+
+    def oracle(x, *rest):
+        (values,) = plainly(name, (x, *rest))
+        marks = np.arange(1, x.values.size + 1, dtype="float32")
+        marks = x._replace(values=marks.reshape(x.values.shape), mask=None)
+        (sources,) = plainly(name, (marks, *rest))
+        sources = np.round(sources).astype(int)
+        if x.mask.ndim == 1:
+            mask = over_all_axes(x.mask, values.shape)
+        else:
+            mask = np.append(False, x.cells)[sources]
+        return [(values, mask)]
+
+    return oracle
+
+
+def folded(x, output_size, kernel_size, *rest):
+    filled = x._replace(values=zeroed(x), mask=None)
+    (values,) = plainly("fold", (filled, output_size, kernel_size, *rest))
+    marks = x._replace(values=x.cells.astype("float32"), mask=None)
+    (mask,) = plainly("fold", (marks, output_size, kernel_size, *rest))
+    if x.mask.ndim == 1:
+        return [(values, over_all_axes(x.mask, values.shape))]
+    return [(values, mask > 0)]
+
+
+def halves(x, axis):
+    first, second = np.split(x.values, 2, axis)
+    mask = np.logical_and(*np.split(x.cells, 2, axis))
+    return [(first / (1 + np.exp(-second)), mask)]
+
+
+def hot(x, num_classes, axis):
+    rows = np.eye(num_classes)[x.values] * x.cells[..., None]
+    mask = np.broadcast_to(x.cells[..., None], rows.shape)
+    return [(np.moveaxis(rows, -1, axis), np.moveaxis(mask, -1, axis))]
+
+
+def many_hot(x, num_classes, axis):
+    ((rows, mask),) = hot(x, num_classes, axis)
+    reduced = min(x.values.ndim - 1, 1)
+    values = np.max(rows, reduced, initial=0)
+    if x.mask.ndim <= reduced:
+        return [(values, over_all_axes(x.mask, values.shape))]
+    if x.mask.ndim == 1:
+        return [(values, None)]
+    return [(values, np.any(mask, reduced))]
+
+
+def rotated(length, angle):
+    values = length.values * np.exp(1j * angle.values)
+    return [(values, length.cells & angle.cells)]
+
+
+def surprise(target, output, from_logits):
+    t, p = target.values, output.values.astype("float64")
+    p = 1 / (1 + np.exp(-p)) if from_logits else p
+    values = -t * np.log(p) - (1 - t) * np.log(1 - p)
+    return [(values, target.cells & output.cells)]
+
+
+MOVED = {
+    "depth_to_space": [(T((2, 2, 3, 4), m), 2) for m in (1, 2, 3, 4)],
+    "space_to_depth": [(T((2, 4, 2, 3), m), 2) for m in (1, 2, 3, 4)],
+    "unfold": [
+        (T((2, 2, 4, 3), 1), 2),
+        (T((2, 2, 4, 3), 4), 2, 1, 1, 1),
+        (T((2, 2, 4, 3), 3), (2, 1), 1, 0, 2),
+    ],
+    "image.crop_images": [
+        (T((2, 5, 4, 3), m), 1, 1, None, None, 2, 2) for m in (1, 2, 3, 4)
+    ]
+    + [(T((5, 4, 3), 2), 1, 1, None, None, 2, 2)],
+    "image.pad_images": [
+        (T((2, 3, 2, 3), m), 1, 1, None, None, 5, 4) for m in (1, 2, 3, 4)
+    ],
+    "image.extract_patches": [
+        *[(T((2, 5, 4, 3), m), 2, 1) for m in (1, 2, 3, 4)],
+        (T((2, 5, 4, 3), 3), (2, 2), 2, 1, "same"),
+        (T((2, 3, 3, 3, 2), 4), (2, 2, 2), 1),
+        (T((2, 3, 3, 3, 2), 1), (2, 2, 2), 1),
+    ],
+}
+POOLS = [
+    (T((2, 5, 4), 2), (3,)),
+    (T((2, 5, 4), 3), (2,)),
+    (T((2, 4, 3), 1), (2,)),
+]
+EXAMPLES = {
+    **{name: examples for name, (_, examples) in BATCH_ONLY.items()},
+    **MOVED,
+    "adaptive_average_pool": POOLS,
+    "adaptive_max_pool": POOLS,
+    "binary_crossentropy": [
+        (
+            T((2, 3, 4), a, "float32", 0.0, 1.0),
+            T((2, 3, 4), b, "float32", 0.1, 0.9),
+            logits,
+        )
+        for a, b in ((None, 2), (3, 1))
+        for logits in (False, True)
+    ],
+    "cholesky_inverse": [
+        (x, upper)
+        for (x,) in SQUARE
+        for upper in (False, True)
+        # NumPy's backend solves at least one triangular system.
+        if x.shape[0]
+    ],
+    "conv_transpose": [
+        (STEPS, T((2, 5, 4)), 2, "same"),
+        (FULL, T((3, 5, 4)), 1, "same"),
+        (STEPS, T((3, 5, 4)), 2, "valid"),
+        (STEPS, T((1, 5, 4)), 2, "valid"),
+        (T((2, 3, 4), 1), T((4, 5, 4)), 2, "same"),
+    ],
+    "ctc_decode": CTC_DECODE,
+    "depthwise_conv": [
+        (STEPS, T((3, 4, 2)), 1, "same"),
+        (FULL, T((2, 4, 1)), 1, "valid"),
+        (T((2, 4, 4, 3), 2), T((2, 2, 3, 1)), 2, "same"),
+    ],
+    "fold": [
+        (T((2, 4, 9), 1), (4, 4), 2),
+        (T((2, 4, 9), 3), (4, 4), 2),
+        (T((2, 4, 4), 2), (4, 4), 2, 1, 0, 2),
+    ],
+    "glu": [(STEPS, -1), (FULL, -1), (T((2, 4, 3), 2), 1)],
+    "image.map_coordinates": [],
+    "lstsq": [],
+    "multi_hot": [
+        (T((2, 3), 2, "int32", 0, 3), 4, -1),
+        (T((2, 3), 1, "int32", 0, 3), 4, -1),
+        (T((3,), 1, "int32", 0, 3), 4, -1),
+        (T((2, 3, 2), 3, "int32", 0, 3), 4, -1),
+    ],
+    "one_hot": [
+        (T((2, 3), 2, "int32", 0, 3), 4, -1),
+        (T((2, 3), 1, "int32", 0, 3), 4, 1),
+        (T((2, 3), 2, "int32", 0, 3), 4, 0),
+        (T((2, 0), 2, "int32", 0, 3), 4, -1),
+    ],
+    "polar": [(STEPS, T((2, 3, 4), 3)), (T((2, 3)), T((2, 3), 1))],
+    "separable_conv": [
+        (STEPS, T((3, 4, 2)), T((1, 8, 5)), 1, "same"),
+        (T((2, 4, 4, 3), 3), T((2, 2, 3, 1)), T((1, 1, 3, 2)), 1, "valid"),
+    ],
+}
+ORACLES = {
+    **{name: on_batch(name, cores) for name, (cores, _) in BATCH_ONLY.items()},
+    **{name: marked(name) for name in MOVED},
+    "adaptive_average_pool": pooled(np.mean),
+    "adaptive_max_pool": pooled(np.max),
+    "binary_crossentropy": surprise,
+    "cholesky_inverse": inverted,
+    "conv_transpose": transposed,
+    "ctc_decode": decoded,
+    "depthwise_conv": convolved("depthwise_conv"),
+    "fold": folded,
+    "glu": halves,
+    "multi_hot": many_hot,
+    "one_hot": hot,
+    "polar": rotated,
+    "separable_conv": convolved("separable_conv"),
+}
+SPECS_DIFFER = {
+    "eig": "The results are complex on most backends.",
+    "lu_factor": "The pivots are integers.",
+    "polar": "The result is complex.",
+}
+if NAME == "jax":
+    SPECS_DIFFER["image.elastic_transform"] = "It cannot be traced."

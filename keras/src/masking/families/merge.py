@@ -82,3 +82,11 @@ def unchanged(call):
         if isinstance(x, MaskedTensorBase)
     }.values()
     return masks.wrap(call.compute(), mask)
+
+
+def glu(call):
+    """One half times the sigmoid of the other one."""
+    from keras.src import ops
+
+    x, gate = ops.split(call.args[0], 2, axis=call.argument("axis", -1))
+    return ops.multiply(x, ops.sigmoid(gate))

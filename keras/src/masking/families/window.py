@@ -42,22 +42,27 @@ class Window:
         self.padding = call.argument("padding", "valid").lower()
 
     def out_mask(self, values):
-        """The mask over the leading axes of the result."""
+        """The mask over the leading axes of a result that mixes channels."""
         mask = self.x.mask
         covered = len(mask.shape)
         if covered > self.channel:
             mask = backend.numpy.any(mask, axis=self.channel, keepdims=True)
-        for axis, extent, stride in zip(
-            self.spatial, self.extent, self.strides
-        ):
-            if axis < covered:
-                mask = self._anchors(mask, values, axis, extent, stride)
+        mask = self.anchors(mask, values)
         if not self.channels_last and covered > self.channel:
             return backend.numpy.broadcast_to(
                 mask, backend.shape(values)[: len(mask.shape)]
             )
         if covered > self.channel:
             return backend.numpy.squeeze(mask, axis=self.channel)
+        return mask
+
+    def anchors(self, mask, values):
+        """The mask at the anchor of each window."""
+        for axis, extent, stride in zip(
+            self.spatial, self.extent, self.strides
+        ):
+            if axis < len(mask.shape):
+                mask = self._anchors(mask, values, axis, extent, stride)
         return mask
 
     def _anchors(self, mask, values, axis, extent, stride):
@@ -76,7 +81,9 @@ class Window:
 
 
 def _per_axis(value, rank):
-    return [value] * rank if isinstance(value, int) else list(value)
+    if value is None or isinstance(value, int):
+        return [value] * rank
+    return list(value)
 
 
 def conv(call):
@@ -91,23 +98,94 @@ def conv(call):
     return masks.wrap(values, window.out_mask(values))
 
 
+class AdaptiveWindow(Window):
+    """Windows of about the same size, as many as are asked for."""
+
+    def __init__(self, call):
+        super().__init__(call, 1)
+        self.count = _per_axis(call.argument("output_size"), len(self.spatial))
+
+    def anchors(self, mask, values):
+        for axis, count in zip(self.spatial, self.count):
+            if axis < len(mask.shape):
+                length = backend.shape(self.x.values)[axis]
+                index = backend.numpy.arange(count, dtype="int32")
+                start = index * length // count
+                stop = ((index + 1) * length + count - 1) // count
+                middle = (start + stop - 1) // 2
+                mask = backend.numpy.take(mask, middle, axis=axis)
+        return mask
+
+
+class TransposedWindow(Window):
+    """Windows of a transposed convolution: each step is spread over one.
+
+    Its anchor is a block of as many entries as the stride, in the middle. What
+    lies in no block belongs to the nearest.
+    """
+
+    def __init__(self, call, size):
+        super().__init__(call, size)
+        shift = call.argument("output_padding")
+        self.output_padding = _per_axis(shift, len(self.spatial))
+
+    def _anchors(self, mask, values, axis, extent, stride):
+        offset = max(extent - stride, 0) // 2
+        if self.padding == "same":
+            extra = self.output_padding[axis - self.spatial[0]]
+            extra = stride - extent % 2 if extra is None else extra
+            offset -= max(extent - extent % 2 - extra, 0) // 2
+        length = backend.shape(self.x.values)[axis]
+        index = backend.numpy.arange(
+            0, backend.shape(values)[axis], dtype="int32"
+        )
+        index = backend.numpy.clip((index - offset) // stride, 0, length - 1)
+        return backend.numpy.take(mask, index, axis=axis)
+
+
+def conv_transpose(call):
+    """Masked entries are 0."""
+    kernel = call.argument("kernel")
+    window = TransposedWindow(call, [int(n) for n in kernel.shape[:-2]])
+    if call.argument("strides") is None:
+        window.strides = [1] * len(window.size)
+    values = call.compute(masks.zero(window.x))
+    return masks.wrap(values, window.out_mask(values))
+
+
 def max_pool(call):
     """Masked entries are lower than all others."""
-    window = Window(call, call.argument("pool_size"))
-    x = window.x
-    lowest = bound(x.dtype, "lowest")
-    values = call.compute(masks.fill(x.values, x.mask, lowest))
-    mask = window.out_mask(values)
-    return masks.wrap(masks.fill(values, mask, 0), mask)
+    return _max(call, Window(call, call.argument("pool_size")))
 
 
 def average_pool(call):
     """The pooled values over the pooled count of valid entries."""
-    window = Window(call, call.argument("pool_size"))
+    return _average(call, Window(call, call.argument("pool_size")))
+
+
+def adaptive_max_pool(call):
+    """Masked entries are lower than all others."""
+    return _max(call, AdaptiveWindow(call))
+
+
+def adaptive_average_pool(call):
+    """The pooled values over the pooled count of valid entries."""
+    return _average(call, AdaptiveWindow(call))
+
+
+def _max(call, window):
+    x = window.x
+    lowest = bound(x.dtype, "lowest")
+    values = call.compute(masks.fill(x.values, x.mask, lowest))
+    mask = window.anchors(x.mask, values)
+    return masks.wrap(masks.fill(values, mask, 0), mask)
+
+
+def _average(call, window):
     x = window.x
     share = backend.cast(masks.to_rank(x.mask, x.values, len(x.shape)), x.dtype)
     share = call.compute(share)
     share = masks.fill(share, backend.numpy.greater(share, 0), 1)
     values = backend.numpy.divide(call.compute(masks.zero(x)), share)
-    mask = window.out_mask(values)
+    mask = window.anchors(x.mask, values)
     return masks.wrap(masks.fill(values, mask, 0), mask)

@@ -1,7 +1,29 @@
 """Rules of `keras.ops.image`."""
 
+from keras.src.masking.families import batch as b
+from keras.src.masking.families import pixels as p
 from keras.src.ops import image as MODULE
 
-RULES = {}
+RULES = {
+    "affine_transform": b.batch_only(b.IMAGE, b.VECTOR),
+    "crop_images": p.reframed,
+    "elastic_transform": b.batch_only(b.IMAGE),
+    "extract_patches": p.moved(p.patch_axes),
+    "gaussian_blur": b.batch_only(b.IMAGE),
+    "hsv_to_rgb": b.batch_only(b.colour),
+    "map_coordinates": b.refused(
+        "Coordinates reach all axes, so that none is left for a mask."
+    ),
+    "pad_images": p.reframed,
+    "perspective_transform": b.batch_only(b.IMAGE, b.CORNERS),
+    "resize": b.batch_only(b.IMAGE),
+    "rgb_to_grayscale": b.batch_only(b.gray),
+    "rgb_to_hsv": b.batch_only(b.colour),
+    "scale_and_translate": b.batch_only(b.resampled),
+    "sobel_edges": b.batch_only(b.IMAGE),
+    "ssim": b.batch_only(b.IMAGE),
+}
 
-ELSEWHERE = {}
+ELSEWHERE = {
+    "extract_patches_3d": "It makes the operation of `extract_patches`.",
+}

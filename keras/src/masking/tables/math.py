@@ -1,9 +1,11 @@
 """Rules of `keras.ops.math`."""
 
+from keras.src.masking.families import batch as b
 from keras.src.masking.families import contract as c
 from keras.src.masking.families import order
 from keras.src.masking.families import reduce as r
 from keras.src.masking.families import scan
+from keras.src.masking.families.merge import each_entry
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
 from keras.src.ops import math as MODULE
@@ -18,6 +20,17 @@ RULES = {
     "logsumexp": r.logsumexp,
     "rsqrt": guarded(1),
     "top_k": order.top_k,
+    # Over core axes.
+    "fft": b.batch_only(b.VECTOR),
+    "fft2": b.batch_only(b.Core(2)),
+    "ifft2": b.batch_only(b.Core(2)),
+    "irfft": b.batch_only(b.VECTOR),
+    "istft": b.batch_only(b.Core(2)),
+    "logdet": b.batch_only(b.MATRIX),
+    "rfft": b.batch_only(b.VECTOR),
+    "stft": b.batch_only(b.VECTOR),
+    "view_as_complex": b.batch_only(b.VECTOR),
+    "view_as_real": each_entry,
 }
 
 ELSEWHERE = {}

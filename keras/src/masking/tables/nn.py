@@ -1,9 +1,13 @@
 """Rules of `keras.ops.nn`."""
 
 from keras.src.masking.families import attention
+from keras.src.masking.families import encode
+from keras.src.masking.families import losses
 from keras.src.masking.families import normalize as n
+from keras.src.masking.families import pixels as p
 from keras.src.masking.families import reduce as r
 from keras.src.masking.families import window as w
+from keras.src.masking.families.merge import glu
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
 from keras.src.ops import nn as MODULE
@@ -13,12 +17,14 @@ RULES = {
     "celu": guarded(0),
     "elu": guarded(0),
     "gelu": merge,
+    "glu": glu,
     "hard_shrink": merge,
     "hard_sigmoid": merge,
     "hard_silu": merge,
     "hard_tanh": merge,
     "leaky_relu": merge,
     "log_sigmoid": merge,
+    "polar": merge,
     "relu": merge,
     "relu6": merge,
     "selu": guarded(0),
@@ -46,9 +52,28 @@ RULES = {
     # Losses and measures.
     "psnr": r.psnr,
     # Windows.
+    "adaptive_average_pool": w.adaptive_average_pool,
+    "adaptive_max_pool": w.adaptive_max_pool,
     "average_pool": w.average_pool,
     "conv": w.conv,
+    "conv_transpose": w.conv_transpose,
+    "depthwise_conv": w.conv,
     "max_pool": w.max_pool,
+    "separable_conv": w.conv,
+    # Pixels that move.
+    "depth_to_space": p.moved(3),
+    "fold": p.fold,
+    "space_to_depth": p.moved(3),
+    "unfold": p.moved(3),
+    # Indices.
+    "multi_hot": encode.multi_hot,
+    "one_hot": encode.one_hot,
+    # Losses.
+    "binary_crossentropy": guarded(0, 0.5),
+    "categorical_crossentropy": losses.crossentropy,
+    "ctc_decode": losses.ctc_decode,
+    "ctc_loss": losses.ctc_loss,
+    "sparse_categorical_crossentropy": losses.crossentropy,
 }
 
 ELSEWHERE = {}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras.src.masking.families import arrange
+from keras.src.masking.families import batch as b
 from keras.src.masking.families import contract as c
 from keras.src.masking.families import count
 from keras.src.masking.families import inquire
@@ -221,6 +222,9 @@ RULES = {
     "outer": c.contract(c.outer),
     "tensordot": c.contract(c.tensordot),
     "vdot": c.contract(c.vdot),
+    # Over core axes.
+    "cross": b.cross,
+    "slogdet": b.batch_only(b.MATRIX),
     # Running results and steps.
     "cumprod": cumulate(1),
     "cumsum": cumulate(0),

@@ -1,0 +1,29 @@
+"""Indices as rows of zeros and ones: a masked index has none."""
+
+from keras.src import backend
+from keras.src.masking import masks
+from keras.src.masking.families.merge import only_operand
+
+
+def one_hot(call):
+    """A masked index gives a row of zeros, under the mask."""
+    from keras.src import ops
+
+    x = only_operand(call)
+    if call.argument("sparse"):
+        raise call.refuse("A masked tensor is not sparse.")
+    values = call.compute(masks.zero(x))
+    axis = call.argument("axis", -1)
+    mask = ops.expand_dims(x, axis).mask
+    shape = backend.shape(values)[: len(mask.shape)]
+    mask = backend.numpy.broadcast_to(mask, shape)
+    return masks.wrap(masks.fill(values, mask, 0), mask)
+
+
+def multi_hot(call):
+    """The largest of the one-hot rows; valid where there was an index."""
+    from keras.src import ops
+
+    x = only_operand(call)
+    rows = ops.one_hot(x, **call.kwargs)
+    return ops.max(rows, axis=min(len(x.shape) - 1, 1))
