@@ -37,9 +37,10 @@ class Histogram:
 
 class Quantile:
     def call(self, x, q):
-        """Upstream's drops `method`."""
+        """Upstream's drops `method`, and its list of axes fails on JAX."""
+        axis = None if self.axis is None else tuple(self.axis)
         return quantile(
-            x, q, axis=self.axis, method=self.method, keepdims=self.keepdims
+            x, q, axis=axis, method=self.method, keepdims=self.keepdims
         )
 
 

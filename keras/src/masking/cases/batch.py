@@ -53,8 +53,11 @@ BATCH_ONLY = {
     "eigh": (2, SQUARE),
     "inv": (2, SQUARE),
     "logdet": (2, SQUARE),
-    # NumPy's backend factors at least one.
-    "lu_factor": (2, [x for x in SQUARE if x[0].shape[0]]),
+    # NumPy's backend factors at least one matrix, TensorFlow's exactly one.
+    "lu_factor": (
+        2,
+        [x for x in SQUARE if x[0].shape[0] and NAME != "tensorflow"],
+    ),
     "matrix_rank": (2, TALL),
     "pinv": (2, TALL),
     "qr": (2, TALL),
@@ -78,13 +81,13 @@ BATCH_ONLY = {
     # PyTorch has no transform of nothing.
     "fft": (
         1,
-        both(2, 3, 4, mask=2) + (both(0, 4) if NAME != "torch" else []),
+        both(2, 3, 4, mask=2) + (both(0, 3, 4) if NAME != "torch" else []),
     ),
     "fft2": (2, both(2, 3, 4)),
     "ifft2": (2, both(2, 3, 4)),
     "irfft": (1, both(2, 3, 5, mask=2)),
     "istft": (2, [(*x, 4, 2, 4) for x in both(2, 6, 3)]),
-    "rfft": (1, [(STEPS,), (T((2, 8), 1), 6)]),
+    "rfft": (1, [(STEPS,), (T((2, 8), 1), 10)]),
     "stft": (1, [(T((2, 3, 16), 2), 4, 2, 4), (T((2, 16), 1), 4, 2, 4)]),
     "view_as_complex": (1, [(T((2, 3, 2), 2),), (T((2, 3, 2), 1),)]),
     "view_as_real": (0, [(T((2, 3), 2, "complex64"),)]),
@@ -319,10 +322,9 @@ def transposed(x, kernel, stride, padding):
     if padding == "valid":
         count += max(size - stride, 0)
     long = np.zeros((len(x.values), count + size + stride, filters))
-    spread = np.zeros((len(x.values), length, size, filters))
     for i in range(length):
-        spread[:, i] = np.einsum("bc,kfc->bkf", zeroed(x)[:, i], kernel)
-        long[:, i * stride : i * stride + size] += spread[:, i]
+        spread = np.einsum("bc,kfc->bkf", zeroed(x)[:, i], kernel)
+        long[:, i * stride : i * stride + size] += spread
     values = long[:, cut : cut + count]
     # Blocks of a stride's length in the middle of what a step adds.
     middle = (np.arange(length) * stride - cut) + max(size - stride, 0) // 2

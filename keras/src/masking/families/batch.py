@@ -69,6 +69,8 @@ def well_conditioned(matrices):
 VECTOR = Core(1)
 MATRIX = Core(2, well_conditioned)
 IMAGE = Core(3)
+# The one that changes nothing, as it must have an inverse.
+TRANSFORM = Core(1, np.array([1, 0, 0, 0, 1, 0, 0, 0], "float32"))
 # Corners of a square: any three of them are on no line.
 CORNERS = Core(2, np.array([[0, 0], [0, 1], [1, 0], [1, 1]], "float32"))
 

@@ -166,30 +166,39 @@ class BatchTest(testing.TestCase):
     @pytest.mark.skipif(
         backend.backend() == "numpy", reason="Its specs need all sizes."
     )
-    def test_unknown_batch_size(self):
+    def test_unknown_sizes(self):
         def symbol(*shape, mask=1):
             own = backend.KerasTensor((None, *shape)[:mask], "bool")
             return backend.KerasTensor((None, *shape), mask=own)
 
-        for y, shape in (
-            (ops.inv(symbol(3, 3)), (None, 3, 3)),
-            (ops.det(symbol(5, 3, 3, mask=2)), (None, 5)),
-            (ops.rfft(symbol(5, 8, mask=2))[0], (None, 5, 5)),
+        steps = symbol(None, 4, mask=2)
+        kernel = np.ones((2, 3, 4), "float32")
+        last = {"data_format": "channels_last"}
+        for y, shape, mask_shape in (
+            (ops.inv(symbol(3, 3)), (None, 3, 3), (None,)),
+            (ops.det(symbol(5, 3, 3, mask=2)), (None, 5), (None, 5)),
+            (ops.rfft(steps)[0], (None, None, 3), (None, None)),
             (
-                ops.conv_transpose(
-                    symbol(5, 2),
-                    np.ones((2, 4, 2), "float32"),
-                    data_format="channels_last",
-                ),
-                (None, 6, 4),
+                ops.conv_transpose(steps, kernel, 2, "same", **last),
+                (None, None, 3),
+                (None, None),
             ),
             (
-                ops.adaptive_max_pool(
-                    symbol(5, 2, mask=2), (2,), "channels_last"
-                ),
-                (None, 2, 2),
+                ops.adaptive_max_pool(symbol(5, 4, mask=2), (2,), **last),
+                (None, 2, 4),
+                (None, 2),
             ),
-            (ops.glu(symbol(5, 4, mask=2)), (None, 5, 2)),
+            (ops.glu(steps), (None, None, 2), (None, None)),
+            (
+                ops.categorical_crossentropy(steps, steps),
+                (None, None),
+                (None, None),
+            ),
+            (
+                ops.image.crop_images(symbol(8, 8, 3, mask=3), 1, 1, 2, 2),
+                (None, 5, 5, 3),
+                (None, 5, 5),
+            ),
         ):
             self.assertEqual(y.shape, shape)
-            self.assertIsNotNone(y._mask_spec)
+            self.assertEqual(y._mask_spec.shape, mask_shape)

@@ -5,7 +5,7 @@ from keras.src.masking.families import pixels as p
 from keras.src.ops import image as MODULE
 
 RULES = {
-    "affine_transform": b.batch_only(b.IMAGE, b.VECTOR),
+    "affine_transform": b.batch_only(b.IMAGE, b.TRANSFORM),
     "crop_images": p.reframed,
     "elastic_transform": b.batch_only(b.IMAGE),
     "extract_patches": p.moved(p.patch_axes),
