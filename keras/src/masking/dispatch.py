@@ -7,11 +7,13 @@ import numpy as np
 
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.errors import describe
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
+from keras.src.masking.errors import refuse_masked
 
 
 class Row(typing.NamedTuple):
@@ -84,8 +86,15 @@ class Call:
         """
         args = map(values_of, (*args, *self.args[len(args) :]))
         kwargs = {k: values_of(v) for k, v in self.kwargs.items()}
+        return self._call_function(args, kwargs)
+
+    def pass_on(self):
+        """Runs the public function on the operands as they are."""
+        return self._call_function(self.args, self.kwargs)
+
+    def _call_function(self, args, kwargs):
         if self.row.call_names is not None:
-            kwargs.update(zip(self.row.call_names, args))
+            kwargs = kwargs | dict(zip(self.row.call_names, args))
             args = ()
         return self.row.fn(*args, **kwargs)
 
@@ -143,6 +152,27 @@ def call(op, args, kwargs):
     return run(Call(row, op, args, kwargs))
 
 
+def call_function(function, args, kwargs):
+    """Runs a function that has no operation class, with masked arguments.
+
+    Args:
+        function: The function on plain tensors, by which its row is found.
+        args: Its arguments.
+        kwargs: Its arguments by name.
+
+    Raises:
+        UnsupportedMaskError: If an argument is masked and symbolic: without
+            an operation there is no node of a graph.
+    """
+    args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
+    if any_leaf(KerasTensor, args, kwargs):
+        refuse_masked(
+            function.__name__, (args, kwargs), "It cannot be part of a graph."
+        )
+        return function(*args, **kwargs)
+    return run(Call(rows()[function], None, args, kwargs))
+
+
 def run(call):
     """Runs the rule of a call; an error gains a note that tells which call."""
     try:
@@ -175,7 +205,10 @@ _ROWS = {}
 
 
 def rows():
-    """All rows, by operation class: the tables and what was registered."""
+    """All rows: the tables and what was registered.
+
+    By operation class, or by the function where there is none.
+    """
     # The tables import every ops module, so not before the first masked call.
     # No `functools.cache`: PyTorch's compiler looks through it, and would
     # trace the making of the tables for minutes.
@@ -191,7 +224,16 @@ def _parameters(fn):
 
 
 def make_row(name, rule, op_class, fn):
-    """A `Row`, with the names of its arguments read off the signatures."""
+    """A `Row`, with the names of its arguments read off the signatures.
+
+    Args:
+        name: Name of the public function.
+        rule: Its rule.
+        op_class: Its operation class, None where it has none.
+        fn: The public function.
+    """
+    if op_class is None:
+        return Row(name, rule, fn, fn_names=_parameters(fn))
     init_names = _parameters(op_class.__init__)[1:]
     call = list(inspect.signature(op_class.call).parameters.values())[1:]
     call_names = tuple(p.name for p in call)

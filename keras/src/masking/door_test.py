@@ -26,6 +26,10 @@ M = np.array([[0.2, 0.4, 0.3], [0.5, 0.1, 0.7], [0.6, 0.9, 0.8]], "float32")
 V = M[0]
 S = (M @ M.T + np.eye(3)).astype("float32")
 IDS = np.array([2, 0, 1], "int32")
+# NumPy's counts are integers, TensorFlow's floating point numbers.
+COUNTS = np.array([3, 4, 5], "float32")
+if backend.backend() == "numpy":
+    COUNTS = COUNTS.astype("int32")
 J = np.array([[1, 0, 2], [0, 1, 1], [2, 2, 0]], "int32")
 BATCH = np.arange(24, dtype="float32").reshape(2, 4, 3) / 24
 IMAGE = np.arange(96, dtype="float32").reshape(2, 4, 4, 3) / 96
@@ -226,11 +230,11 @@ NOTHING_TO_WALK = {"custom_gradient", "get_mask"}
 # A plain answer, since it asks about the tensor, or since no axis of the mask
 # is left.
 PLAIN = set(
-    """all allclose amax amin any argmax argmin average bincount count_nonzero
-    dot dtype einsum filled histogram is_masked is_tensor isin logsumexp matmul
-    max mean median min moments nanargmax nanargmin nanmax nanmean nanmedian
-    nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar ndim norm
-    percentile prod psnr ptp quantile searchsorted shape size std sum tensordot
+    """all allclose amax amin any argmax argmin average bincount count_nonzero dot
+    dtype einsum filled histogram is_masked is_tensor isin logsumexp matmul max
+    mean median min moments nanargmax nanargmin nanmax nanmean nanmedian nanmin
+    nanpercentile nanprod nanquantile nanstd nansum nanvar ndim norm percentile
+    prod psnr ptp quantile scatter searchsorted shape size std sum tensordot
     trace var vdot""".split()
 )
 
@@ -322,19 +326,29 @@ class DoorTest(testing.TestCase):
             self.assertIn(name, PLAIN, f"silently plain: {result}")
 
     @parameterized.named_parameters(
-        ("beta", "beta", ((2,), V, V)),
-        ("binomial", "binomial", ((3,), V, V)),
-        ("categorical", "categorical", (M, 2)),
-        ("gamma", "gamma", ((3,), V)),
-        ("shuffle", "shuffle", (M,)),
+        ("beta", "beta", ((3,), V, V), {"seed": 1}),
+        ("binomial", "binomial", ((3,), COUNTS, V), {"seed": 1}),
+        ("categorical", "categorical", (M, 2), {"seed": 1}),
+        ("gamma", "gamma", ((3,), V), {"seed": 1}),
+        ("normal", "normal", ((3,), V, V), {}),
+        ("randint", "randint", ((3,), IDS, IDS), {}),
+        ("shuffle", "shuffle", (M,), {"seed": 1}),
+        ("truncated_normal", "truncated_normal", ((3,), V, V), {}),
+        ("uniform", "uniform", ((3,), V, V), {}),
     )
-    def test_random_draws_refuse_by_name(self, name, args):
+    def test_each_argument_of_a_random_draw(self, name, args, kwargs):
+        function = getattr(random, name)
         for place, x in enumerate(tree.flatten(args)):
             if not isinstance(x, np.ndarray):
                 continue
             for make in (masked, numpy_masked):
+                own = with_one(args, place, make(x))
+                if kwargs:
+                    result = function(*own, **kwargs)
+                    self.assertIsInstance(result, MaskedTensorBase)
+                    continue
                 with self.assertRaisesRegex(UnsupportedMaskError, name):
-                    getattr(random, name)(*with_one(args, place, make(x)))
+                    function(*own)
 
     def test_random_dropout_keeps_the_mask(self):
         for make in (masked, numpy_masked):

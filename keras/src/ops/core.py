@@ -6,8 +6,112 @@ from keras.src.backend.common.keras_tensor import (
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import refuse
+from keras.src.masking.families import carry
 from keras.src.masking.masks import wrap
 from pip_build import keeps
+from pip_build import new
+
+
+@new
+class _Carrying(Operation):
+    """An operation that goes by its function, and whose specs know masks."""
+
+    def _call_spec(self, *args, **kwargs):
+        return self.compute_output_spec(*args, **kwargs)
+
+
+class Map(_Carrying):
+    def call(self, f, xs):
+        return map(f, xs)
+
+    @keeps("_plain_spec")
+    def compute_output_spec(self, f, xs):
+        return carry.map_(self._plain_spec, f, xs)
+
+
+class Scan(_Carrying):
+    def call(self, f, init, xs=None):
+        return scan(f, init, xs, self.length, self.reverse, self.unroll)
+
+    def compute_output_spec(self, f, init, xs=None):
+        """Of nests as well, which upstream's takes for a tensor."""
+        return carry.scan(self._nest_spec, f, init, xs)
+
+    @new
+    def _nest_spec(self, f, init, xs, **kwargs):
+        steps = self.length
+        if steps is None:
+            steps = tree.flatten(xs)[0].shape[0]
+        x = None if xs is None else tree.map_structure(lambda t: t[0], xs)
+        end, y = backend.compute_output_spec(f, init, x)
+        return end, tree.map_structure(
+            lambda t: (
+                None if t is None else KerasTensor((steps, *t.shape), t.dtype)
+            ),
+            y,
+        )
+
+
+class AssociativeScan(_Carrying):
+    def call(self, f, elems):
+        return associative_scan(f, elems, self.reverse, self.axis)
+
+    def compute_output_spec(self, f, elems):
+        """Of elements of several shapes as well."""
+        return carry.associative_scan(
+            self._nest_spec, f, elems, self.reverse, self.axis
+        )
+
+    @new
+    def _nest_spec(self, f, elems, reverse, axis):
+        flat = tree.flatten(elems)
+        if len({x.shape[axis] for x in flat}) != 1:
+            raise ValueError(
+                "All tensors of `elems` must have one size along "
+                f"axis={axis}. Received shapes {[x.shape for x in flat]}."
+            )
+        first = [slice_along_axis(x, 0, 1, axis=axis) for x in flat]
+        first = tree.pack_sequence_as(elems, first)
+        spec = backend.compute_output_spec(f, first, first)
+        return tree.map_structure(
+            lambda y, x: KerasTensor(x.shape, y.dtype), spec, elems
+        )
+
+
+class Switch(_Carrying):
+    def call(self, index, branches, *operands):
+        return switch(index, branches, *operands)
+
+    def compute_output_spec(self, index, branches, *operands):
+        return carry.switch(self._spec_of_all, index, branches, *operands)
+
+    @new
+    def _spec_of_all(self, index, branches, *operands):
+        # All branches, so that they are found to disagree about masks.
+        return [backend.compute_output_spec(f, *operands) for f in branches][0]
+
+
+class WhileLoop(_Carrying):
+    def call(self, loop_vars):
+        return while_loop(
+            self.cond, self.body, loop_vars, self.maximum_iterations
+        )
+
+    @keeps("_plain_spec")
+    def compute_output_spec(self, loop_vars):
+        return carry.together(self._plain_spec(carry.apart(loop_vars)))
+
+
+class ForiLoop(_Carrying):
+    def call(self, init_val):
+        return fori_loop(self.lower, self.upper, self.body_fun, init_val)
+
+    def compute_output_spec(self, init_val):
+        """Of nests as well: a loop keeps the shapes of its state."""
+        state = tree.map_structure(
+            lambda x: KerasTensor(x.shape, x.dtype), carry.apart(init_val)
+        )
+        return carry.together(state)
 
 
 @keeps("_plain_shape")
@@ -115,3 +219,39 @@ def custom_gradient(f):
         return tree.map_structure(lambda y: wrap(y, masked[0].mask), outputs)
 
     return function
+
+
+class Cond(_Carrying):
+    @keeps("_plain_call")
+    def call(self, pred, true_fn, false_fn):
+        return carry.cond(self._plain_call, pred, true_fn, false_fn)
+
+    @keeps("_plain_spec")
+    def compute_output_spec(self, pred, true_fn, false_fn):
+        return carry.cond(self._plain_spec, pred, true_fn, false_fn)
+
+
+class VectorizedMap(_Carrying):
+    def call(self, elements):
+        return vectorized_map(self.function, elements)
+
+    @keeps("_plain_spec")
+    def compute_output_spec(self, elements):
+        def plain(function, elements):
+            return VectorizedMap(function)._plain_spec(elements)
+
+        return carry.map_(plain, self.function, elements)
+
+
+# The functions that they are given may return masked tensors even where no
+# operand is masked, so these look for masks themselves.
+for _name, _carried in (
+    ("associative_scan", carry.associative_scan),
+    ("fori_loop", carry.fori_loop),
+    ("map", carry.map_),
+    ("scan", carry.scan),
+    ("switch", carry.switch),
+    ("vectorized_map", carry.map_),
+    ("while_loop", carry.while_loop),
+):
+    globals()[_name] = carry.carries(_carried)(globals()[_name])

@@ -3,3 +3,26 @@
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
+from keras.src.masking.families import carry
+from pip_build import keeps
+from pip_build import new
+
+
+class JVP:
+    def call(self, fun, primals, tangents):
+        return jvp(fun, primals, tangents, has_aux=self.has_aux)
+
+    @keeps("_plain_spec")
+    def compute_output_spec(self, fun, primals, tangents):
+        def plain(fun, primals, tangents, has_aux):
+            return JVP(has_aux=has_aux)._plain_spec(fun, primals, tangents)
+
+        return carry.jvp(plain, fun, primals, tangents, self.has_aux)
+
+    @new
+    def _call_spec(self, *args, **kwargs):
+        return self.compute_output_spec(*args, **kwargs)
+
+
+# The function that it is given may return masked tensors.
+globals()["jvp"] = carry.carries(carry.jvp)(jvp)

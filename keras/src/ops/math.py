@@ -1,15 +1,32 @@
 """The op functions ask the wider question: masked operands are dispatched."""
 
+import functools
+
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.masking.errors import first_only
+from pip_build import new
 
-# Their kernels, weights and indices go past the question above.
-for _name in (
-    "segment_max",
-    "segment_min",
-    "segment_prod",
-    "segment_sum",
+
+@new
+def _sees_ids(function, op_class):
+    """The function, which upstream lets look at its first argument only."""
+
+    @functools.wraps(function)
+    def seeing(data, segment_ids, num_segments=None, sorted=False):
+        if any_symbolic_tensors((data, segment_ids)):
+            _segment_reduce_validation(data, segment_ids)
+            op = op_class(num_segments, sorted)
+            return op.symbolic_call(data, segment_ids)
+        return function(data, segment_ids, num_segments, sorted)
+
+    return seeing
+
+
+for _name, _op_class in (
+    ("segment_max", SegmentMax),
+    ("segment_min", SegmentMin),
+    ("segment_prod", SegmentProd),
+    ("segment_sum", SegmentSum),
 ):
-    globals()[_name] = first_only(globals()[_name])
+    globals()[_name] = _sees_ids(globals()[_name], _op_class)

@@ -8,6 +8,7 @@ from keras.src.backend.common.keras_tensor import (
 )
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
+from keras.src.masking.families import carry
 from pip_build import keeps
 
 
@@ -62,3 +63,5 @@ for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
     globals()[_name] = plain_only("The length of a window is one number.")(
         globals()[_name]
     )
+# What it returns looks for masks itself.
+globals()["vectorize"] = carry.carries(carry.vectorize)(vectorize)

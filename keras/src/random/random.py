@@ -1,4 +1,4 @@
-"""Dropout keeps a mask; the other functions refuse masked tensors by name."""
+"""Masked arguments of the public functions go to their rule."""
 
 import functools
 
@@ -22,36 +22,23 @@ def dropout(inputs, rate, noise_shape=None, seed=None):
     Returns:
         A tensor of the shape and dtype of `inputs`.
     """
-    # Not at the top: `keras_tensor` imports this module in a roundabout way.
-    from keras.src.backend.common.keras_tensor import needs_dispatch
-
-    if not needs_dispatch((inputs,)):
-        return _plain_dropout(inputs, rate, noise_shape, seed)
-    from keras.src.masking import dispatch
-    from keras.src.masking import masks
-
-    inputs = dispatch.from_numpy_ma(inputs)
-    values = dispatch.values_of(inputs)
-    values = _plain_dropout(values, rate, noise_shape, seed)
-    return masks.wrap(values, inputs.mask)
+    return _plain_dropout(inputs, rate, noise_shape, seed)
 
 
 @new
-def _plain_only(function):
-    """The function, which refuses masked arguments by name."""
+def _dispatched(function):
+    """The function, whose masked arguments are treated by its rule."""
 
     @functools.wraps(function)
     def checked(*args, **kwargs):
+        # Not at the top: `keras_tensor` imports this module in a roundabout
+        # way.
         from keras.src.backend.common.keras_tensor import needs_dispatch
 
         if needs_dispatch(args, kwargs):
-            from keras.src.masking import errors
+            from keras.src.masking import dispatch
 
-            errors.refuse_masked(
-                function.__name__,
-                (args, kwargs),
-                "Random draws have no rule that says what becomes of a mask.",
-            )
+            return dispatch.call_function(function, args, kwargs)
         return function(*args, **kwargs)
 
     return checked
@@ -61,6 +48,7 @@ for _name in (
     "beta",
     "binomial",
     "categorical",
+    "dropout",
     "gamma",
     "normal",
     "randint",
@@ -68,4 +56,4 @@ for _name in (
     "truncated_normal",
     "uniform",
 ):
-    globals()[_name] = _plain_only(globals()[_name])
+    globals()[_name] = _dispatched(globals()[_name])

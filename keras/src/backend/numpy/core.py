@@ -1,4 +1,4 @@
-"""Shape inference carries masks beside the values."""
+"""Shape inference carries masks, and no function writes into its operand."""
 
 from pip_build import keeps
 
@@ -8,3 +8,19 @@ def compute_output_spec(fn, *args, **kwargs):
     from keras.src.masking import symbolic
 
     return symbolic.carry_masks(_plain_compute_output_spec, fn, args, kwargs)
+
+
+def vectorized_map(function, elements):
+    """As upstream's, and of nests in and out, as on the other backends."""
+    return map(function, elements)
+
+
+# Upstream's two write into their operand.
+@keeps("_scatter_into")
+def scatter_update(inputs, indices, updates, reduction=None):
+    return _scatter_into(np.array(inputs), indices, updates, reduction)
+
+
+@keeps("_slice_into")
+def slice_update(inputs, start_indices, updates):
+    return _slice_into(np.array(inputs), start_indices, updates)

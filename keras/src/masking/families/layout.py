@@ -208,14 +208,15 @@ def join(new_axis):
         covered = max(len(x.mask.shape) for x in masked)
         if axis >= covered:
             return masks.wrap(values, masks.merge(xs))
-        parts = [_mask_or_ones(x, covered) for x in xs]
+        parts = [mask_or_ones(x, covered) for x in xs]
         return masks.wrap(values, call.row.fn(parts, axis=axis))
 
     rule.__name__ = "join"
     return rule
 
 
-def _mask_or_ones(x, ndim):
+def mask_or_ones(x, ndim):
+    """The mask over the first `ndim` axes, all True for a plain tensor."""
     if isinstance(x, MaskedTensorBase):
         return masks.to_rank(x.mask, x.values, ndim)
     return backend.numpy.ones(backend.shape(x)[:ndim], dtype="bool")

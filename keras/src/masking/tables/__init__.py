@@ -16,6 +16,7 @@ from keras.src.masking.tables import masking
 from keras.src.masking.tables import math
 from keras.src.masking.tables import nn
 from keras.src.masking.tables import numpy
+from keras.src.masking.tables import random
 
 TABLES = (
     numpy,
@@ -27,6 +28,7 @@ TABLES = (
     einops,
     activations,
     masking,
+    random,
 )
 
 # Classes whose names do not follow from their function's.
@@ -43,6 +45,7 @@ CLASS_NAMES = {
     "irfft": "IRFFT",
     "isin": "IsIn",
     "istft": "ISTFT",
+    "jvp": "JVP",
     "layer_normalization": "LayerNorm",
     "psnr": "PSNR",
     "relu": ("ReLU", "Relu"),
@@ -58,14 +61,17 @@ CLASS_NAMES = {
 
 
 def all_rows():
-    """Rows of all tables, by operation class."""
+    """Rows of all tables, by operation class, or by plain function."""
     rows = {}
     for table in TABLES:
         for name, rule in table.RULES.items():
-            op_class = _op_class(table.MODULE, name)
             fn = getattr(table, "FUNCTIONS", {}).get(
                 name, getattr(table.MODULE, name)
             )
+            if getattr(table, "KEYED_BY_FUNCTION", False):
+                rows[fn.__wrapped__] = make_row(name, rule, None, fn)
+                continue
+            op_class = _op_class(table.MODULE, name)
             rows[op_class] = make_row(name, rule, op_class, fn)
     return rows
 

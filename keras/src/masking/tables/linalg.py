@@ -1,6 +1,7 @@
 """Rules of `keras.ops.linalg`."""
 
 from keras.src.masking.families import batch as b
+from keras.src.masking.families import carry
 from keras.src.masking.families import reduce as r
 from keras.src.ops import linalg as MODULE
 
@@ -17,6 +18,7 @@ RULES = {
     ),
     "lu_factor": b.batch_only(b.MATRIX),
     "matrix_rank": b.batch_only(b.MATRIX),
+    "jvp": carry.by_function,
     "norm": r.norm,
     "pinv": b.batch_only(b.MATRIX),
     "qr": b.batch_only(b.MATRIX),

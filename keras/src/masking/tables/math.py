@@ -5,6 +5,7 @@ from keras.src.masking.families import contract as c
 from keras.src.masking.families import order
 from keras.src.masking.families import reduce as r
 from keras.src.masking.families import scan
+from keras.src.masking.families import scatter
 from keras.src.masking.families.merge import each_entry
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
@@ -31,6 +32,10 @@ RULES = {
     "stft": b.batch_only(b.VECTOR),
     "view_as_complex": b.batch_only(b.VECTOR),
     "view_as_real": each_entry,
+    "segment_max": scatter.segment("max"),
+    "segment_min": scatter.segment("min"),
+    "segment_prod": scatter.segment("prod"),
+    "segment_sum": scatter.segment("sum"),
 }
 
 ELSEWHERE = {}

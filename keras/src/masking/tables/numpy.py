@@ -264,4 +264,6 @@ ELSEWHERE = {
     "ones": _NUMBERS,
     "tri": _NUMBERS,
     "zeros": _NUMBERS,
+    "vectorize": "It takes a function. The one that it returns looks for "
+    "masks itself and merges them.",
 }

@@ -1,0 +1,25 @@
+"""Rules of `keras.random`, whose functions have no operation classes."""
+
+from keras.src.masking.families import draw
+from keras.src.masking.families.batch import refused
+from keras.src.masking.families.merge import each_entry
+from keras.src.random import random as MODULE
+
+KEYED_BY_FUNCTION = True
+
+_BOUNDS = "A draw like this one takes plain numbers for its bounds and moments."
+
+RULES = {
+    "beta": draw.with_parameters(alpha=1, beta=1),
+    "binomial": draw.with_parameters(counts=1, probabilities=0.5),
+    "categorical": draw.categorical,
+    "dropout": each_entry,
+    "gamma": draw.with_parameters(alpha=1),
+    "normal": refused(_BOUNDS),
+    "randint": refused(_BOUNDS),
+    "shuffle": draw.shuffle,
+    "truncated_normal": refused(_BOUNDS),
+    "uniform": refused(_BOUNDS),
+}
+
+ELSEWHERE = {}
