@@ -240,7 +240,7 @@ class VectorizedMap(_Carrying):
         def plain(function, elements):
             return VectorizedMap(function)._plain_spec(elements)
 
-        return carry.map_(plain, self.function, elements)
+        return carry.vectorized_map(plain, self.function, elements)
 
 
 # The functions that they are given may return masked tensors even where no
@@ -251,7 +251,7 @@ for _name, _carried in (
     ("map", carry.map_),
     ("scan", carry.scan),
     ("switch", carry.switch),
-    ("vectorized_map", carry.map_),
+    ("vectorized_map", carry.vectorized_map),
     ("while_loop", carry.while_loop),
 ):
     globals()[_name] = carry.carries(_carried)(globals()[_name])

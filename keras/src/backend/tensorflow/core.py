@@ -12,10 +12,10 @@ def compute_output_spec(fn, *args, **kwargs):
 
 @keeps("_plain_scan")
 def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
-    """Refuses outputs that are masked in other places than the carry.
+    """Also of several tensors of unknown length, as values and a mask are.
 
     Upstream makes room for outputs that are like the carry, and would drop
-    what goes beyond that, a mask for one.
+    what goes beyond that, a mask for one: such outputs are refused.
     """
     from keras.src.masking.families import carry
 
@@ -27,4 +27,17 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
             carry.agree("scan", *names)
         return new, y
 
+    flat = (
+        [convert_to_tensor(x) for x in tree.flatten(xs)]
+        if xs is not None
+        else []
+    )
+    if len(flat) > 1 and length is None and flat[0].shape[0] is None:
+        elements = tree.pack_sequence_as(xs, flat)
+
+        def checked_at(state, i):
+            return checked(state, tree.map_structure(lambda x: x[i], elements))
+
+        steps = tf.range(tf.shape(flat[0])[0])
+        return _plain_scan(checked_at, init, steps, None, reverse, unroll)
     return _plain_scan(checked, init, xs, length, reverse, unroll)

@@ -123,16 +123,15 @@ def agree(op_name, first_name, first, second_name, second):
     ours, others = _mask_ranks(first), _mask_ranks(second)
     if ours == others or not any(ours + others):
         return
-    one, other = len(ours), len(others)
-    what = "this number of tensors: "
-    if one == other:
-        one, other = next(p for p in zip(ours, others) if p[0] != p[1])
-        one, other, what = _words(one), _words(other), ""
+    one, other = f"{len(ours)} tensors", f"{len(others)} tensors"
+    if len(ours) == len(others):
+        pairs = zip(ours, others)
+        one, other = map(_words, next(p for p in pairs if p[0] != p[1]))
     raise refuse(
         op_name,
         tree.flatten((first, second)),
-        f"{first_name} has {what}{one} where {second_name} has {what}{other}, "
-        "and both have to be of one kind.",
+        f"{first_name} has {one} where {second_name} has {other}, and both "
+        "have to be of one kind.",
         rule=AGREE,
     )
 
@@ -288,6 +287,11 @@ def map_(plain, f, xs):
     """Elements may be masked; one that is not there gives none."""
     xs, there = _elements(xs)
     return _where_there(together(plain(_in_parts(f), xs)), there)
+
+
+def vectorized_map(plain, function, elements):
+    """As `map_`, whose arguments have other names."""
+    return map_(plain, function, elements)
 
 
 def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
