@@ -67,7 +67,7 @@ class AssociativeScan(_Carrying):
         flat = tree.flatten(elems)
         if len({x.shape[axis] for x in flat}) != 1:
             raise ValueError(
-                "All tensors of `elems` must have one size along "
+                "All tensors of `elems` must have the same first dimension, "
                 f"axis={axis}. Received shapes {[x.shape for x in flat]}."
             )
         first = [slice_along_axis(x, 0, 1, axis=axis) for x in flat]

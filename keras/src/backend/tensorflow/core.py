@@ -27,17 +27,16 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
             carry.agree("scan", *names)
         return new, y
 
-    flat = (
-        [convert_to_tensor(x) for x in tree.flatten(xs)]
-        if xs is not None
-        else []
-    )
-    if len(flat) > 1 and length is None and flat[0].shape[0] is None:
-        elements = tree.pack_sequence_as(xs, flat)
+    if not callable(f):
+        return _plain_scan(f, init, xs, length, reverse, unroll)
+    flat = [] if xs is None else tree.flatten(xs)
+    flat = [convert_to_tensor(x) for x in flat]
+    if len(flat) < 2 or length is not None or flat[0].shape[0] is not None:
+        return _plain_scan(checked, init, xs, length, reverse, unroll)
+    elements = tree.pack_sequence_as(xs, flat)
 
-        def checked_at(state, i):
-            return checked(state, tree.map_structure(lambda x: x[i], elements))
+    def checked_at(state, i):
+        return checked(state, tree.map_structure(lambda x: x[i], elements))
 
-        steps = tf.range(tf.shape(flat[0])[0])
-        return _plain_scan(checked_at, init, steps, None, reverse, unroll)
-    return _plain_scan(checked, init, xs, length, reverse, unroll)
+    steps = tf.range(tf.shape(flat[0])[0])
+    return _plain_scan(checked_at, init, steps, None, reverse, unroll)

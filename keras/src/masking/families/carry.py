@@ -101,9 +101,12 @@ def _in_parts(function, check=None):
     """The function, of nests that are taken apart.
 
     Args:
-        function: Function of the user.
+        function: Function of the user. Anything else is left to the backend,
+            to be refused.
         check: Is called with what it returns.
     """
+    if not callable(function):
+        return function
 
     def function_in_parts(*args, **kwargs):
         args, kwargs = together((args, kwargs))
@@ -318,7 +321,7 @@ def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
         return new, apart(y)
 
     carry, ys = plain(
-        step,
+        step if callable(f) else f,
         apart(init),
         xs if there is None else (xs, there),
         length=length,
