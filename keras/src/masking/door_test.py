@@ -26,10 +26,10 @@ M = np.array([[0.2, 0.4, 0.3], [0.5, 0.1, 0.7], [0.6, 0.9, 0.8]], "float32")
 V = M[0]
 S = (M @ M.T + np.eye(3)).astype("float32")
 IDS = np.array([2, 0, 1], "int32")
-# NumPy's counts are integers, TensorFlow's floating point numbers.
-COUNTS = np.array([3, 4, 5], "float32")
-if backend.backend() == "numpy":
-    COUNTS = COUNTS.astype("int32")
+# TensorFlow's counts have the dtype of the probabilities.
+COUNTS = np.array([3, 4, 5], "int32")
+if backend.backend() == "tensorflow":
+    COUNTS = COUNTS.astype("float32")
 J = np.array([[1, 0, 2], [0, 1, 1], [2, 2, 0]], "int32")
 BATCH = np.arange(24, dtype="float32").reshape(2, 4, 3) / 24
 IMAGE = np.arange(96, dtype="float32").reshape(2, 4, 4, 3) / 96

@@ -348,10 +348,10 @@ def windows():
     ]
 
 
-# NumPy's counts are integers, TensorFlow's floating point numbers.
-COUNTS = T((2, 3), 2, "float32", 2, 9)
-if backend.backend() == "numpy":
-    COUNTS = COUNTS._replace(dtype="int32")
+# TensorFlow's counts have the dtype of the probabilities.
+COUNTS = T((2, 3), 2, "int32", 2, 9)
+if backend.backend() == "tensorflow":
+    COUNTS = COUNTS._replace(dtype="float32")
 POSITIVE = T((2, 3), 2, "float32", 0.5, 2.0)
 
 EXAMPLES = {
