@@ -78,15 +78,15 @@ def apart(nest):
     return tree.map_structure(part, nest)
 
 
-def together(nest):
-    """The nest with a masked tensor for each `Parts`."""
-    return put_together(nest, _whole) if _has_parts(nest) else nest
-
-
 def _whole(values, mask):
     if isinstance(values, KerasTensor):
         return symbolic.masked_spec(values, mask)
     return masks.wrap(values, mask)
+
+
+def together(nest, make=_whole):
+    """The nest with a masked tensor for each `Parts`."""
+    return put_together(nest, make) if _has_parts(nest) else nest
 
 
 def _has_parts(nest):
@@ -356,7 +356,7 @@ def associative_scan(plain, f, elems, reverse=False, axis=0):
         return _whole(values, ops.cast(mask, "bool"))
 
     def combine(a, b):
-        c = f(put_together(a, whole), put_together(b, whole))
+        c = f(together(a, whole), together(b, whole))
         agree("associative_scan", "`elems`", elems, "what `f` returns", c)
         return as_integers(c)
 
@@ -367,7 +367,7 @@ def associative_scan(plain, f, elems, reverse=False, axis=0):
         scans,
         as_integers(elems),
     )
-    return put_together(scans, whole)
+    return together(scans, whole)
 
 
 def _over_axis(x, axis):
@@ -422,7 +422,7 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
         return Parts(t, ops.zeros_like(mask))
 
     def with_masks_aside(*args):
-        outputs = fun(*put_together(args, whole))
+        outputs = fun(*together(args, whole))
         outputs, aux = outputs if has_aux else (outputs, ())
         found = []
 
@@ -444,7 +444,7 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
 
     def with_masks(nest):
         own = iter(found)
-        return put_together(nest, lambda values, _: _whole(values, next(own)))
+        return together(nest, lambda values, _: _whole(values, next(own)))
 
     results = with_masks(outputs), with_masks(slopes)
     return (*results, together(aux)) if has_aux else results
@@ -468,21 +468,24 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
         )
         return result
 
+    if not callable(pyfunc):
+        return plain(pyfunc)
     vectorized = plain(one, excluded=excluded, signature=signature)
     cores_in, cores_out = _core_ranks(signature)
+    excluded = excluded or ()
 
     @functools.wraps(pyfunc)
     def function(*args, **kwargs):
         args = [from_numpy_ma(x) for x in args]
-        beyond = [x for i, x in enumerate(args) if i in (excluded or ())]
-        if needs_dispatch(beyond, kwargs) or any_leaf(KerasTensor, args):
-            refuse_masked(
-                "vectorize",
-                (beyond, kwargs, [x for x in args if is_symbolic(x)]),
-                "Only eager, positional arguments that are not excluded may "
-                "be masked.",
-            )
-        looped = [x for i, x in enumerate(args) if i not in (excluded or ())]
+        looped = [x for i, x in enumerate(args) if i not in excluded]
+        others = [x for i, x in enumerate(args) if i in excluded]
+        others += [x for x in looped if isinstance(x, KerasTensor)]
+        refuse_masked(
+            "vectorize",
+            (others, kwargs),
+            "Only eager arguments that are passed by position and not excluded "
+            "may be masked.",
+        )
         cores = cores_in or [0] * len(looped)
         own = [
             _loop_mask(x, core) for x, core in zip(looped, cores) if has_mask(x)
@@ -502,10 +505,6 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
         return with_mask(outputs, cores_out[0] if cores_out else 0)
 
     return function
-
-
-def is_symbolic(x):
-    return isinstance(x, KerasTensor)
 
 
 def _core_ranks(signature):
