@@ -8,3 +8,5 @@ RULES = {
     "get_mask": inquire.get_mask,
     "get_values": inquire.of_values,
 }
+
+ELSEWHERE = {"is_masked": "Asks for the type, and gets a plain answer."}

@@ -76,4 +76,7 @@ RULES = {
     "sparse_categorical_crossentropy": losses.crossentropy,
 }
 
-ELSEWHERE = {}
+ELSEWHERE = {
+    "hard_swish": "Is `hard_silu`.",
+    "swish": "Is `silu`.",
+}
