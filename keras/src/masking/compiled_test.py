@@ -23,6 +23,7 @@ NOT_OF_UNKNOWN_SIZE = {
     "array_split": "upstream makes one part of an axis of unknown size",
     "associative_scan": "upstream compares unknown sizes as Python numbers "
     "where there are several tensors, as values and a mask are",
+    "image.elastic_transform": "upstream takes an unknown batch for one image",
 }
 
 
