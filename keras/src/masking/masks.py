@@ -61,17 +61,65 @@ def fill(values, mask, value):
     return backend.numpy.where(mask, values, value)
 
 
-def zero(x):
-    """The values of a masked tensor with 0 under the mask, by the fastest way.
+def put(x, value):
+    """The values of a masked tensor with `value` under the mask, the fast way.
 
-    What lies under a mask is finite, so floating point values are multiplied,
-    which engines fuse into the reduction that follows.
+    As `fill`, for what is finite under the mask already: there engines may
+    compute with it. What is small enough to overflow soon is never trusted.
+
+    Args:
+        x: Masked tensor.
+        value: Scalar.
     """
-    dtype = backend.standardize_dtype(x.dtype)
-    if not backend.is_float_dtype(dtype):
-        return fill(x.values, x.mask, 0)
-    weights = backend.cast(expand(x.mask, len(x.shape)), dtype)
-    return backend.numpy.multiply(x.values, weights)
+    if is_wide(x.dtype):
+        return x._put(value)
+    return fill(x.values, x.mask, value)
+
+
+def zero(x):
+    """The values of a masked tensor with 0 under the mask, the fast way."""
+    return put(x, 0)
+
+
+def total(x, axes, keepdims):
+    """The sum of the valid entries, a plain tensor.
+
+    Args:
+        x: Masked tensor.
+        axes: Axes to sum over, as non-negative integers.
+        keepdims: Whether they stay, with size 1.
+    """
+    if is_wide(x.dtype):
+        return x._sum(axes, keepdims)
+    return backend.numpy.sum(zero(x), axis=axes, keepdims=keepdims)
+
+
+def is_wide(dtype):
+    """Whether ordinary numbers stay finite in a dtype, whatever is computed."""
+    return backend.standardize_dtype(dtype) in (
+        "bfloat16",
+        "float32",
+        "float64",
+    )
+
+
+def in_blocks(x, axes, function):
+    """A function of a masked tensor, block by block where that is faster.
+
+    An engine that runs op by op reads and writes memory for each; a block
+    stays in the cache.
+
+    Args:
+        x: Masked tensor.
+        axes: Axes that the function goes over; the others are independent.
+        function: Takes a masked tensor, returns a plain one in which the first
+            axis, if it is not among `axes`, is still the first.
+    """
+    blocks = [x] if 0 in axes else x._blocks()
+    results = [function(block) for block in blocks]
+    if len(results) == 1:
+        return results[0]
+    return backend.numpy.concatenate(results, axis=0)
 
 
 def merge(operands):

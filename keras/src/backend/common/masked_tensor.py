@@ -1,6 +1,7 @@
 """The masked tensor that every backend's `MaskedTensor` is built on."""
 
 import builtins
+import math
 
 import numpy as np
 
@@ -60,6 +61,10 @@ def checked_and_filled(values, mask):
     mask = backend.convert_to_tensor(mask)
     check_parts(values, mask)
     return masks.fill(values, mask, 0), mask
+
+
+# What a core keeps at hand of the operands and the result of one step.
+BLOCK_BYTES = 2**20
 
 
 @dispatches
@@ -267,6 +272,49 @@ class MaskedTensorBase(TakesOver):
 
     def __copy__(self):
         return self
+
+    # How the engine computes with what is finite under the mask, measured.
+
+    def _put(self, value):
+        """The values with `value` under the mask."""
+        from keras.src.masking import masks
+
+        return masks.fill(self.values, self.mask, value)
+
+    def _put_by_arithmetic(self, value):
+        """As `_put`, where an engine is slow to select by a broadcast mask."""
+        from keras.src import backend
+        from keras.src.masking import masks
+
+        ndim, dtype = len(self.values.shape), self.values.dtype
+        values = self.values
+        if not math.isinf(value):
+            valid = backend.cast(self.mask, dtype)
+            values = backend.numpy.multiply(values, masks.expand(valid, ndim))
+        if value == 0:
+            return values
+        bias = backend.cast(backend.numpy.where(self.mask, 0, value), dtype)
+        return backend.numpy.add(values, masks.expand(bias, ndim))
+
+    def _sum(self, axes, keepdims):
+        """The sum of the valid entries over some axes."""
+        from keras.src import backend
+
+        return backend.numpy.sum(self._put(0), axis=axes, keepdims=keepdims)
+
+    def _blocks(self):
+        """The parts to compute one by one, each a masked tensor."""
+        return [self]
+
+    def _split_rows(self):
+        """The parts of some rows that stay in a cache, if it is large."""
+        length, *rest = self.values.shape
+        size = math.prod(rest) * self.values.dtype.itemsize
+        rows = max(BLOCK_BYTES // max(size, 1), 1)
+        if length < 4 * rows:
+            return [self]
+        parts = (slice(i, i + rows) for i in range(0, length, rows))
+        return [self._wrap(self.values[p], self.mask[p]) for p in parts]
 
     def to_numpy(self):
         """The `numpy.ma` array with these entries (its mask is inverted)."""

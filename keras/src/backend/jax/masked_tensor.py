@@ -11,6 +11,11 @@ class MaskedTensor(MaskedTensorBase):
     def is_concrete(x):
         return not isinstance(x.values, jax.core.Tracer)
 
+    def _put(self, value):
+        # XLA fuses arithmetic with the reduction that follows, and vectorizes
+        # it; on CPUs it does neither with a selection by a broadcast mask.
+        return self._put_by_arithmetic(value)
+
 
 def _parts_with_keys(x):
     key = jax.tree_util.GetAttrKey

@@ -5,6 +5,9 @@ A plain class with `__torch_function__`. It is not registered with
 tensor has to stay one leaf.
 """
 
+import string
+
+import torch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 # What PyTorch calls the operator functions that `tensor + masked` ends in.
@@ -38,12 +41,55 @@ _OPERATORS = {
 }
 
 
+def _runs_on_cpu(values):
+    """Whether memory is slow beside arithmetic, which is exact.
+
+    On GPUs a product of matrices may round to fewer digits.
+    """
+    return values.device.type == "cpu"
+
+
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
 
     @staticmethod
     def is_concrete(x):
         return not x.values.is_meta
+
+    def _put(self, value):
+        if _runs_on_cpu(self.values):
+            return self._put_by_arithmetic(value)
+        return super()._put(value)
+
+    def _sum(self, axes, keepdims):
+        if not _runs_on_cpu(self.values):
+            return super()._sum(axes, keepdims)
+        # A product of matrices: no tensor of the size of the values is made.
+        letters = string.ascii_letters[: self.values.ndim]
+        covered = self.mask.ndim
+        kept = "".join(
+            letter
+            for axis, letter in enumerate(letters)
+            if axis >= covered or axis not in axes
+        )
+        result = torch.einsum(
+            f"{letters[:covered]},{letters}->{kept}",
+            self.mask.to(self.values.dtype),
+            self.values,
+        )
+        left = [kept.index(letters[a]) for a in axes if a >= covered]
+        result = result.sum(left) if left else result
+        if not keepdims:
+            return result
+        shape = self.values.shape
+        return result.reshape(
+            [1 if a in axes else shape[a] for a in range(len(shape))]
+        )
+
+    def _blocks(self):
+        if torch.compiler.is_compiling() or not _runs_on_cpu(self.values):
+            return [self]
+        return self._split_rows()
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

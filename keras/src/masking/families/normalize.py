@@ -1,13 +1,13 @@
 """Normalizations: masked entries take no part, the mask stays."""
 
-import ml_dtypes
-
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import unchanged
+from keras.src.masking.families.reduce import FINITE
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import promoted
 
 
 def softmax(call):
@@ -20,13 +20,14 @@ def softmax(call):
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
     if all(a >= len(x.mask.shape) for a in axes):
         return masks.wrap(call.compute(), x.mask)
-    values = call.compute(masks.fill(x.values, x.mask, _smallest(x.dtype)))
-    return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
+    x = promoted(x, float)
+    lowest, _ = FINITE[backend.standardize_dtype(x.dtype)]
 
+    def of_block(x):
+        values = call.compute(masks.put(x, lowest))
+        return masks.zero(masks.wrap(values, x.mask))
 
-def _smallest(dtype):
-    dtype = backend.standardize_dtype(dtype)
-    return float(ml_dtypes.finfo(dtype).min)
+    return masks.wrap(masks.in_blocks(x, axes, of_block), x.mask)
 
 
 def sparsemax(call):

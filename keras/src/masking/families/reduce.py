@@ -1,7 +1,8 @@
 """Reductions: over valid entries only, valid where there was one."""
 
-import functools
 import math
+
+import ml_dtypes
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -41,28 +42,30 @@ class Reduction:
             a for a in self.axes if a < len(self.x.mask.shape)
         )
 
-    @functools.cached_property
+    @property
     def any_valid(self):
         """Whether there was a valid entry, for each entry of the result."""
-        return backend.numpy.any(
-            self.x.mask, axis=self.mask_axes, keepdims=self.keepdims
-        )
+        return _any(self.x.mask, self.mask_axes, self.keepdims)
+
+    @property
+    def is_plain(self):
+        """Whether no axis of the mask is left."""
+        return len(self.mask_axes) == len(self.x.mask.shape)
 
     @property
     def out_mask(self):
-        """The mask of the result, None once no axis of the mask is left."""
-        if not self.mask_axes:
-            return self.x.mask
-        if len(self.mask_axes) == len(self.x.mask.shape):
+        """The mask of the result, None if that is plain."""
+        if self.is_plain:
             return None
-        return self.any_valid
+        return self.any_valid if self.mask_axes else self.x.mask
 
-    def finish(self, values, nothing=0):
-        """The result, with `nothing` where no entry was valid."""
+    def finish(self, values):
+        """The result, with 0 where no entry was valid."""
         if not self.mask_axes:
             return masks.wrap(values, self.x.mask)
-        valid = masks.expand(self.any_valid, len(values.shape))
-        return masks.wrap(masks.fill(values, valid, nothing), self.out_mask)
+        valid = self.any_valid
+        values = masks.fill(values, masks.expand(valid, len(values.shape)), 0)
+        return masks.wrap(values, None if self.is_plain else valid)
 
     def wrap(self, values, lead=0):
         """The result, whose mask is repeated along `lead` new first axes."""
@@ -73,18 +76,9 @@ class Reduction:
         mask = backend.numpy.expand_dims(mask, tuple(range(lead)))
         return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
 
-    def count(self, dtype):
-        """How many valid entries were reduced, at least 1."""
-        covered = len(self.x.mask.shape)
-        sizes = backend.shape(self.x.values)
-        size = math.prod(sizes[a] for a in self.axes if a >= covered)
-        count = backend.numpy.sum(
-            backend.cast(self.x.mask, dtype),
-            axis=self.mask_axes,
-            keepdims=self.keepdims,
-        )
-        count = backend.numpy.maximum(count, backend.cast(1, dtype))
-        return backend.numpy.multiply(count, backend.cast(size, dtype))
+
+def _any(mask, axes, keepdims):
+    return backend.numpy.any(mask, axis=axes, keepdims=keepdims)
 
 
 def reduce(identity):
@@ -97,20 +91,30 @@ def reduce(identity):
 
     def rule(call):
         reduction = Reduction(call)
+        x = reduction.x
         if not reduction.mask_axes:
-            return masks.wrap(call.compute(), reduction.x.mask)
-        values = call.compute(_neutral(reduction.x, identity))
-        finite = not isinstance(identity, str)
-        return reduction.finish(values, identity if finite else 0)
+            return masks.wrap(call.compute(), x.mask)
+        value = bound(x.dtype, identity)
+
+        def of_block(x):
+            return call.compute(masks.put(x, value))
+
+        values = masks.in_blocks(x, reduction.axes, of_block)
+        if isinstance(identity, str):
+            return reduction.finish(values)
+        return reduction.wrap(values)
 
     rule.__name__ = f"reduce({identity!r})"
     return rule
 
 
-def _neutral(x, identity):
-    if identity == 0:
-        return masks.zero(x)
-    return masks.fill(x.values, x.mask, bound(x.dtype, identity))
+def total(call):
+    """The sum of the valid entries."""
+    reduction = Reduction(call)
+    if not reduction.mask_axes or not backend.is_float_dtype(reduction.x.dtype):
+        return reduce(0)(call)
+    sums = masks.total(reduction.x, reduction.axes, reduction.keepdims)
+    return reduction.wrap(sums)
 
 
 def bound(dtype, identity):
@@ -128,26 +132,65 @@ def bound(dtype, identity):
     return 2 ** (bits - signed) - 1
 
 
+# The smallest and the largest finite number, by floating point type.
+FINITE = {
+    dtype: (
+        float(ml_dtypes.finfo(dtype).min),
+        float(ml_dtypes.finfo(dtype).max),
+    )
+    for dtype in ("bfloat16", "float16", "float32", "float64")
+}
+
+
 def mean(call):
-    """The sum of the valid entries, over their number.
+    """The sum of the valid entries, over their number."""
+
+    def of_block(x, axes, keepdims):
+        sums = masks.total(x, axes, keepdims)
+        return _divide(sums, x, axes, keepdims)
+
+    return _averaged(call, of_block)
+
+
+def _averaged(call, function):
+    """A mean of something, 0 where nothing is valid.
 
     Small floating point types are summed in float32: their largest number is
     soon exceeded.
+
+    Args:
+        call: The call of a reduction.
+        function: Gives the result for a masked tensor of a wider type, axes
+            and `keepdims`.
     """
     reduction = Reduction(call)
-    x = reduction.x
+    x, axes, keepdims = reduction.x, reduction.axes, reduction.keepdims
     if not reduction.mask_axes:
         return masks.wrap(call.compute(), x.mask)
+    values = function(promoted(x, "float32"), axes, keepdims)
     dtype = backend.result_type(x.dtype, float)
-    wide = backend.result_type(dtype, "float32")
-    total = backend.numpy.sum(
-        backend.cast(masks.zero(x), wide),
-        axis=reduction.axes,
-        keepdims=reduction.keepdims,
+    return reduction.wrap(backend.cast(values, dtype))
+
+
+def promoted(x, dtype):
+    """A masked tensor in the type that it shares with another one."""
+    values = backend.cast(x.values, backend.result_type(x.dtype, dtype))
+    return masks.wrap(values, x.mask)
+
+
+def _divide(sums, x, axes, keepdims):
+    """Sums over the number of valid entries of `x` in each, at least 1."""
+    dtype, covered = sums.dtype, len(x.mask.shape)
+    sizes = backend.shape(x.values)
+    size = math.prod(sizes[a] for a in axes if a >= covered)
+    count = backend.numpy.sum(
+        backend.cast(x.mask, dtype),
+        axis=tuple(a for a in axes if a < covered),
+        keepdims=keepdims,
     )
-    count = masks.expand(reduction.count(wide), len(total.shape))
-    values = backend.cast(backend.numpy.divide(total, count), dtype)
-    return reduction.finish(values)
+    count = backend.numpy.maximum(count, backend.cast(1, dtype))
+    count = backend.numpy.multiply(count, backend.cast(size, dtype))
+    return backend.numpy.divide(sums, masks.expand(count, len(sums.shape)))
 
 
 def count_nonzero(call):
@@ -160,14 +203,20 @@ def count_nonzero(call):
 
 def var(call):
     """The mean squared distance from the mean, both over valid entries."""
-    from keras.src import ops
 
-    x = call.args[0]
-    axis, keepdims = call.argument("axis"), call.argument("keepdims", False)
-    if not backend.is_float_dtype(x.dtype):
-        x = ops.cast(x, backend.floatx())
-    distance = ops.subtract(x, ops.mean(x, axis=axis, keepdims=True))
-    return ops.mean(ops.square(distance), axis=axis, keepdims=keepdims)
+    def of_all(x, axes, keepdims):
+        def of_block(x):
+            mean = _divide(masks.total(x, axes, True), x, axes, True)
+            distance = backend.numpy.subtract(x.values, mean)
+            distance = masks.zero(masks.wrap(distance, x.mask))
+            sums = backend.numpy.sum(
+                backend.numpy.square(distance), axis=axes, keepdims=keepdims
+            )
+            return _divide(sums, x, axes, keepdims)
+
+        return masks.in_blocks(x, axes, of_block)
+
+    return _averaged(call, of_all)
 
 
 def std(call):
@@ -303,19 +352,33 @@ def moments(call):
 
 def logsumexp(call):
     """The largest entry plus the log of the sum of what is left of each."""
-    from keras.src import ops
+    reduction = Reduction(call)
+    axes, mask_axes = reduction.axes, reduction.mask_axes
+    if not mask_axes:
+        return masks.wrap(call.compute(), reduction.x.mask)
+    x = promoted(reduction.x, float)
+    lowest, highest = FINITE[backend.standardize_dtype(x.dtype)]
 
-    x, axis = call.args[0], call.argument("axis")
-    top = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
-    top = ops.where(ops.isfinite(top), top, 0)
-    rest = ops.sum(ops.exp(ops.subtract(x, top)), axis=axis, keepdims=True)
-    # A row with nothing valid sums to 0, also where the result is plain.
-    rest = _one_where_nothing_is_valid(rest, x, axis)
-    result = ops.add(ops.log(rest), top)
-    if call.argument("keepdims", False):
-        return result
-    axes = canonical_axes(axis, len(x.shape))
-    return ops.squeeze(result, axis=axes)
+    def of_block(x):
+        # Another number than below: XLA would keep what the two share, a mask
+        # of the size of the values.
+        top = masks.put(x, lowest)
+        top = backend.numpy.max(top, axis=axes, keepdims=True)
+        # Kept finite: the distance between two infinite numbers is NaN.
+        top = backend.numpy.clip(top, lowest, highest)
+        top = backend.core.stop_gradient(top)
+        rest = masks.wrap(backend.numpy.subtract(x.values, top), x.mask)
+        rest = backend.numpy.exp(masks.put(rest, -math.inf))
+        rest = backend.numpy.sum(rest, axis=axes, keepdims=True)
+        # The logarithm of 0 has an infinite slope.
+        valid = masks.expand(_any(x.mask, mask_axes, True), len(rest.shape))
+        result = backend.numpy.log(masks.fill(rest, valid, 1))
+        result = backend.numpy.add(result, top)
+        if reduction.keepdims:
+            return result
+        return backend.numpy.squeeze(result, axis=axes)
+
+    return reduction.finish(masks.in_blocks(x, axes, of_block))
 
 
 def _one_where_nothing_is_valid(rest, x, axis):

@@ -135,7 +135,7 @@ RULES = {
     "prod": r.reduce(1),
     "ptp": r.ptp,
     "std": r.std,
-    "sum": r.reduce(0),
+    "sum": r.total,
     "trace": r.trace,
     "trapezoid": r.trapezoid,
     "var": r.var,
