@@ -637,12 +637,13 @@ class TorchTest(MaskedCase):
 
         @torch.compile(backend="eager")
         def run(x, tensor):
-            return tensor + x, tensor * x + 1.0, tensor < x
+            return tensor + x, tensor * x + 1.0, tensor < x, x - tensor
 
-        added, product, less = run(masked(), tensor)
+        added, product, less, difference = run(masked(), tensor)
         self.assert_masked(added, OTHER + VALUES, MASK)
         self.assert_masked(product, OTHER * VALUES + 1, MASK)
         self.assert_masked(less, OTHER < VALUES, MASK)
+        self.assert_masked(difference, VALUES - OTHER, MASK)
 
     def test_compile_constructs_and_reduces(self):
         import torch
@@ -653,6 +654,22 @@ class TorchTest(MaskedCase):
 
         result = run(torch.tensor(VALUES), torch.tensor(MASK))
         self.assertAllClose(result, EXPECTED_TOTAL)
+
+    def test_compiles_to_one_graph(self):
+        """Where a graph breaks, nothing is fused."""
+        import torch
+
+        @torch.compile(backend="eager", fullgraph=True)
+        def attend(x):
+            scores = ops.matmul(x, ops.swapaxes(x, 1, 2))
+            x = ops.matmul(ops.softmax(scores, axis=-1), x)
+            x = (x - ops.mean(x, axis=1, keepdims=True)) / ops.std(x)
+            return ops.sum(ops.reshape(x, (3, -1)), axis=1)
+
+        x = MaskedTensor(np.random.normal(size=(3, 3, 4)), MASK)
+        result, expected = attend(x), attend.__wrapped__(x)
+        self.assertAllEqual(result.mask, expected.mask)
+        self.assertAllClose(result.values, expected.values)
 
     def test_the_error_names_the_function(self):
         import torch

@@ -94,6 +94,9 @@ class MaskedTensor(MaskedTensorBase):
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         name = func.__name__.strip("_")
+        if name[0] == "r" and name[1:] in _OPERATORS:
+            # `__rsub__`, say: its compiler calls it where Python would not.
+            name, args = name[1:], args[::-1]
         if name in _OPERATORS and len(args) == 2 and not kwargs:
             from keras.src import ops
 

@@ -1,5 +1,7 @@
 """Operations that move entries: the mask makes the same motion."""
 
+import math
+
 import numpy as np
 
 from keras.src import backend
@@ -59,7 +61,7 @@ def _place(mask, values, origins, covered):
     order = [sorted(kept).index(a) for a in kept]
     if order != sorted(order):
         mask = backend.numpy.transpose(mask, order)
-    last = max((i for i, a in enumerate(origins) if a in kept), default=0)
+    last = max([i for i, a in enumerate(origins) if a in kept] or [0])
     added = tuple(i for i in range(last + 1) if origins[i] not in kept)
     if added:
         mask = backend.numpy.expand_dims(mask, added)
@@ -128,12 +130,12 @@ def _split_point(shape, covered, new_shape):
     tail = shape[covered:]
     if any(n is None for n in tail):
         return covered if new_shape[covered:] == tail else None
-    size = int(np.prod(tail, dtype=int))
+    size = math.prod(tail)
     for split in range(len(new_shape), 0, -1):
         rest = new_shape[split:]
         if any(n is None for n in rest):
             return None
-        if int(np.prod(rest, dtype=int)) == size:
+        if math.prod(rest) == size:
             return split
     return None
 

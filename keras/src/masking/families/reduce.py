@@ -180,16 +180,15 @@ def promoted(x, dtype):
 
 def _divide(sums, x, axes, keepdims):
     """Sums over the number of valid entries of `x` in each, at least 1."""
-    dtype, covered = sums.dtype, len(x.mask.shape)
+    covered, dtype = len(x.mask.shape), backend.standardize_dtype(sums.dtype)
     sizes = backend.shape(x.values)
-    size = math.prod(sizes[a] for a in axes if a >= covered)
+    size = math.prod([sizes[a] for a in axes if a >= covered])
     count = backend.numpy.sum(
         backend.cast(x.mask, dtype),
         axis=tuple(a for a in axes if a < covered),
         keepdims=keepdims,
     )
-    count = backend.numpy.maximum(count, backend.cast(1, dtype))
-    count = backend.numpy.multiply(count, backend.cast(size, dtype))
+    count = backend.numpy.multiply(backend.numpy.maximum(count, 1), size)
     return backend.numpy.divide(sums, masks.expand(count, len(sums.shape)))
 
 
