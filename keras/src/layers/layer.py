@@ -18,10 +18,11 @@ from pip_build import new
 
 
 class Layer:
-    __added__ = ("name", "_auto_config")
+    __added__ = ("name", "_auto_config", "_chosen_protocol")
     # Layers are named and configured when they are made, not when asked.
     name = None
     _auto_config = None
+    _chosen_protocol = None
 
     @new
     @classmethod
@@ -31,7 +32,7 @@ class Layer:
     @new
     @property
     def _mask_protocol(self):
-        protocol = vars(self).get("_chosen_protocol")
+        protocol = self._chosen_protocol
         if protocol is None:
             protocol = self._choose_protocol()
             vars(self)["_chosen_protocol"] = protocol

@@ -23,10 +23,14 @@ def _sees_ids(function, op_class):
     return seeing
 
 
-for _name, _op_class in (
-    ("segment_max", SegmentMax),
-    ("segment_min", SegmentMin),
-    ("segment_prod", SegmentProd),
-    ("segment_sum", SegmentSum),
-):
-    globals()[_name] = _sees_ids(globals()[_name], _op_class)
+globals().update(
+    {
+        name: _sees_ids(globals()[name], op_class)
+        for name, op_class in (
+            ("segment_max", SegmentMax),
+            ("segment_min", SegmentMin),
+            ("segment_prod", SegmentProd),
+            ("segment_sum", SegmentSum),
+        )
+    }
+)
