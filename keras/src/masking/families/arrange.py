@@ -19,6 +19,7 @@ def stacked(axis, ndim):
     """
 
     def rule(call):
+        """The masks are joined as by `concatenate`."""
         xs = [_at_least(x, ndim) for x in call.args[0]]
         return ops.concatenate(xs, axis=min(axis, len(xs[0].shape) - 1))
 
@@ -39,6 +40,7 @@ def split_along(axis):
     """Splitting along one axis, the first where there is no other."""
 
     def rule(call):
+        """The mask is split as by `split`."""
         x = only_operand(call)
         return ops.split(
             x,
@@ -54,6 +56,7 @@ def flip_along(axis):
     """Flipping along one axis."""
 
     def rule(call):
+        """The mask is flipped as by `flip`."""
         return ops.flip(call.args[0], axis=axis)
 
     rule.__name__ = f"flip_along({axis})"
@@ -61,7 +64,7 @@ def flip_along(axis):
 
 
 def append(call):
-    """Joining two tensors, flat ones if no axis is named."""
+    """As `concatenate`, of flat tensors if no axis is named."""
     xs, axis = call.args, call.argument("axis")
     if axis is None:
         return ops.concatenate([ops.ravel(x) for x in xs], axis=0)
@@ -109,7 +112,7 @@ def meshgrid(call):
 
 
 def select(call):
-    """As `where` upon `where`: every masked operand counts."""
+    """As `where` upon `where`: valid where every masked operand is."""
     conditions, choices, result = call.args
     for condition, choice in zip(conditions[::-1], choices[::-1]):
         result = ops.where(condition, choice, result)
@@ -132,6 +135,7 @@ def spaced(constant):
     """
 
     def rule(call):
+        """Steps along a new axis, valid where both ends are."""
         start, stop = call.args
         mask = masks.merge((start, stop))
         ndim = max(len(getattr(x, "shape", ())) for x in (start, stop))
@@ -169,15 +173,16 @@ def unravel_index(call):
 
 
 def powers(call):
-    """A row of powers for each entry; masked ones are those of 1."""
+    """A row of powers for each entry, masked where that is."""
     x = only_operand(call)
     return masks.wrap(call.compute(masks.fill(x.values, x.mask, 1)), x.mask)
 
 
 def view(call):
-    """The same bytes in another dtype, which may not cut entries up.
+    """The same bytes in another dtype: the mask stays.
 
-    Bytes of an integer can be those of NaN, so 0 goes under the mask again.
+    That may not cut entries up. Bytes of an integer can be those of NaN, so 0
+    goes under the mask again.
     """
     x = only_operand(call)
     values = call.compute()

@@ -29,7 +29,7 @@ def refused(reason):
         raise call.refuse(reason)
 
     rule.__name__ = "refused"
-    rule.reason = reason
+    rule.__doc__ = rule.reason = reason
     return rule
 
 
@@ -93,6 +93,10 @@ def batch_only(*cores, hint=""):
         return masks.wrap(values, mask)
 
     rule.__name__ = "batch_only"
+    core = "axes it works on"
+    if not callable(cores[0]):
+        core = _last(cores[0].axes)
+    rule.__doc__ = f"Masks of batch axes are merged; the {core} may have none."
     return rule
 
 
@@ -142,9 +146,12 @@ def _covers_core(x, core):
 
 
 def _only_before(axes, hint):
-    last = "last axis" if axes == 1 else f"last {axes} axes"
-    reason = f"It works on the {last} as a whole, which no mask may cover."
-    return f"{reason} {hint}".strip()
+    reason = f"It works on the {_last(axes)} as a whole, which no mask may "
+    return f"{reason}cover. {hint}".strip()
+
+
+def _last(axes):
+    return "last axis" if axes == 1 else f"last {axes} axes"
 
 
 def _batch_of(x, core):
@@ -173,9 +180,10 @@ def solve(call):
 
 
 def cholesky_inverse(call):
-    """From the inverse of the factor, with batches on all backends.
+    """A mask of batch axes stays; the last 2 axes may have none.
 
-    Some take one matrix only, and mix the matrices of a batch.
+    From the inverse of the factor: some backends take one matrix only, and mix
+    the matrices of a batch.
     """
     from keras.src import ops
 
@@ -189,7 +197,10 @@ def cholesky_inverse(call):
 
 
 def cross(call):
-    """The axis of the components goes last, and where it belongs after."""
+    """Masks of batch axes are merged; that of the vectors may have none.
+
+    The axis of the components goes last, and where it belongs after.
+    """
     from keras.src import ops
 
     axes = [call.argument(name, -1) for name in ("axisa", "axisb", "axisc")]

@@ -51,7 +51,7 @@ def carries(carried):
 
 
 def by_function(call):
-    """The public function, which carries masked tensors by itself."""
+    """Carries masked tensors whole; its functions say what becomes of them."""
     return call.pass_on()
 
 
@@ -175,7 +175,7 @@ def cond(plain, pred, true_fn, false_fn):
 
 
 def refused_predicate(call):
-    """A masked predicate is neither true nor false."""
+    """Branches may give masked tensors; a masked predicate is refused."""
     raise call.refuse("A masked predicate is neither true nor false.")
 
 

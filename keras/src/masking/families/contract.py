@@ -42,6 +42,10 @@ def contract(labels_of):
         return masks.wrap(values, _joint_mask(parts, out, values))
 
     rule.__name__ = f"contract({labels_of.__name__})"
+    rule.__doc__ = (
+        "Masked entries count as 0; valid where any pair of valid entries "
+        "meets."
+    )
     return rule
 
 
@@ -121,7 +125,7 @@ def _arranged(mask, labels, order):
 
 
 def correlate(call):
-    """Valid where any pair of valid entries meets."""
+    """Masked entries count as 0; valid where any pair of valid ones meets."""
     from keras.src import ops
 
     call.args = tuple(map(ops.convert_to_tensor, call.args))
@@ -132,7 +136,7 @@ def correlate(call):
 
 
 def kron(call):
-    """Every entry of the first times all of the second, in its place."""
+    """Every entry of the first times all of the second, valid if both are."""
     from keras.src import ops
 
     x, y = map(ops.convert_to_tensor, call.args)

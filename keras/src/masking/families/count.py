@@ -8,10 +8,11 @@ from keras.src.masking.families.merge import only_operand
 
 
 def bincount(call):
-    """Masked entries are zeros without weight.
+    """Masked entries are not counted.
 
-    So there is a place for 0 even if nothing is valid. One axis of `x` is
-    used up; the rows of two are masked if they have nothing valid.
+    They are zeros without weight, so there is a place for 0 even if nothing is
+    valid. One axis of `x` is used up; the rows of two are masked if they have
+    nothing valid.
     """
     x, weights = only_operand(call), call.argument("weights")
     if call.argument("sparse"):
@@ -56,7 +57,7 @@ def histogram(call):
 
 
 def isin(call):
-    """Whether an entry is among the valid ones of the second operand."""
+    """Whether an entry is among valid ones of the second: its mask stays."""
     from keras.src import ops
 
     entries, elements = call.args

@@ -1,4 +1,4 @@
-"""Random draws."""
+"""Random draws: valid where what they are drawn from is."""
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -17,6 +17,7 @@ def with_parameters(**in_domain):
     """
 
     def rule(call):
+        """A draw for each entry of the parameters, valid where they are."""
         shape = call.argument("shape")
         parameters = {name: call.argument(name) for name in in_domain}
         if isinstance(shape, MaskedTensorBase):

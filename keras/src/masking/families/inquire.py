@@ -10,12 +10,12 @@ def of_values(call):
 
 
 def get_mask(call):
-    """The mask."""
+    """The mask, a plain tensor."""
     return call.args[0].mask
 
 
 def filled(call):
-    """The values with another one in place of masked entries."""
+    """A plain tensor, with a value in place of masked entries."""
     x, value = call.args[0], call.argument("value")
     values = call.compute(x)
     return masks.fill(values, x.mask, value)
@@ -28,14 +28,14 @@ def like(call):
 
 
 def empty_like(call):
-    """Zeros: memory as it is found may hold NaN under the mask."""
+    """Zeros with the same mask: memory as it is found may hold NaN."""
     from keras.src import ops
 
     return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
 
 
 def to_tensor(call):
-    """The same, in another dtype if one is asked for."""
+    """The same with its mask, in another dtype if one is asked for."""
     x = call.args[0]
     if call.argument("sparse") or call.argument("ragged"):
         raise call.refuse("A masked tensor is neither sparse nor ragged.")

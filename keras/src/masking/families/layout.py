@@ -42,6 +42,7 @@ def axes_motion(numpy_function):
         return _place(mask, values, origins, covered)
 
     rule.__name__ = f"axes_motion({numpy_function.__name__})"
+    rule.__doc__ = "The axes of the mask go where those of the values go."
     return rule
 
 
@@ -83,9 +84,9 @@ def _squeezed_axes(call, x):
 
 
 def along_axis(call):
-    """Ops that move, pick or repeat entries along one axis.
+    """The mask is moved like the entries, if it covers the axis.
 
-    The mask is handed to the op itself if it covers that axis.
+    For ops that move, pick or repeat entries along one axis.
     """
     x = only_operand(call)
     axis = call.argument("axis")
@@ -214,6 +215,10 @@ def join(new_axis):
         return masks.wrap(values, call.row.fn(parts, axis=axis))
 
     rule.__name__ = "join"
+    rule.__doc__ = (
+        "The masks are joined along an axis that they cover, and merged along "
+        "another; plain tensors are valid."
+    )
     return rule
 
 
@@ -308,7 +313,7 @@ def _take_from_masked(call, x, indices, axis):
 
 
 def take_along_axis(call):
-    """As `take`, with an index for each entry."""
+    """Entries are picked by index with their masks; indices are plain."""
     x, indices = call.args[0], call.argument("indices")
     if isinstance(indices, MaskedTensorBase):
         raise call.refuse("The indices must be plain.")
@@ -325,7 +330,7 @@ def slice_(call):
 
 
 def where(call):
-    """Elementwise with both branches; the places of valid entries without."""
+    """Valid where every masked operand is; refused without branches."""
     if call.argument("x1") is None:
         raise call.refuse("How many entries are True depends on the data.")
     return merge(call)

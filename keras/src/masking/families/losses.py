@@ -10,7 +10,10 @@ PASS_LENGTHS = "Pass the lengths instead: `ops.sum(mask, axis=1)`."
 
 
 def crossentropy(call):
-    """The classes go last; where a step is masked, all are as likely."""
+    """A loss for each step, valid where target and output are.
+
+    The classes go last; where a step is masked, all are as likely.
+    """
     from keras.src import ops
 
     target, output = batch.as_tensors(call)
@@ -41,7 +44,10 @@ ctc_loss = batch.batch_only(_ctc_cores, hint=PASS_LENGTHS)
 
 
 def ctc_decode(call):
-    """Decoded sequences and their scores; the former have a new first axis."""
+    """Sequences and their scores, valid where output and length are.
+
+    The former have a new first axis.
+    """
     (paths, scores), mask = batch.on_batch(
         call, (Core(2), Core(0, 1)), PASS_LENGTHS
     )

@@ -6,7 +6,7 @@ from keras.src.masking import masks
 
 
 def merge(call):
-    """The op as ever; the masks are joined by AND.
+    """Valid where every masked operand is; plain operands are neutral.
 
     A plain operand that varies along the mask gives 0 where the result is
     masked, so that a NaN in it ends there too.
@@ -50,6 +50,10 @@ def guarded(*constants):
         return masks.wrap(call.compute(*args), mask)
 
     rule.__name__ = f"guarded{constants}"
+    rule.__doc__ = (
+        "Valid where every masked operand is; what is masked goes in as "
+        f"{' and '.join(map(str, constants))}."
+    )
     return rule
 
 
@@ -65,7 +69,7 @@ def only_operand(call):
 
 
 def each_entry(call):
-    """Each entry of the first operand by itself, beside plain arguments."""
+    """Each entry by itself, beside plain arguments: the mask stays."""
     mask = only_operand(call).mask
     return masks.wrap(call.compute(), mask)
 
@@ -85,7 +89,7 @@ def unchanged(call):
 
 
 def glu(call):
-    """One half times the sigmoid of the other one."""
+    """One half times the sigmoid of the other: valid where both are."""
     from keras.src import ops
 
     x, gate = ops.split(call.args[0], 2, axis=call.argument("axis", -1))

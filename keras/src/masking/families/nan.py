@@ -45,6 +45,7 @@ def skip_nan(plain, of_nan):
         return reduction.wrap(values, len(values.shape) - len(only_nan.shape))
 
     rule.__name__ = f"skip_nan({plain!r})"
+    rule.__doc__ = f"As `{plain}`, over what is valid and not NaN."
     return rule
 
 
@@ -75,4 +76,5 @@ def cumulate_skipping_nan(plain, identity):
         return getattr(ops, plain)(masks.wrap(values, x.mask), **call.kwargs)
 
     rule.__name__ = f"cumulate_skipping_nan({plain!r})"
+    rule.__doc__ = f"As `{plain}`, with NaN as {identity}: the mask stays."
     return rule

@@ -11,10 +11,10 @@ from keras.src.masking.families.reduce import promoted
 
 
 def softmax(call):
-    """Masked entries get the smallest number, whose exponential is 0.
+    """Masked entries take no part; a row without a valid one gives 0.
 
-    A row without a valid entry gives 0. A finite number, since with an
-    infinite one the gradient of such a row would be NaN.
+    They get the smallest number, whose exponential is 0. A finite one, since
+    with an infinite one the gradient of such a row would be NaN.
     """
     x = call.args[0]
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
@@ -31,7 +31,7 @@ def softmax(call):
 
 
 def sparsemax(call):
-    """Masked entries are too far below the largest to get a share."""
+    """Masked entries take no part: too far below the largest for a share."""
     from keras.src import ops
 
     x, axis = call.args[0], call.argument("axis", -1)
@@ -110,5 +110,5 @@ def normalize(call):
 
 
 def batch_normalization(call):
-    """Elementwise, given mean and variance."""
+    """Elementwise, given mean and variance: the mask stays."""
     return merge(call) if len(call.operands()) == 1 else unchanged(call)

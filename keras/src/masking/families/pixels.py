@@ -25,6 +25,7 @@ def moved(core):
         return masks.wrap(call.compute(), _moved(call, full_rank(x)))
 
     rule.__name__ = "moved"
+    rule.__doc__ = "The mask moves as the entries do; one of batch axes stays."
     return rule
 
 
@@ -35,7 +36,10 @@ def _moved(call, mask):
 
 
 def reframed(call):
-    """Cropped or padded images; a mask that is the same for all channels."""
+    """The mask is cropped or padded too; pixels that are added are masked.
+
+    It stays one that is the same for all channels.
+    """
     x = only_operand(call)
     ndim, covered = len(x.shape), len(x.mask.shape)
     data_format = backend.standardize_data_format(call.argument("data_format"))

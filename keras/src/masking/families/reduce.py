@@ -1,4 +1,4 @@
-"""Reductions: over valid entries only, valid where there was one."""
+"""Reductions: over the valid entries; valid where there was one, or plain."""
 
 import math
 
@@ -105,11 +105,13 @@ def reduce(identity):
         return reduction.wrap(values)
 
     rule.__name__ = f"reduce({identity!r})"
+    of_none = 0 if isinstance(identity, str) else identity
+    rule.__doc__ = f"Over the valid entries; of none it is {of_none}."
     return rule
 
 
 def total(call):
-    """The sum of the valid entries."""
+    """The sum of the valid entries; of none it is 0."""
     reduction = Reduction(call)
     if not reduction.mask_axes or not backend.is_float_dtype(reduction.x.dtype):
         return reduce(0)(call)
@@ -219,7 +221,7 @@ def var(call):
 
 
 def std(call):
-    """The root of the variance, with no slope where that is 0.
+    """The root of the variance of valid entries, with no slope at 0.
 
     It often is, with one valid entry; the slope of the root is infinite there.
     """
@@ -231,7 +233,7 @@ def std(call):
 
 
 def ptp(call):
-    """The largest less the smallest entry."""
+    """The largest less the smallest of the valid entries."""
     from keras.src import ops
 
     x = call.args[0]
@@ -239,9 +241,9 @@ def ptp(call):
 
 
 def average(call):
-    """The weighted sum over the sum of the weights.
+    """The weighted mean of what is valid and has a valid weight.
 
-    Over entries that are valid and have a valid weight, as in `numpy.ma`.
+    The weighted sum over the sum of the weights, as in `numpy.ma`.
     """
     from keras.src import ops
 
@@ -336,7 +338,7 @@ def psnr(call):
 
 
 def moments(call):
-    """Mean and variance in one call."""
+    """Mean and variance of the valid entries, in one call."""
     from keras.src import ops
 
     if call.argument("synchronized"):
@@ -350,7 +352,10 @@ def moments(call):
 
 
 def logsumexp(call):
-    """The largest entry plus the log of the sum of what is left of each."""
+    """Over the valid entries; of none it is 0.
+
+    The largest entry plus the log of the sum of what is left of each.
+    """
     reduction = Reduction(call)
     axes, mask_axes = reduction.axes, reduction.mask_axes
     if not mask_axes:
@@ -419,6 +424,9 @@ def arg_extreme(extreme):
         return reduction.finish(index)
 
     rule.__name__ = f"arg_{extreme}"
+    rule.__doc__ = (
+        f"The place of the {extreme} of the valid entries; of none it is 0."
+    )
     return rule
 
 

@@ -28,6 +28,7 @@ def cumulate(identity):
         return masks.wrap(values, x.mask)
 
     rule.__name__ = f"cumulate({identity!r})"
+    rule.__doc__ = f"Masked entries count as {identity}, and the mask stays."
     return rule
 
 
@@ -46,7 +47,7 @@ def diff(call):
 
 
 def extract_sequences(call):
-    """The frames of the mask."""
+    """The mask has the frames that the entries have."""
     x = only_operand(call)
     if len(x.mask.shape) < len(x.shape):
         return masks.wrap(call.compute(), x.mask)

@@ -119,6 +119,7 @@ def segment(reduction):
     """
 
     def rule(call):
+        """Over rows that are there; a segment without any is masked."""
         from keras.src import ops
 
         data, ids = map(_tensor, call.args)

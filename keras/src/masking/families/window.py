@@ -87,7 +87,7 @@ def _per_axis(value, rank):
 
 
 def conv(call):
-    """Masked entries are 0."""
+    """Masked entries count as 0; valid where the window's anchor is."""
     kernel = call.argument("kernel")
     if kernel is None:
         kernel = call.argument("depthwise_kernel")
@@ -144,7 +144,7 @@ class TransposedWindow(Window):
 
 
 def conv_transpose(call):
-    """Masked entries are 0."""
+    """Masked entries count as 0; valid where the window's anchor is."""
     kernel = call.argument("kernel")
     window = TransposedWindow(call, [int(n) for n in kernel.shape[:-2]])
     if call.argument("strides") is None:
@@ -154,22 +154,22 @@ def conv_transpose(call):
 
 
 def max_pool(call):
-    """Masked entries are lower than all others."""
+    """The largest valid entry of a window; valid where its anchor is."""
     return _max(call, Window(call, call.argument("pool_size")))
 
 
 def average_pool(call):
-    """The pooled values over the pooled count of valid entries."""
+    """The mean of valid entries of a window; valid where its anchor is."""
     return _average(call, Window(call, call.argument("pool_size")))
 
 
 def adaptive_max_pool(call):
-    """Masked entries are lower than all others."""
+    """The largest valid entry of a window; valid where its anchor is."""
     return _max(call, AdaptiveWindow(call))
 
 
 def adaptive_average_pool(call):
-    """The pooled values over the pooled count of valid entries."""
+    """The mean of valid entries of a window; valid where its anchor is."""
     return _average(call, AdaptiveWindow(call))
 
 
