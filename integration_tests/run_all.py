@@ -79,7 +79,7 @@ def own_tests(backend):
     Those that change an upstream file run with upstream's tests, or here
     where those do not run. The builder's do not depend on the backend.
     """
-    tests = ["integration_tests/guide_test.py"]
+    tests = [f"integration_tests/{n}_test.py" for n in ("guide", "guide_ops")]
     if backend == "numpy":
         tests = ["integration_tests"]
     pristine = UPSTREAM / "keras"
