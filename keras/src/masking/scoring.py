@@ -7,7 +7,6 @@ model choose what it is judged on. Weights come from the data.
 import functools
 import inspect
 
-import ml_dtypes
 import numpy as np
 
 from keras.src import backend
@@ -15,6 +14,7 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking.errors import has_mask
+from keras.src.masking.families.reduce import FINITE
 
 
 def plain(*structures):
@@ -113,15 +113,12 @@ def quiet_targets(y_true, sample_weight):
     )
     if sample_weight is None:
         return y_true
-    limit = _largest(y_true.dtype) ** 0.5
+    _, largest = FINITE[backend.standardize_dtype(y_true.dtype)]
+    limit = largest**0.5
     # NaN is not less than anything.
     quiet = ops.less(ops.absolute(y_true), limit)
     keep = ops.logical_or(quiet, ops.not_equal(sample_weight, 0))
     return ops.where(keep, y_true, 0)
-
-
-def _largest(dtype):
-    return float(ml_dtypes.finfo(backend.standardize_dtype(dtype)).max)
 
 
 def _over_leading_axes(sample_weight, y_true):
