@@ -52,51 +52,57 @@ def _takes_in_mask(call):
 
 
 def layer_normalization(call):
-    """Over axes without a mask as ever, else with the moments of the valid."""
+    """Over axes without a mask as ever, else with the moments of the valid.
+
+    With `rms_scaling` upstream does not move the mean, and adds no offset.
+    """
     from keras.src import ops
 
     if not isinstance(call.args[0], MaskedTensorBase):
         raise call.refuse("The scale and the offset must be plain.")
     if not _takes_in_mask(call):
         return unchanged(call)
-    x, axis = call.args[0], call.argument("axis", -1)
+    x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
+    power = ops.var(x, axis=axis, keepdims=True)
     gamma, beta = call.argument("gamma"), call.argument("beta")
-    epsilon = call.argument("epsilon") or backend.epsilon()
-    axes = canonical_axes(axis, len(x.shape))
-    if not call.argument("rms_scaling", False):
-        x = ops.subtract(x, ops.mean(x, axis=axis, keepdims=True))
-    power = ops.mean(ops.square(x), axis=axis, keepdims=True)
-    result = ops.multiply(x, ops.rsqrt(ops.add(power, epsilon)))
-    if gamma is not None:
-        result = ops.multiply(result, _over_axes(gamma, axes, x))
-    return (
-        result if beta is None else ops.add(result, _over_axes(beta, axes, x))
-    )
+    if call.argument("rms_scaling", False):
+        return _over_root(call, x, power, gamma)
+    x = ops.subtract(x, ops.mean(x, axis=axis, keepdims=True))
+    return _over_root(call, x, power, gamma, beta)
 
 
 def rms_normalization(call):
-    """As layer normalization, without the mean."""
+    """As layer normalization, by the mean square."""
     from keras.src import ops
 
     if not _takes_in_mask(call):
         return unchanged(call)
-    x, axis = call.args[0], call.argument("axis", -1)
-    epsilon, scale = call.argument("epsilon"), call.argument("scale")
+    x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
     power = ops.mean(ops.square(x), axis=axis, keepdims=True)
-    result = ops.multiply(
-        x, ops.rsqrt(ops.add(power, epsilon or backend.epsilon()))
-    )
-    if scale is None:
-        return result
-    axes = canonical_axes(axis, len(x.shape))
-    return ops.multiply(result, _over_axes(scale, axes, x))
+    return _over_root(call, x, power, call.argument("scale"))
+
+
+def _over_root(call, x, power, scale, offset=None):
+    """`x` over the root of its power, scaled and moved; in the old dtype."""
+    from keras.src import ops
+
+    epsilon = call.argument("epsilon")
+    if epsilon is None:
+        epsilon = backend.epsilon()
+    axes = canonical_axes(call.argument("axis", -1), len(x.shape))
+    result = ops.multiply(x, ops.rsqrt(ops.add(power, epsilon)))
+    if scale is not None:
+        result = ops.multiply(result, _over_axes(scale, axes, x))
+    if offset is not None:
+        result = ops.add(result, _over_axes(offset, axes, x))
+    return ops.cast(result, call.args[0].dtype)
 
 
 def _over_axes(weight, axes, x):
     """A weight that has the normalized axes, shaped to go with `x`."""
     shape = backend.shape(x.values)
     return backend.numpy.reshape(
-        backend.convert_to_tensor(weight),
+        backend.convert_to_tensor(weight, x.dtype),
         [shape[a] if a in axes else 1 for a in range(len(shape))],
     )
 
