@@ -13,8 +13,8 @@ from absl.testing import parameterized
 from keras.src import backend
 from keras.src import testing
 from keras.src.masking import testing_utils as u
-from keras.src.masking.tables_test import EXAMPLES
-from keras.src.masking.tables_test import call
+from keras.src.masking.row_checks import EXAMPLES
+from keras.src.masking.row_checks import call
 from keras.src.masking.tables_test import seed_of
 
 BATCH = 2

@@ -10,10 +10,58 @@ from keras.src.masking.testing_utils import Drawn
 from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import X
 from keras.src.masking.testing_utils import map_leaves
+from keras.src.masking.testing_utils import over_all_axes
 
 VECTOR = T((4,), 1)
 POSITIVE = T((3,), None, "float32", 1.0, 4.0)
 EXAMPLES = {
+    "array_split": [(STEPS, 2, 1), (FULL, 3, -1), (STEPS, 2, 2)],
+    "broadcast_to": [(T((3, 4), 1), (2, 3, 4)), (T((2, 1), 2), (2, 3))],
+    "concatenate": [
+        ([STEPS, T((2, 3, 4), 3)], 1),
+        ([STEPS, T((2, 2, 4))], 1),
+        ([T((2, 3), 1), T((2, 3), 2), T((2, 1))], -1),
+    ],
+    "expand_dims": [(STEPS, 0), (STEPS, 1), (STEPS, -1), (STEPS, (1, 3))],
+    "flip": [(STEPS, 1), (STEPS, -1), (STEPS, None), (FULL, (0, 2))],
+    "get_item": [
+        (STEPS, (slice(None), slice(1, 3))),
+        (STEPS, (..., 0)),
+        (STEPS, (0, 1)),
+        (STEPS, (slice(None), None, 1)),
+    ],
+    "moveaxis": [(STEPS, 0, 1), (STEPS, -1, 0), (STEPS, [0, 1], [2, 0])],
+    "pad": [
+        (STEPS, ((0, 0), (1, 2), (0, 1))),
+        (T((2, 3), 2), ((1, 1), (1, 1))),
+    ],
+    "ravel": [(STEPS,), (FULL,)],
+    "repeat": [(STEPS, 2, 1), (STEPS, 2, 2), (STEPS, 2, None)],
+    "reshape": [
+        (STEPS, (6, 4)),
+        (STEPS, (2, 3, 2, 2)),
+        (STEPS, (2, 12)),
+        (STEPS, (-1,)),
+        (T((2, 0, 4), 2), (0, 4)),
+    ],
+    "roll": [(STEPS, 1, 1), (STEPS, 1, -1), (STEPS, 2, None)],
+    "slice": [(STEPS, (0, 1, 0), (2, 2, 4))],
+    "split": [(STEPS, 3, 1), (STEPS, [1], 1), (STEPS, 2, -1)],
+    "squeeze": [(T((2, 1, 3), 2), 1), (T((2, 1, 3, 1), 3), None)],
+    "stack": [([X, T((2, 3), 1)], 0), ([X, T((2, 3))], -1), ([X, X], 1)],
+    "swapaxes": [(STEPS, 0, 1), (STEPS, 1, -1)],
+    "take": [
+        (STEPS, np.array([2, 0]), 1),
+        (STEPS, 1, 1),
+        (STEPS, np.array([[0, 3]]), -1),
+        (STEPS, np.array([5, 2]), None),
+    ],
+    "take_along_axis": [(STEPS, np.zeros((2, 1, 4), "int32"), 1)],
+    "tile": [(STEPS, (1, 2, 1)), (STEPS, 2), (X, (2, 1, 1))],
+    "transpose": [(STEPS,), (STEPS, (1, 0, 2)), (STEPS, (2, 0, 1))],
+    "unstack": [(STEPS, None, 1), (STEPS, None, -1)],
+    "tril": [(FULL,), (T((3, 3), 1), 1)],
+    "triu": [(FULL,), (T((3, 3), 1), -1)],
     "append": [(X, T((2, 3), 1), 1), (STEPS, T((5,)), None), (X, X, 0)],
     "diag": [(VECTOR,), (VECTOR, 1), (T((3, 4), 1),), (T((3, 4), 2), -1)],
     "diagflat": [(VECTOR,), (X, 1)],
@@ -67,6 +115,10 @@ SPECS_DIFFER = {
     "rot90_2": "upstream's spec turns by 90 degrees, whatever `k` is",
 }
 NAMES = {
+    "array_split": ("indices_or_sections", "axis"),
+    "concatenate": ("axis",),
+    "stack": ("axis",),
+    "unstack": ("num", "axis"),
     "append": ("axis",),
     "linspace": ("num", "axis"),
     "rearrange": ("t",),
@@ -96,6 +148,85 @@ def among_zeros(function):
         return [(function(x.values, *args), ~function(~x.cells, *args))]
 
     return oracle
+
+
+def joined(function):
+    """The masks are joined as the values; merged along an axis without one.
+
+    Not by NumPy's `concatenate` on `numpy.ma` arrays, which loses the masks.
+    """
+
+    def oracle(xs, axis):
+        values = function([x.values for x in xs], axis)
+        covered = max(0 if x.mask is None else x.mask.ndim for x in xs)
+        if axis % values.ndim < covered:
+            return [(values, function([x.cells for x in xs], axis))]
+        key = (slice(None),) * covered
+        key += (slice(1),) * (xs[0].values.ndim - covered)
+        both = np.logical_and.reduce([x.cells[key] for x in xs])
+        if function is np.stack:
+            both = np.expand_dims(both, -1)
+        return [(values, np.broadcast_to(both, values.shape))]
+
+    return oracle
+
+
+def entry(function):
+    """As `moved`; one entry has no axis left for a mask, and is 0 if masked."""
+
+    def oracle(x, *args):
+        ((values, cells),) = moved(function)(x, *args)
+        if np.ndim(values):
+            return [(values, cells)]
+        return [(values * cells, None)]
+
+    return oracle
+
+
+def get_item(x, key):
+    return indexed(x, key if isinstance(key, tuple) else (key,))
+
+
+def indexed(x, key):
+    """As `moved`; plain where a number stands for each axis of the mask."""
+    values, cells = x.values[key], x.cells[key]
+    named = [k for k in key if k is not None]
+    if Ellipsis in named:
+        i = named.index(Ellipsis)
+        rest = [slice(None)] * (x.values.ndim - len(named) + 1)
+        named = named[:i] + rest + named[i + 1 :]
+    numbers = [isinstance(k, int) for k in named[: x.mask.ndim]]
+    if len(numbers) == x.mask.ndim and all(numbers):
+        return [(values * cells, None)]
+    return [(values, cells)]
+
+
+def taken(x, indices, axis):
+    if axis is not None and np.ndim(indices) == 0:
+        key = (slice(None),) * (axis % x.values.ndim)
+        return indexed(x, (*key, int(indices)))
+    return moved(np.take)(x, indices, axis)
+
+
+def padded(x, widths):
+    """What is added along an axis of the mask is masked."""
+    values = np.pad(x.values, widths)
+    widths = np.broadcast_to(widths, (x.values.ndim, 2))
+    own = np.pad(x.mask, widths[: x.mask.ndim])
+    return [(values, over_all_axes(own, values.shape))]
+
+
+def unstacked(x, num, axis):
+    return [np.take(x, i, axis) for i in range(x.shape[axis])]
+
+
+def sliced(x, starts, sizes):
+    return x[tuple(slice(i, i + n) for i, n in zip(starts, sizes))]
+
+
+def triangle(function):
+    """What the op makes 0 keeps its mask."""
+    return lambda x, *args: [(function(x.values, *args), x.cells)]
 
 
 def dstack(xs):
@@ -160,6 +291,22 @@ def vander(x, *args):
 
 
 ORACLES = {
+    **{
+        name: moved(getattr(np, name))
+        for name in """array_split broadcast_to expand_dims flip moveaxis ravel
+        repeat reshape roll split swapaxes take_along_axis tile
+        transpose""".split()
+    },
+    "concatenate": joined(np.concatenate),
+    "get_item": get_item,
+    "pad": padded,
+    "slice": moved(sliced),
+    "squeeze": entry(np.squeeze),
+    "stack": joined(np.stack),
+    "take": taken,
+    "tril": triangle(np.tril),
+    "triu": triangle(np.triu),
+    "unstack": moved(unstacked),
     "append": moved(np.append),
     "diag": among_zeros(np.diag),
     "diagflat": among_zeros(np.diagflat),

@@ -5,15 +5,20 @@ import functools
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import testing_utils as u
+from keras.src.masking.cases.reduce import arg_reduction
+from keras.src.masking.cases.reduce import reduced
+from keras.src.masking.cases.reduce import reduction
+from keras.src.masking.cases.reduce import reductions
 from keras.src.masking.testing_utils import FULL
 from keras.src.masking.testing_utils import STEPS
 from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import X
-from keras.src.masking.testing_utils import reductions
+from keras.src.masking.testing_utils import widened
 
 INTS = T((2, 6), 2, "int32", 0, 4)
-# Valid and masked entries tie. A longer row NumPy does not sort stably.
+# Valid and masked entries tie.
 TIED = T((3, 9), 2, "int32", -1, 1)
 IDS = T((7,), 1, "int32", 0, 5)
 V = T((7,), 1)
@@ -88,6 +93,8 @@ EXAMPLES = {
         (T((2, 3), 1, "int32"), T((4, 3), 1, "int32")),
     ],
     "corrcoef": [],
+    "cumprod": RUNNING,
+    "cumsum": RUNNING,
     "correlate": [
         (V, T((3,), 1), "valid"),
         (V, T((3,)), "same"),
@@ -207,6 +214,8 @@ NAMES = {
         ("q", "axis", "method", "keepdims"),
     ),
     "argpartition": ("kth", "axis"),
+    "cumprod": ("axis",),
+    "cumsum": ("axis",),
     "average": ("weights", "axis"),
     "bincount": ("weights", "minlength"),
     "correlate": ("mode",),
@@ -252,11 +261,24 @@ def sort(x, axis):
 
 
 def argsort(x, axis):
-    return by_row(
-        lambda places, entries: places[np.argsort(entries, kind="stable")],
-        x,
-        axis,
-    )
+    return by_row(backend_order(ops.argsort, x, axis), x, axis)
+
+
+def backend_order(function, x, axis):
+    """The places of a row in the order of a backend, without the masked.
+
+    Which of two equal entries is first is up to the backend. It may also
+    depend on what else is in the row, so there is a 0 for what is masked.
+    """
+    size = x.values.size if axis is None else x.values.shape[axis]
+
+    def of_row(places, entries):
+        row = np.zeros(size, x.values.dtype)
+        row[places] = entries
+        order = u.array(function(backend.convert_to_tensor(row)))
+        return order[np.isin(order, places)]
+
+    return of_row
 
 
 def argpartition(x, kth, axis):
@@ -265,9 +287,11 @@ def argpartition(x, kth, axis):
 
 
 def top_k(x, k):
-    flipped = u.Drawn(-x.values, x.mask)
-    ((values, mask),) = sort(flipped, -1)
-    ((places, _),) = argsort(flipped, -1)
+    def order(row):
+        return ops.top_k(row, row.shape[0])[1]
+
+    ((values, mask),) = sort(u.Drawn(-widened(x.values), x.mask), -1)
+    ((places, _),) = by_row(backend_order(order, x, -1), x, -1)
     return [(-values[..., :k], mask[..., :k]), (places[..., :k], mask[..., :k])]
 
 
@@ -292,19 +316,16 @@ def searchsorted(sequence, values, side):
 def quantile(scale, x, q, axis, method, keepdims):
     found = []
     for one in np.atleast_1d(q):
-        # The name is for `reduced`, which looks functions up by it.
-        u.NUMPY_REDUCTION["quantile"] = functools.partial(
-            np.quantile, q=one * scale, method=method
-        )
-        found.append(u.reduced("quantile", x, axis, keepdims))
+
+        def of_group(entries, places, q=one * scale):
+            del places
+            return np.quantile(entries, q, method=method)
+
+        found.append(reduced(x, axis, keepdims, of_group))
     values, masks = zip(*found)
     if not np.ndim(q):
         return found
     return [(np.stack(values), None if masks[0] is None else np.stack(masks))]
-
-
-def reduction(name, x, axis, keepdims):
-    return [u.reduced(name, x, axis, keepdims)]
 
 
 def running(function, identity, x, axis):
@@ -464,10 +485,6 @@ def trapezoid(y, x, dx, axis):
     return [(out, valid)]
 
 
-def reductions_of(names, prefix=""):
-    return {prefix + name: functools.partial(reduction, name) for name in names}
-
-
 ORACLES = {
     **{
         function.__name__: function
@@ -493,11 +510,17 @@ ORACLES = {
             vdot,
         )
     },
-    **reductions_of("median ptp".split()),
+    "median": reduction("median"),
+    "ptp": reduction("ptp"),
     # What is drawn has no NaN. `order_test` has some.
-    **reductions_of(
-        "argmax argmin max mean median min prod std sum var".split(), "nan"
-    ),
+    "nanargmax": arg_reduction("argmax"),
+    "nanargmin": arg_reduction("argmin"),
+    **{
+        f"nan{name}": reduction(name)
+        for name in "max mean median min prod std sum var".split()
+    },
+    "cumprod": functools.partial(running, np.cumprod, 1),
+    "cumsum": functools.partial(running, np.cumsum, 0),
     "correlate": functools.partial(pairwise, np.correlate),
     "kron": functools.partial(pairwise, np.kron),
     "nancumprod": functools.partial(running, np.cumprod, 1),

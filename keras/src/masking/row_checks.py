@@ -1,0 +1,235 @@
+"""Oracles of all rows, and the checks that hold for each, as a mixin."""
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import testing_utils as u
+from keras.src.masking.cases import batch
+from keras.src.masking.cases import carry
+from keras.src.masking.cases import contract
+from keras.src.masking.cases import inquire
+from keras.src.masking.cases import layout
+from keras.src.masking.cases import merge
+from keras.src.masking.cases import normal
+from keras.src.masking.cases import order
+from keras.src.masking.cases import reduce
+from keras.src.masking.cases import window
+
+# Their results are steps or answers: nothing to differentiate.
+NO_GRADIENT = set(
+    """argmax argmin empty_like floor_divide get_mask heaviside ndim nextafter
+    size""".split()
+)
+if backend.backend() == "torch":
+    # PyTorch's writes in place to what the gradient needs.
+    NO_GRADIENT.add("vander")
+
+
+FAMILIES = (
+    batch,
+    carry,
+    contract,
+    inquire,
+    layout,
+    merge,
+    normal,
+    order,
+    reduce,
+    window,
+)
+
+
+def united(attribute):
+    """One dictionary of those of all families, which must not overlap."""
+    found = {}
+    for family in FAMILIES:
+        own = getattr(family, attribute, {})
+        assert not set(found) & set(own), set(found) & set(own)
+        found |= own
+    return found
+
+
+EXAMPLES = united("EXAMPLES")
+ORACLES = united("ORACLES")
+# Upstream's own specs of these, or of one of their examples, are not what its
+# calls give, each for a reason.
+SPECS_DIFFER = united("SPECS_DIFFER")
+# Names of the arguments that are passed by name, from the second on.
+NAMES = united("NAMES")
+_REFUSED = "Refused: there is nothing to hold against an oracle."
+# Rows that are held against no oracle, with the reason.
+WITHOUT_ORACLE = {
+    "corrcoef": _REFUSED,
+    "get_values": "It gives what lies under the mask, which means nothing.",
+    "image.map_coordinates": _REFUSED,
+    "lstsq": _REFUSED,
+    "nonzero": _REFUSED,
+    "random.normal": _REFUSED,
+    "random.randint": _REFUSED,
+    "random.truncated_normal": _REFUSED,
+    "random.uniform": _REFUSED,
+    "unique": _REFUSED,
+}
+
+
+def call(name, args):
+    """Calls a row's function with the arguments of an example."""
+    names = NAMES.get(name, ())
+    positional = args[: len(args) - len(names)]
+    named = dict(zip(names, args[len(positional) :]))
+    if "padding" in named:
+        named["data_format"] = "channels_last"
+    return u.function_of(name)(*positional, **named)
+
+
+def tolerance_of(drawn):
+    """The error that the dtypes of the operands allow for."""
+    dtypes = {str(x.values.dtype) for x in u.leaves(drawn)}
+    if "bfloat16" in dtypes:
+        return 4e-2
+    return 1e-2 if "float16" in dtypes else 1e-4
+
+
+class RowChecks:
+    """What holds for a call of any row. For test cases to mix in."""
+
+    def check_call(self, name, drawn, poison, seed, label):
+        """As the oracle says, and so with anything else under the masks.
+
+        Args:
+            name: Name of the row.
+            drawn: The arguments, with `Drawn` in them.
+            poison: Number to put under the masks before the constructor.
+            seed: Seed of the numbers to put there after it.
+            label: What messages begin with.
+        """
+        tolerance = tolerance_of(drawn)
+        result = call(name, u.masked(drawn))
+        self.assert_finite(result, label)
+        self.assert_same(result, ORACLES[name](*drawn), label, tolerance)
+        expected = u.parts(result)
+        poisoned = call(name, u.masked(drawn, poison=poison))
+        self.assert_same(poisoned, expected, label, tolerance)
+        garbled = call(name, u.masked(drawn, garbage=seed))
+        self.assert_finite(garbled, label)
+        self.assert_same(garbled, expected, label, tolerance)
+
+    def assert_same(self, result, expected, label, tolerance):
+        """Masks exactly, and values where they are valid.
+
+        Args:
+            result: What a call gives.
+            expected: List of values and mask over all axes, or None for it.
+            label: What messages begin with.
+            tolerance: Absolute and relative, for the values.
+        """
+        found = u.parts(result)
+        self.assertEqual(len(found), len(expected), label)
+        for (values, mask), (wanted, wanted_mask) in zip(found, expected):
+            self.assertEqual(mask is None, wanted_mask is None, label)
+            self.assertEqual(values.shape, np.shape(wanted), label)
+            if mask is not None:
+                self.assertAllEqual(mask, wanted_mask, label)
+                values, wanted = values[mask], wanted[mask]
+            self.assertAllClose(
+                u.widened(values),
+                u.widened(wanted),
+                rtol=tolerance,
+                atol=tolerance,
+                msg=label,
+            )
+
+    def assert_finite(self, result, label):
+        """No entry is infinite or NaN, what is under a mask included."""
+        for values, _ in u.parts(result):
+            finite = np.all(np.isfinite(u.widened(values)))
+            self.assertTrue(finite, f"{label}: {values}")
+
+    def check_gradients(self, name, drawn, seed, label):
+        """0 at masked entries; elsewhere the same, whatever those hold."""
+        operands = u.leaves(drawn)
+        floats = [x for x in operands if u.is_float(x.values)]
+        if backend.backend() == "numpy" or name in NO_GRADIENT or not floats:
+            return
+        weights = {}
+
+        def loss(arrays, garbage):
+            arrays = iter(arrays)
+
+            def one(x):
+                values = x.values
+                if u.is_float(values):
+                    values = next(arrays)
+                if x.mask is None:
+                    return backend.convert_to_tensor(values)
+                result = backend.MaskedTensor(values, x.mask)
+                return u.garbled(result, x, seed) if garbage else result
+
+            result = call(name, u.map_leaves(one, drawn, u.Drawn))
+            number = 0.0
+            for i, x in enumerate(tree.flatten(result)):
+                if isinstance(x, MaskedTensorBase):
+                    x = ops.filled(x, 0)
+                if not u.is_float(x):
+                    continue
+                shape = tuple(x.shape)
+                rng = np.random.default_rng(i)
+                weights.setdefault(i, rng.normal(size=shape))
+                weight = ops.cast(weights[i], x.dtype)
+                number = number + ops.sum(ops.cast(x * weight, "float32"))
+            return number
+
+        if isinstance(loss([x.values for x in floats], False), float):
+            return
+        arrays = [x.values for x in floats]
+        poisoned = [
+            np.where(x.cells, x.values, np.nan).astype(x.values.dtype)
+            for x in floats
+        ]
+        clean = u.gradients(lambda xs: loss(xs, False), poisoned)
+        garbled = u.gradients(lambda xs: loss(xs, True), arrays)
+        for x, one, other in zip(floats, clean, garbled):
+            one, other = u.array(one), u.array(other)
+            one, other = np.broadcast_arrays(one, other, x.values)[:2]
+            self.assertTrue(np.all(np.isfinite(one)), f"{label}: {one}")
+            self.assertTrue(np.all(np.isfinite(other)), f"{label}: {other}")
+            self.assertAllClose(one[~x.cells], 0 * one[~x.cells], msg=label)
+            self.assertAllClose(other[~x.cells], 0 * one[~x.cells], msg=label)
+            self.assertAllClose(
+                one[x.cells], other[x.cells], rtol=2e-2, atol=1e-3, msg=label
+            )
+
+    def check_spec(self, name, example, unknown=()):
+        """The symbolic result has the shapes and dtypes of the eager one.
+
+        Args:
+            name: Name of the row.
+            example: Its arguments, with `T` in them.
+            unknown: Pairs of an operand's place and of an axis of it, whose
+                size is unknown.
+        """
+        drawn = u.draw(example, 0, 0.6)
+        result = call(name, u.masked(drawn))
+        specs = call(name, u.symbolic(example, unknown))
+        for x, spec in zip(tree.flatten(result), tree.flatten(specs)):
+            if not hasattr(x, "shape"):
+                continue
+            self.assert_shape(x, spec, name)
+            own = getattr(spec, "_mask_spec", None)
+            masked = isinstance(x, MaskedTensorBase)
+            self.assertEqual(masked, own is not None, name)
+            if masked:
+                self.assert_shape(x.mask, own, name)
+            if name in ("size", "sparsemax"):  # Upstream's own differ.
+                continue
+            dtypes = [backend.standardize_dtype(y.dtype) for y in (x, spec)]
+            self.assertEqual(*dtypes, name)
+
+    def assert_shape(self, x, spec, label):
+        """The rank of the spec, and its sizes where they are known."""
+        self.assertEqual(len(x.shape), len(spec.shape), label)
+        known = [m if n is None else n for n, m in zip(spec.shape, x.shape)]
+        self.assertEqual(known, list(x.shape), label)
