@@ -56,7 +56,9 @@ def with_mask_of(spec, traced):
     mask = getattr(traced, "_mask_spec", None)
     if mask is None or not isinstance(spec, KerasTensor):
         return spec
-    return masked_spec(spec, mask)
+    # Tracing makes up a number for an unknown size, and may compute with it.
+    own = KerasTensor(spec.shape[: len(mask.shape)], "bool")
+    return masked_spec(spec, own)
 
 
 def masked_spec(spec, mask):

@@ -9,6 +9,7 @@ from keras.src.masking.testing_utils import leaves
 from keras.src.masking.testing_utils import over_all_axes
 from keras.src.masking.testing_utils import parts
 from keras.src.masking.testing_utils import plain
+from keras.src.masking.testing_utils import widened
 
 STEPS = T((2, 3, 4), 2)
 FULL = T((2, 3, 4), 3)
@@ -416,7 +417,7 @@ def rotated(length, angle):
 
 
 def surprise(target, output, from_logits):
-    t, p = target.values, output.values.astype("float64")
+    t, p = widened(target.values), widened(output.values)
     p = 1 / (1 + np.exp(-p)) if from_logits else p
     values = -t * np.log(p) - (1 - t) * np.log(1 - p)
     return [(values, target.cells & output.cells)]

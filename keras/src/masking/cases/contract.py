@@ -8,6 +8,7 @@ from keras.src.masking.testing_utils import FULL
 from keras.src.masking.testing_utils import STEPS
 from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import X
+from keras.src.masking.testing_utils import widened
 
 EXAMPLES = {
     "dot": [(STEPS, T((4, 5))), (X, T((3, 2), 2)), (T((3,), 1), T((3,), 1))],
@@ -54,7 +55,7 @@ def summed(operands, labels, out):
     """
     values = np.einsum(
         ",".join(labels) + "->" + out,
-        *(np.where(x.cells, x.values, 0).astype("float64") for x in operands),
+        *(widened(np.where(x.cells, x.values, 0)) for x in operands),
     )
     own = [(x.mask, names) for x, names in zip(operands, labels)]
     own = [

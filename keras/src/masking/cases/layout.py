@@ -11,6 +11,7 @@ from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import X
 from keras.src.masking.testing_utils import map_leaves
 from keras.src.masking.testing_utils import over_all_axes
+from keras.src.masking.testing_utils import widened
 
 VECTOR = T((4,), 1)
 POSITIVE = T((3,), None, "float32", 1.0, 4.0)
@@ -184,6 +185,8 @@ def entry(function):
 
 
 def get_item(x, key):
+    if isinstance(key, np.ndarray):
+        return moved(np.take)(x, key, 0)
     return indexed(x, key if isinstance(key, tuple) else (key,))
 
 
@@ -202,7 +205,9 @@ def indexed(x, key):
 
 
 def taken(x, indices, axis):
-    if axis is not None and np.ndim(indices) == 0:
+    if axis is None:
+        return entry(np.take)(x, indices)
+    if np.ndim(indices) == 0:
         key = (slice(None),) * (axis % x.values.ndim)
         return indexed(x, (*key, int(indices)))
     return moved(np.take)(x, indices, axis)
@@ -229,13 +234,28 @@ def triangle(function):
     return lambda x, *args: [(function(x.values, *args), x.cells)]
 
 
-def dstack(xs):
-    values = np.dstack([x.values for x in xs])
-    if xs[0].values.ndim < 3:
-        # Joined along an axis that no mask covers: the masks are merged.
-        cells = [np.atleast_3d(x.cells) for x in xs]
-        return [(values, np.broadcast_to(cells[0] & cells[1], values.shape))]
-    return [(values, np.dstack([x.cells for x in xs]))]
+def stacked(axis, ndim):
+    """As `joined`, of tensors with this many axes at least, as NumPy has it."""
+    at_least = {1: np.atleast_1d, 2: np.atleast_2d, 3: np.atleast_3d}[ndim]
+
+    def raised(x):
+        # A vector becomes a row, so that its mask does, too.
+        mask = x.mask
+        if mask is not None and x.values.ndim == 1 and ndim > 1:
+            mask = mask[None]
+        return Drawn(at_least(x.values), mask)
+
+    def oracle(xs):
+        xs = [raised(x) for x in xs]
+        return joined(np.concatenate)(xs, min(axis, xs[0].values.ndim - 1))
+
+    return oracle
+
+
+def appended(x, y, axis):
+    if axis is None:
+        return moved(np.append)(x, y, None)
+    return joined(np.concatenate)([x, y], axis)
 
 
 def spaced(function):
@@ -244,7 +264,8 @@ def spaced(function):
             x if isinstance(x, Drawn) else Drawn(np.float32(x), None)
             for x in (start, stop)
         )
-        values = function(start.values, stop.values, num, axis=axis)
+        ends = widened(start.values), widened(stop.values)
+        values = function(*ends, num, axis=axis)
         both = np.expand_dims(start.cells & stop.cells, axis)
         return [(values, np.broadcast_to(both, values.shape))]
 
@@ -274,9 +295,10 @@ def rearrange(x, pattern, t):
     def move(array):
         if pattern == "b t f -> t b f":
             return np.transpose(array, (1, 0, 2))
+        first, second, *_ = array.shape
         if pattern == "b t f -> b (t f)":
-            return array.reshape(2, -1)
-        return array.reshape(2, t, -1)
+            return array.reshape(first, second * array.shape[2])
+        return array.reshape(first, t, second // t)
 
     return [(move(x.values), move(x.cells))]
 
@@ -286,7 +308,7 @@ def unravel_index(x, shape):
 
 
 def vander(x, *args):
-    values = np.vander(x.values, *args)
+    values = np.vander(widened(x.values), *args)
     return [(values, np.broadcast_to(x.cells[:, None], values.shape))]
 
 
@@ -307,18 +329,18 @@ ORACLES = {
     "tril": triangle(np.tril),
     "triu": triangle(np.triu),
     "unstack": moved(unstacked),
-    "append": moved(np.append),
+    "append": appended,
     "diag": among_zeros(np.diag),
     "diagflat": among_zeros(np.diagflat),
     "diagonal": moved(np.diagonal),
     "dsplit": moved(np.dsplit),
-    "dstack": dstack,
+    "dstack": stacked(2, 3),
     "fliplr": moved(np.fliplr),
     "flipud": moved(np.flipud),
     "full": moved(np.full),
     "geomspace": spaced(np.geomspace),
     "hsplit": moved(np.hsplit),
-    "hstack": moved(np.hstack),
+    "hstack": stacked(1, 1),
     "linspace": spaced(np.linspace),
     "logspace": spaced(np.logspace),
     "meshgrid": meshgrid,
@@ -329,5 +351,5 @@ ORACLES = {
     "vander": vander,
     "view": lambda x, dtype: [(x.values.view(dtype), x.cells)],
     "vsplit": moved(np.vsplit),
-    "vstack": moved(np.vstack),
+    "vstack": stacked(0, 2),
 }

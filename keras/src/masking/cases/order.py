@@ -7,6 +7,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import testing_utils as u
+from keras.src.masking.cases.layout import moved
 from keras.src.masking.cases.reduce import arg_reduction
 from keras.src.masking.cases.reduce import reduced
 from keras.src.masking.cases.reduce import reduction
@@ -244,11 +245,11 @@ def by_row(function, x, axis):
         x: A drawn operand.
         axis: The axis along which rows go, None to flatten.
     """
-    values, cells = x.values.astype("float64"), x.cells
+    values, cells = widened(x.values), x.cells
     if axis is None:
         values, cells, axis = values.ravel(), cells.ravel(), 0
     values, cells = (np.moveaxis(y, axis, -1) for y in (values, cells))
-    out, valid = np.zeros(values.shape), np.zeros(values.shape, "bool")
+    out, valid = np.zeros_like(values), np.zeros(values.shape, "bool")
     for index in np.ndindex(values.shape[:-1]):
         places = np.flatnonzero(cells[index])
         out[index][: len(places)] = function(places, values[index][places])
@@ -301,8 +302,8 @@ def in_top_k(targets, predictions, k):
     for i, target in enumerate(targets.values):
         seen = np.flatnonzero(predictions.cells[i])
         valid[i] = targets.cells[i] and target in seen
-        best = seen[np.argsort(-predictions.values[i, seen])]
-        out[i] = target in best[:k]
+        scores = predictions.values[i]
+        out[i] = np.sum(scores[seen] > scores[target]) < k
     return [(out, valid)]
 
 
@@ -339,7 +340,7 @@ def average(x, weights, axis):
 
     With all weights of a row 0 it masks the row; none of ours are.
     """
-    values = np.ma.MaskedArray(x.values.astype("float64"), ~x.cells)
+    values = np.ma.MaskedArray(widened(x.values), ~x.cells)
     covered = 0 if x.mask is None else x.mask.ndim
     if weights is not None:
         own = np.ma.MaskedArray(weights.values, ~weights.cells)
@@ -379,6 +380,7 @@ def bincount(x, weights, minlength):
     shape = x.values.shape
     rows = [()] if len(shape) == 1 else list(np.ndindex(shape[:1]))
     size = np.max(x.values, where=x.cells, initial=0) + 1
+    size = size if x.values.size else 0
     found = []
     for row in rows:
         own = None if weights is None else weights[row][x.cells[row]]
@@ -409,14 +411,16 @@ def isin(x, elements, invert):
 
 
 def pairwise(function, x, y, *statics):
-    values = function(x.values * x.cells, y.values * y.cells, *statics)
+    own, other = (widened(z.values) * z.cells for z in (x, y))
+    values = function(own, other, *statics)
     counts = function(x.cells.astype(int), y.cells.astype(int), *statics)
     return [(values, counts > 0)]
 
 
 def cdist(x, y):
     difference = x.values[..., :, None, :] - y.values[..., None, :, :]
-    cells = x.cells[..., :, None, 0] & y.cells[..., None, :, 0]
+    own, other = (u.Drawn(z.values[..., 0:1].sum(-1), z.mask) for z in (x, y))
+    cells = own.cells[..., :, None] & other.cells[..., None, :]
     values = np.linalg.norm(difference.astype("float64"), axis=-1)
     return [(values, cells)]
 
@@ -448,13 +452,9 @@ def digitize(x, bins):
 
 
 def extract_sequences(x, length, stride):
-    starts = range(0, x.values.shape[-1] - length + 1, stride)
-    return [
-        tuple(
-            np.stack([y[..., i : i + length] for i in starts], -2)
-            for y in (x.values, x.cells)
-        )
-    ]
+    last = x.values.shape[-1] - length
+    places = np.arange(0, last + 1, stride)[:, None] + np.arange(length)
+    return moved(lambda y: y[..., places])(x)
 
 
 def trace(x, offset, axis1, axis2):
@@ -471,7 +471,9 @@ def trapezoid(y, x, dx, axis):
     values, cells = (np.moveaxis(z, axis, -1) for z in (y.values, y.cells))
     out = np.zeros(values.shape[:-1])
     valid = np.zeros(values.shape[:-1], "bool")
-    for *index, i in np.ndindex(*values.shape[:-1], values.shape[-1] - 1):
+    for *index, i in np.ndindex(
+        *values.shape[:-1], max(values.shape[-1] - 1, 0)
+    ):
         both, index = (*index, slice(i, i + 2)), tuple(index)
         if np.all(cells[both]):
             width = dx if x is None else x[i + 1] - x[i]

@@ -132,6 +132,9 @@ def _split_point(shape, covered, new_shape):
     if any(n is None for n in tail):
         return covered if new_shape[covered:] == tail else None
     size = math.prod(tail)
+    if not size:
+        # Nothing tells how many axes hold as much as the mask does.
+        return None
     for split in range(len(new_shape), 0, -1):
         rest = new_shape[split:]
         if any(n is None for n in rest):
@@ -302,11 +305,12 @@ def take(call):
 def _take_from_masked(call, x, indices, axis):
     values = call.compute()
     if axis is None:
-        return masks.wrap(values, call.row.fn(full_rank(x), indices, axis=None))
-    axis = canonical_axes(axis, len(x.shape))[0]
-    if axis >= len(x.mask.shape):
-        return masks.wrap(values, x.mask)
-    mask = call.row.fn(x.mask, indices, axis=axis)
+        mask = full_rank(x)
+    else:
+        mask, axis = x.mask, canonical_axes(axis, len(x.shape))[0]
+        if axis >= len(mask.shape):
+            return masks.wrap(values, mask)
+    mask = call.row.fn(mask, indices, axis=axis)
     if not len(mask.shape):
         return entry(values, mask)
     return masks.wrap(values, mask)

@@ -92,5 +92,5 @@ def glu(call):
     """One half times the sigmoid of the other: valid where both are."""
     from keras.src import ops
 
-    x, gate = ops.split(call.args[0], 2, axis=call.argument("axis", -1))
-    return ops.multiply(x, ops.sigmoid(gate))
+    halves = ops.split(only_operand(call), 2, axis=call.argument("axis", -1))
+    return masks.wrap(call.compute(), masks.merge(halves))

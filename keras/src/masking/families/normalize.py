@@ -7,6 +7,7 @@ from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import unchanged
 from keras.src.masking.families.reduce import FINITE
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import need_order
 from keras.src.masking.families.reduce import promoted
 
 
@@ -20,6 +21,7 @@ def softmax(call):
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
     if all(a >= len(x.mask.shape) for a in axes):
         return masks.wrap(call.compute(), x.mask)
+    need_order(call)
     x = promoted(x, float)
     lowest, _ = FINITE[backend.standardize_dtype(x.dtype)]
 
@@ -35,7 +37,8 @@ def sparsemax(call):
     from keras.src import ops
 
     x, axis = call.args[0], call.argument("axis", -1)
-    if canonical_axes(axis, len(x.shape))[0] >= len(x.mask.shape):
+    axis = canonical_axes(axis, len(x.shape))[0]
+    if axis >= len(x.mask.shape) or x.shape[axis] == 0:
         return masks.wrap(call.compute(), x.mask)
     top = ops.filled(ops.max(x, axis=axis, keepdims=True), 0)
     mask = masks.expand(x.mask, len(x.shape))
@@ -95,7 +98,11 @@ def _over_root(call, x, power, scale, offset=None):
         result = ops.multiply(result, _over_axes(scale, axes, x))
     if offset is not None:
         result = ops.add(result, _over_axes(offset, axes, x))
-    return ops.cast(result, call.args[0].dtype)
+    dtype = call.args[0].dtype
+    if not masks.is_wide(dtype):
+        # What is masked can be far beyond what is valid.
+        result = masks.wrap(masks.zero(result), result.mask)
+    return ops.cast(result, dtype)
 
 
 def _over_axes(weight, axes, x):
@@ -109,10 +116,13 @@ def _over_axes(weight, axes, x):
 
 def normalize(call):
     """Divides by the norm of the valid entries."""
-    if not _takes_in_mask(call):
-        return unchanged(call)
-    x = call.args[0]
-    return masks.wrap(call.compute(masks.zero(x)), x.mask)
+    x, within = call.args[0], _takes_in_mask(call)
+    if masks.is_wide(x.dtype):
+        values = call.compute(masks.zero(x) if within else x.values)
+        return masks.wrap(values, x.mask)
+    # A norm of large numbers is infinite there, and so is one over none.
+    values = call.compute(masks.fill(x.values, x.mask, 0 if within else 1))
+    return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
 
 
 def batch_normalization(call):

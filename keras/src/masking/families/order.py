@@ -11,6 +11,7 @@ from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import Reduction
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import need_order
 
 
 def sort(call):
@@ -148,6 +149,8 @@ def _among_valid(call, sequence, values):
 
     The last valid entry is repeated, and no place is beyond it.
     """
+    if sequence.shape[0] == 0:
+        return call.compute(sequence.values, values)
     count = backend.numpy.sum(backend.cast(sequence.mask, "int32"))
     last = backend.numpy.maximum(count - 1, 0)
     last = backend.numpy.take(sequence.values, last, axis=0)
@@ -189,6 +192,7 @@ def _quantile(call, q, whole=1):
     q = backend.convert_to_tensor(q)
     if not reduction.mask_axes:
         return reduction.wrap(call.compute(), len(q.shape))
+    need_order(call)
     method = call.argument("method", "linear")
     if method not in _ROUNDINGS:
         raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")

@@ -94,6 +94,8 @@ def reduce(identity):
         x = reduction.x
         if not reduction.mask_axes:
             return masks.wrap(call.compute(), x.mask)
+        if isinstance(identity, str):
+            need_order(call)
         value = bound(x.dtype, identity)
 
         def of_block(x):
@@ -117,6 +119,16 @@ def total(call):
         return reduce(0)(call)
     sums = masks.total(reduction.x, reduction.axes, reduction.keepdims)
     return reduction.wrap(sums)
+
+
+def is_complex(x):
+    return backend.standardize_dtype(x.dtype).startswith("complex")
+
+
+def need_order(call):
+    """Refuses complex numbers, in an order on some of the backends only."""
+    if is_complex(call.args[0]):
+        raise call.refuse("Complex numbers have no order.")
 
 
 def bound(dtype, identity):
@@ -151,10 +163,10 @@ def mean(call):
         sums = masks.total(x, axes, keepdims)
         return _divide(sums, x, axes, keepdims)
 
-    return _averaged(call, of_block)
+    return _averaged(call, of_block, floating(call.args[0].dtype))
 
 
-def _averaged(call, function):
+def _averaged(call, function, dtype):
     """A mean of something, 0 where nothing is valid.
 
     Small floating point types are summed in float32: their largest number is
@@ -164,25 +176,38 @@ def _averaged(call, function):
         call: The call of a reduction.
         function: Gives the result for a masked tensor of a wider type, axes
             and `keepdims`.
+        dtype: The dtype of the result.
     """
     reduction = Reduction(call)
     x, axes, keepdims = reduction.x, reduction.axes, reduction.keepdims
     if not reduction.mask_axes:
         return masks.wrap(call.compute(), x.mask)
     values = function(promoted(x, "float32"), axes, keepdims)
-    dtype = backend.result_type(x.dtype, float)
     return reduction.wrap(backend.cast(values, dtype))
 
 
 def promoted(x, dtype):
-    """A masked tensor in the type that it shares with another one."""
-    values = backend.cast(x.values, backend.result_type(x.dtype, dtype))
+    """A masked tensor in the type that it shares with a real one."""
+    values = backend.cast(x.values, floating(x.dtype, dtype))
     return masks.wrap(values, x.mask)
+
+
+def floating(dtype, other=float):
+    """The type that a dtype shares with a real one.
+
+    Upstream makes float32 of float64 where types meet.
+    """
+    dtype = backend.standardize_dtype(dtype)
+    return dtype if dtype == "float64" else backend.result_type(dtype, other)
 
 
 def _divide(sums, x, axes, keepdims):
     """Sums over the number of valid entries of `x` in each, at least 1."""
-    covered, dtype = len(x.mask.shape), backend.standardize_dtype(sums.dtype)
+    covered = len(x.mask.shape)
+    # Not all engines compare complex numbers with 1.
+    dtype = backend.standardize_dtype(sums.dtype)
+    if is_complex(sums):
+        dtype = "float32"
     sizes = backend.shape(x.values)
     size = math.prod([sizes[a] for a in axes if a >= covered])
     count = backend.numpy.sum(
@@ -190,7 +215,9 @@ def _divide(sums, x, axes, keepdims):
         axis=tuple(a for a in axes if a < covered),
         keepdims=keepdims,
     )
-    count = backend.numpy.multiply(backend.numpy.maximum(count, 1), size)
+    count = backend.numpy.maximum(count, backend.cast(1, dtype))
+    count = backend.numpy.multiply(count, backend.cast(size, dtype))
+    count = backend.cast(count, sums.dtype)
     return backend.numpy.divide(sums, masks.expand(count, len(sums.shape)))
 
 
@@ -209,6 +236,8 @@ def var(call):
         def of_block(x):
             mean = _divide(masks.total(x, axes, True), x, axes, True)
             distance = backend.numpy.subtract(x.values, mean)
+            if is_complex(x):
+                distance = backend.numpy.absolute(distance)
             distance = masks.zero(masks.wrap(distance, x.mask))
             sums = backend.numpy.sum(
                 backend.numpy.square(distance), axis=axes, keepdims=keepdims
@@ -217,7 +246,8 @@ def var(call):
 
         return masks.in_blocks(x, axes, of_block)
 
-    return _averaged(call, of_all)
+    dtype = backend.result_type(call.args[0].dtype, float)
+    return _averaged(call, of_all, dtype)
 
 
 def std(call):
@@ -249,7 +279,8 @@ def average(call):
 
     x, axis = call.args[0], call.argument("axis")
     if call.argument("weights") is None:
-        return ops.mean(x, axis=axis)
+        dtype = backend.result_type(x.dtype, float)
+        return ops.cast(ops.mean(x, axis=axis), dtype)
     x, weights = map(ops.convert_to_tensor, (x, call.argument("weights")))
     dtype = backend.result_type(x.dtype, weights.dtype, float)
     x, weights = ops.cast(x, dtype), ops.cast(weights, dtype)
@@ -345,10 +376,9 @@ def moments(call):
         raise call.refuse("Replicas would have to agree on the valid counts.")
     axes, keepdims = call.argument("axes"), call.argument("keepdims", False)
     x = call.args[0]
-    return (
-        ops.mean(x, axis=axes, keepdims=keepdims),
-        ops.var(x, axis=axes, keepdims=keepdims),
-    )
+    mean = ops.mean(x, axis=axes, keepdims=keepdims)
+    variance = ops.var(x, axis=axes, keepdims=keepdims)
+    return mean, ops.cast(variance, mean.dtype)
 
 
 def logsumexp(call):
@@ -360,6 +390,7 @@ def logsumexp(call):
     axes, mask_axes = reduction.axes, reduction.mask_axes
     if not mask_axes:
         return masks.wrap(call.compute(), reduction.x.mask)
+    need_order(call)
     x = promoted(reduction.x, float)
     lowest, highest = FINITE[backend.standardize_dtype(x.dtype)]
 

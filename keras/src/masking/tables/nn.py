@@ -35,7 +35,7 @@ RULES = {
     "softsign": merge,
     "sparse_plus": merge,
     "sparse_sigmoid": merge,
-    "squareplus": merge,
+    "squareplus": guarded(0),
     "tanh_shrink": merge,
     "threshold": merge,
     # Normalizations.
