@@ -293,6 +293,8 @@ class MaskedTensorBase(TakesOver):
             values = backend.numpy.multiply(values, masks.expand(valid, ndim))
         if value == 0:
             return values
+        # In its own dtype from the start: the lowest float64 is no float32.
+        value = backend.convert_to_tensor(value, dtype)
         bias = backend.cast(backend.numpy.where(self.mask, 0, value), dtype)
         return backend.numpy.add(values, masks.expand(bias, ndim))
 
