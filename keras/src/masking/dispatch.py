@@ -10,10 +10,14 @@ from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import describe
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.errors import refuse_masked
+from keras.src.masking.refusals import is_from_keras
+from keras.src.masking.refusals import settle
+from keras.src.utils.naming import to_snake_case
 
 
 class Row(typing.NamedTuple):
@@ -100,7 +104,25 @@ class Call:
 
     def refuse(self, reason):
         """The error that says why this call cannot be done."""
-        return refuse(self.row.name, self.operands(), reason)
+        return refuse(self.row.name, self.operands(), reason, is_open=True)
+
+    def apply_rule(self):
+        """What the rule gives. Whatever it calls finds this on the stack."""
+        return self.row.rule(self)
+
+    def explain(self, error):
+        """Lets an error that came from the rule say which call it was.
+
+        A refusal, perhaps by an op that the rule calls, is raised anew: users
+        know the op that they called.
+        """
+        if isinstance(error, UnsupportedMaskError) and error.is_open:
+            raise self.refuse(error.reason) from None
+        note = f"In `{self.row.name}` of " + ", ".join(
+            describe(x) for x in self.operands() if has_mask(x)
+        )
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
 
 # Containers in which operands come. Anything else is one operand.
@@ -129,27 +151,43 @@ def call(op, args, kwargs):
         a rule runs its own `call`, whose ops are dispatched in turn.
 
     Raises:
-        UnsupportedMaskError: If the operation is one of Keras and has no rule.
+        UnsupportedMaskError: If there is no rule for an operation of Keras, or
+            the rule refuses, unless the setting makes a warning of it.
+    """
+    return _run_or_warn(call_of(op, args, kwargs))
+
+
+def call_of(op, args, kwargs):
+    """The `Call` of an operation.
+
+    Args:
+        op: The `Operation`.
+        args: Its operands.
+        kwargs: Its operands by name.
     """
     if any_leaf(np.ma.MaskedArray, args, kwargs):
         args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
-    row = rows().get(type(op))
-    if row is None:
-        if not is_from_keras(type(op).__module__):
-            return op.call(*args, **kwargs)
-        raise refuse(
-            type(op).__name__,
-            tree.flatten((args, kwargs)),
-            "There is no rule yet that says what this operation makes of a "
-            "mask.",
-        )
+    row = rows().get(type(op)) or _row_without_a_rule(op)
     if row.init_names is not None:
         init_args, init_kwargs = op._init_arguments
         if init_args or init_kwargs:
             statics = dict(zip(row.init_names, init_args), **init_kwargs)
             statics.pop("name", None)
             kwargs = statics | kwargs
-    return run(Call(row, op, args, kwargs))
+    return Call(row, op, args, kwargs)
+
+
+def _row_without_a_rule(op):
+    if not is_from_keras(type(op).__module__):
+        return Row(type(op).__name__, Call.pass_on, op.call)
+    # The name of the function, which is what users call.
+    return Row(to_snake_case(type(op).__name__), _no_rule, op)
+
+
+def _no_rule(call):
+    raise call.refuse(
+        "There is no rule yet that says what this operation makes of a mask."
+    )
 
 
 def call_function(function, args, kwargs):
@@ -162,7 +200,7 @@ def call_function(function, args, kwargs):
 
     Raises:
         UnsupportedMaskError: If an argument is masked and symbolic: without
-            an operation there is no node of a graph.
+            an operation there is no node of a graph. As `call` otherwise.
     """
     args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     if any_leaf(KerasTensor, args, kwargs):
@@ -170,19 +208,23 @@ def call_function(function, args, kwargs):
             function.__name__, (args, kwargs), "It cannot be part of a graph."
         )
         return function(*args, **kwargs)
-    return run(Call(rows()[function], None, args, kwargs))
+    return _run_or_warn(Call(rows()[function], None, args, kwargs))
+
+
+def _run_or_warn(call):
+    try:
+        return run(call)
+    except UnsupportedMaskError as error:
+        call.args, call.kwargs = settle(error, call.args, call.kwargs)
+    return call.pass_on()
 
 
 def run(call):
     """Runs the rule of a call; an error gains a note that tells which call."""
     try:
-        return call.row.rule(call)
+        return call.apply_rule()
     except Exception as error:
-        note = f"In `{call.row.name}` of " + ", ".join(
-            describe(x) for x in call.operands() if has_mask(x)
-        )
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        call.explain(error)
         raise
 
 
@@ -193,12 +235,6 @@ def from_numpy_ma(x):
     from keras.src import backend
 
     return backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
-
-
-def is_from_keras(module):
-    """Whether a module is part of Keras itself, its tests not counted."""
-    inside = module == "keras" or module.startswith(("keras.src.", "keras."))
-    return inside and not module.endswith("_test")
 
 
 _ROWS = {}

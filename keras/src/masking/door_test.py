@@ -389,7 +389,7 @@ class DispatchTest(testing.TestCase):
             RowToCome()(masked(S))
         text = str(caught.exception)
         for part in (
-            "`RowToCome`",
+            "`row_to_come`",
             "operand 0: values of shape (3, 3), mask of shape (3,)",
             "There is no rule yet",
             "keras.ops.filled",
@@ -438,7 +438,7 @@ class DispatchTest(testing.TestCase):
 
     def test_a_symbolic_call_without_a_row_raises_as_well(self):
         x = backend.KerasTensor((3, 3), mask=backend.KerasTensor((3,), "bool"))
-        with self.assertRaisesRegex(UnsupportedMaskError, "RowToCome"):
+        with self.assertRaisesRegex(UnsupportedMaskError, "row_to_come"):
             RowToCome()(x)
 
     def test_unknown_dimensions_in_specs(self):

@@ -8,6 +8,7 @@ from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.refusals import settle
 
 WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
@@ -23,8 +24,12 @@ class UnsupportedMaskError(TypeError):
     masked operands with their shapes, the reason, and the ways out.
     """
 
+    op_name = reason = ""
+    # Whether the call could go on without masks, which is still to be decided.
+    is_open = False
 
-def refuse(op_name, operands, reason, rule="add a rule for it"):
+
+def refuse(op_name, operands, reason, rule="add a rule for it", is_open=False):
     """The one place that makes the error for an unsupported use.
 
     Args:
@@ -32,6 +37,8 @@ def refuse(op_name, operands, reason, rule="add a rule for it"):
         operands: Its operands, masked and plain, flat.
         reason: Why it cannot be done, a sentence.
         rule: How the user could add what is missing.
+        is_open: Whether the call can go on without masks, so that
+            `refusals.settle` has to decide what becomes of the error.
 
     Returns:
         The error, to be raised.
@@ -41,10 +48,13 @@ def refuse(op_name, operands, reason, rule="add a rule for it"):
         for i, x in enumerate(operands)
         if has_mask(x)
     )
-    return UnsupportedMaskError(
+    error = UnsupportedMaskError(
         f"`{op_name}` cannot take this masked tensor ({described}). "
         f"{reason} {WAYS_OUT.format(rule=rule)}"
     )
+    error.op_name, error.reason = op_name, reason
+    error.is_open = is_open
+    return error
 
 
 def refuse_masked(op_name, operands, reason, rule="add a rule for it"):
@@ -52,11 +62,15 @@ def refuse_masked(op_name, operands, reason, rule="add a rule for it"):
 
     The arrays of `numpy.ma` count as masked tensors.
     """
-    from keras.src.masking.dispatch import from_numpy_ma
-
-    operands = [from_numpy_ma(x) for x in tree.flatten(operands)]
+    operands = _tensors(operands)
     if any(map(has_mask, operands)):
         raise refuse(op_name, operands, reason, rule)
+
+
+def _tensors(nest):
+    from keras.src.masking.dispatch import from_numpy_ma
+
+    return [from_numpy_ma(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
 
 
 def first_only(function):
@@ -70,18 +84,11 @@ def first_only(function):
     """
     first = next(iter(inspect.signature(function).parameters))
 
-    @functools.wraps(function)
-    def checked(*args, **kwargs):
-        named = {k: v for k, v in kwargs.items() if k != first}
-        if needs_dispatch(args[1:], named):
-            refuse_masked(
-                function.__name__,
-                (args[1:], named),
-                f"Only its first argument, `{first}`, may be masked.",
-            )
-        return function(*args, **kwargs)
+    def others(args, kwargs):
+        return args[1:], {k: v for k, v in kwargs.items() if k != first}
 
-    return checked
+    reason = f"Only its first argument, `{first}`, may be masked."
+    return _refusing(function, others, reason)
 
 
 def plain_only(reason):
@@ -90,17 +97,33 @@ def plain_only(reason):
     Args:
         reason: Why, a sentence of the error.
     """
+    return lambda function: _refusing(function, lambda *all_: all_, reason)
 
-    def decorate(function):
-        @functools.wraps(function)
-        def checked(*args, **kwargs):
-            if needs_dispatch(args, kwargs):
-                refuse_masked(function.__name__, (args, kwargs), reason)
-            return function(*args, **kwargs)
 
-        return checked
+def _refusing(function, watched, reason):
+    """The function, which refuses masks among the arguments that are watched.
 
-    return decorate
+    Args:
+        function: Public function.
+        watched: Function of its arguments and those by name, which gives
+            those that must be plain.
+        reason: Why, a sentence of the error.
+    """
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        if needs_dispatch(*watched(args, kwargs)):
+            if any(map(has_mask, _tensors(watched(args, kwargs)))):
+                error = refuse(
+                    function.__name__,
+                    _tensors((args, kwargs)),
+                    reason,
+                    is_open=True,
+                )
+                args, kwargs = settle(error, args, kwargs)
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def keep_notes(error):

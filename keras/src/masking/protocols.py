@@ -17,13 +17,13 @@ from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import is_from_keras
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import WAYS_OUT
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import keep_notes
 from keras.src.masking.errors import refuse
+from keras.src.masking.refusals import is_from_keras
 
 
 def choose(layer):

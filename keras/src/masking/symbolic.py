@@ -39,13 +39,24 @@ def output_spec(op, args, kwargs, fn=None):
     Returns:
         The structure of `KerasTensor` that the call returns.
     """
-    plain_args, plain_kwargs = tree.map_structure(values_spec, (args, kwargs))
-    specs = op.compute_output_spec(*plain_args, **plain_kwargs)
+    if fn is not None:
+        return _traced_spec(op, fn, args, kwargs)
 
     def run(*args, **kwargs):
-        return dispatch.call(op, args, kwargs)
+        return dispatch.call_of(op, args, kwargs).apply_rule()
 
-    traced = backend.compute_output_spec(fn or run, *args, **kwargs)
+    try:
+        return _traced_spec(op, run, args, kwargs)
+    except Exception as error:
+        # With the sizes of the graph: tracing makes up some.
+        dispatch.call_of(op, args, kwargs).explain(error)
+        raise
+
+
+def _traced_spec(op, fn, args, kwargs):
+    plain_args, plain_kwargs = tree.map_structure(values_spec, (args, kwargs))
+    specs = op.compute_output_spec(*plain_args, **plain_kwargs)
+    traced = backend.compute_output_spec(fn, *args, **kwargs)
     # A list on one side may be a tuple on the other.
     pairs = zip(tree.flatten(specs), tree.flatten(traced))
     return tree.pack_sequence_as(specs, [with_mask_of(*p) for p in pairs])

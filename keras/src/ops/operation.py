@@ -11,6 +11,8 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import dispatch
 from keras.src.masking import symbolic
+from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.refusals import settle
 from pip_build import keeps
 from pip_build import new
 
@@ -70,7 +72,12 @@ class Operation:
             return self._dispatch(args, kwargs)
         # Named in the order of the graph, not of construction.
         _ = self.name
-        outputs = self._call_spec(*args, **kwargs)
+        try:
+            outputs = self._call_spec(*args, **kwargs)
+        except UnsupportedMaskError as error:
+            # The graph fills what this node cannot take masked.
+            args, kwargs = settle(error, args, kwargs)
+            return self.symbolic_call(*args, **kwargs)
         Node(self, call_args=args, call_kwargs=kwargs, outputs=outputs)
         return outputs
 

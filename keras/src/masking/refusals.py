@@ -1,0 +1,167 @@
+"""Whether a refusal is an error or a warning, and where in the user's code."""
+
+import contextlib
+import inspect
+import warnings
+
+from keras.src import tree
+from keras.src.api_export import keras_export
+from keras.src.backend.common import global_state
+
+ACTIONS = ("raise", "warn")
+
+
+@keras_export("keras.masking.UnsupportedMaskWarning")
+class UnsupportedMaskWarning(UserWarning):
+    """An operation went on without the masks that it has no rule for.
+
+    Given in place of `keras.masking.UnsupportedMaskError` where
+    `keras.config.set_unsupported_mask("warn")` says so.
+    """
+
+
+@keras_export("keras.config.unsupported_mask")
+def unsupported_mask():
+    """What an op does that can make nothing of a mask: "raise" or "warn".
+
+    Example:
+
+    >>> keras.config.unsupported_mask()
+    'raise'
+    """
+    return global_state.get_global_attribute("unsupported_mask", "raise")
+
+
+@keras_export("keras.config.set_unsupported_mask")
+def set_unsupported_mask(action):
+    """Sets what an op does that can make nothing of a mask.
+
+    With "raise", the default, it raises
+    `keras.masking.UnsupportedMaskError`. With "warn" it gives a
+    `keras.masking.UnsupportedMaskWarning`, once for each place in your code,
+    puts 0 where nothing is valid, and returns a plain tensor: a way through for
+    a script that cannot be changed today. 0 is a number like any other to the
+    op, and the mask ends there.
+
+    This is about the functions and operations of `keras.ops` and
+    `keras.random`. What cannot go on with plain tensors still raises: a layer
+    whose `call` has no argument for a mask, a variable that is assigned a
+    masked tensor, branches and loops whose masks do not agree, and whatever
+    would turn a masked tensor into an array.
+
+    A graph keeps what was set when the op became part of it, and a compiled
+    function what was set when it was traced. Like a dtype policy the setting
+    belongs to the thread, and `keras.utils.clear_session()` ends it.
+
+    Args:
+        action: "raise" or "warn".
+
+    Returns:
+        A context manager that sets what was set before when it is left.
+
+    Raises:
+        ValueError: If `action` is anything else.
+
+    Example:
+
+    >>> x = keras.MaskedTensor([3.0, 1.0, 3.0], [True, False, True])
+    >>> with keras.config.set_unsupported_mask("warn"):
+    ...     y = keras.ops.unique(x)  # Of 3, 0 and 3.
+    """
+    if action not in ACTIONS:
+        raise ValueError(
+            "`keras.config.set_unsupported_mask()` takes one of "
+            f"{', '.join(map(repr, ACTIONS))}. Received: {action!r}."
+        )
+    before = unsupported_mask()
+    global_state.set_global_attribute("unsupported_mask", action)
+    restore = contextlib.ExitStack()
+    restore.callback(
+        global_state.set_global_attribute, "unsupported_mask", before
+    )
+    return restore
+
+
+def settle(error, args, kwargs):
+    """The one place where a refusal is raised, or becomes a warning.
+
+    A rule may call other ops. What those refuse is raised in any case, for the
+    op that the user called to take it over.
+
+    Args:
+        error: The `UnsupportedMaskError`.
+        args: Operands of the call that was refused.
+        kwargs: Its operands by name.
+
+    Returns:
+        The operands to go on with, plain: 0 where they were masked.
+
+    Raises:
+        UnsupportedMaskError: If the setting is "raise", or the error is none
+            of a call that can go on: it may come from a function of the user.
+    """
+    frame = _users_frame()
+    if not error.is_open or frame is None:
+        raise error
+    error.is_open = False
+    if unsupported_mask() == "raise":
+        raise error
+    _warn(error, frame)
+    from keras.src import ops
+
+    return tree.map_structure(ops.filled, (args, kwargs))
+
+
+_warned = set()
+
+
+def _warn(error, frame):
+    """Warns once for each op in each line of the user's code."""
+    code, line = frame.f_code, frame.f_lineno
+    place = (code.co_filename, line, error.op_name)
+    if place in _warned:
+        return
+    warnings.warn_explicit(
+        f"{error} Instead, `{error.op_name}` goes on with 0 in place of masked "
+        "entries and gives a plain result, as "
+        '`keras.config.set_unsupported_mask("warn")` asks for.',
+        UnsupportedMaskWarning,
+        code.co_filename,
+        line,
+        frame.f_globals.get("__name__"),
+    )
+    # Not before: a filter may have made an error of it.
+    _warned.add(place)
+
+
+def _users_frame():
+    """The innermost frame of the user's code, None if a rule is further in."""
+    from keras.src.masking.dispatch import Call
+
+    frame = inspect.currentframe()
+    while not _is_users(frame) and frame.f_back is not None:
+        if frame.f_code is Call.apply_rule.__code__:
+            return None
+        frame = frame.f_back
+    return frame
+
+
+# Engines call back into Keras while they trace.
+_ENGINES = {"jax", "jaxlib", "numpy", "optree", "tensorflow", "torch"}
+
+
+def _is_users(frame):
+    module = frame.f_globals.get("__name__", "")
+    # What TensorFlow writes of a user's function is in a file of its own, of
+    # which nothing is left to be read.
+    return not (
+        is_from_keras(module)
+        or module.partition(".")[0] in _ENGINES
+        or "__autograph_generated_file" in frame.f_code.co_filename
+    )
+
+
+def is_from_keras(module):
+    """Whether a module is part of Keras itself, its tests not counted."""
+    inside = module == "keras" or module.startswith(("keras.src.", "keras."))
+    return inside and not module.endswith("_test")
