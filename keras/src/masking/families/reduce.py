@@ -30,7 +30,10 @@ class Reduction:
     def __init__(self, call, axis_name="axis"):
         self.call = call
         self.x = call.args[0]
-        if not isinstance(self.x, MaskedTensorBase):
+        others = call.kwargs.values()
+        if not isinstance(self.x, MaskedTensorBase) or any(
+            isinstance(y, MaskedTensorBase) for y in others
+        ):
             raise call.refuse("Only the tensor that is reduced may be masked.")
         axis = call.argument(axis_name)
         self.keepdims = bool(call.argument("keepdims", False))
