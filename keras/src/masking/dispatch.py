@@ -285,14 +285,24 @@ def make_row(name, rule, op_class, fn):
 def rule_for(op_class):
     """Decorator: gives an `Operation` of one's own a rule for masks.
 
-    The rule is called with the operation and its operands, some of them
-    `keras.MaskedTensor`, and returns what the call gives.
+    An operation whose `call` uses nothing but `keras.ops` needs none: its ops
+    have theirs. A rule is for one that leaves Keras, or that has a better
+    answer than its ops. It holds for eager and compiled calls and in graphs,
+    where it is traced to find the mask of the result; shape and dtype of the
+    result are those that the operation gives of plain tensors.
 
     Args:
-        op_class: A subclass of `keras.Operation`.
+        op_class: A subclass of `keras.Operation`. Not a layer, which takes
+            masked tensors in its `call`.
 
     Returns:
-        A decorator, which returns the rule as it is.
+        A decorator of the rule: a function of the operation and its operands,
+        some of them `keras.MaskedTensor`, which returns what the call gives.
+        The decorator returns the rule as it is.
+
+    Raises:
+        TypeError: If `op_class` is no subclass of `keras.Operation`, or a
+            layer.
 
     Example:
 
@@ -303,6 +313,21 @@ def rule_for(op_class):
     ... def halve(op, x):
     ...     return keras.MaskedTensor(op.call(x.values), x.mask)
     """
+    from keras.src.layers.layer import Layer
+    from keras.src.ops.operation import Operation
+
+    if not inspect.isclass(op_class) or not issubclass(op_class, Operation):
+        raise TypeError(
+            "`keras.masking.rule_for()` takes a subclass of "
+            f"`keras.Operation`. Received: {op_class!r}. Write "
+            "`@keras.masking.rule_for(MyOperation)` above the rule."
+        )
+    if issubclass(op_class, Layer):
+        raise TypeError(
+            "`keras.masking.rule_for()` takes a subclass of "
+            f"`keras.Operation`. Received the layer class {op_class!r}, which "
+            "needs no rule: its `call` is given masked tensors and returns one."
+        )
 
     def register(rule):
         def adapted(call):

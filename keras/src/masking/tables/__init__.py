@@ -59,6 +59,25 @@ CLASS_NAMES = {
     "svd": "SVD",
 }
 
+# Operation classes without a row, and why they need none. Neither do layers,
+# which take masked tensors by their protocol.
+WITHOUT_A_ROW = {
+    "keras.src.ops.core._Carrying": "It is the base of those that take "
+    "functions, which have rows.",
+    "keras.src.ops.function.Function": "It runs its graph, whose operations "
+    "are dispatched.",
+    "keras.src.ops.masking.MakeMasked": "It takes plain parts and makes a "
+    "masked tensor of them.",
+    "keras.src.ops.math.SegmentReduction": "It is the base of the reductions "
+    "of segments, which have rows.",
+    "keras.src.ops.numpy.Abs": "`abs` makes an operation of `absolute`.",
+    "keras.src.ops.numpy.Arange": "It takes numbers and makes a tensor of "
+    "them.",
+    "keras.src.ops.numpy.Conj": "`conj` makes an operation of `conjugate`.",
+    "keras.src.quantizers.quantizers.FakeQuantWithMinMaxVars": "It is for "
+    "weights, and they are plain.",
+}
+
 
 def all_rows():
     """Rows of all tables, by operation class, or by plain function."""
