@@ -289,7 +289,8 @@ def rule_for(op_class):
     have theirs. A rule is for one that leaves Keras, or that has a better
     answer than its ops. It holds for eager and compiled calls and in graphs,
     where it is traced to find the mask of the result; shape and dtype of the
-    result are those that the operation gives of plain tensors.
+    result are those that the operation gives of plain tensors. A subclass has
+    a rule of its own, or none.
 
     Args:
         op_class: A subclass of `keras.Operation`. Not a layer, which takes

@@ -12,6 +12,7 @@ from absl.testing import parameterized
 
 import keras
 from keras.src import backend
+from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import UnsupportedMaskError
@@ -21,6 +22,7 @@ from keras.src.masking import testing_utils as u
 from keras.src.masking.cases.refused import CASES
 from keras.src.masking.row_checks import EXAMPLES
 from keras.src.masking.row_checks import call
+from keras.src.masking.testing_utils import T
 
 WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
@@ -237,6 +239,90 @@ class RefusalTest(testing.TestCase):
         x = np.ma.MaskedArray(np.ones(3, "float32"), [True, False, False])
         with self.assertRaisesRegex(UnsupportedMaskError, "^`unique`.*depends"):
             ops.unique(x)
+
+
+class NotesTest(testing.TestCase):
+    """An error inside a rule says which call it was, and says it once."""
+
+    def setUp(self):
+        super().setUp()
+        if keras.config.is_traceback_filtering_enabled():
+            self.addCleanup(keras.config.enable_traceback_filtering)
+        else:
+            self.addCleanup(keras.config.disable_traceback_filtering)
+
+    def notes_of(self, function, filtering):
+        """Keras's filter of tracebacks makes new errors of old ones."""
+        if filtering:
+            keras.config.enable_traceback_filtering()
+        else:
+            keras.config.disable_traceback_filtering()
+        with self.assertRaises(Exception) as caught:
+            function()
+        self.assertNotIsInstance(caught.exception, UnsupportedMaskError)
+        # JAX has notes of its own.
+        notes = getattr(caught.exception, "__notes__", ())
+        return [note for note in notes if note.startswith("In `")]
+
+    @parameterized.parameters(True, False)
+    def test_eagerly(self, filtering):
+        def product():
+            return ops.matmul(masked(T((2, 3), 1)), np.ones((4, 5), "float32"))
+
+        self.assertEqual(
+            self.notes_of(product, filtering),
+            ["In `matmul` of values of shape (2, 3), mask of shape (2,)"],
+        )
+
+    @parameterized.parameters(True, False)
+    def test_of_all_masked_operands(self, filtering):
+        x, y = masked(T((2, 3), 2)), masked(T((2, 4), 1))
+        self.assertEqual(
+            self.notes_of(lambda: x + y, filtering),
+            [
+                "In `add` of values of shape (2, 3), mask of shape (2, 3), "
+                "values of shape (2, 4), mask of shape (2,)"
+            ],
+        )
+
+    @parameterized.parameters(True, False)
+    def test_when_a_graph_is_made(self, filtering):
+        def product():
+            x = keras.Input((3,), mask_shape=(3,))
+            return ops.matmul(x, np.ones((4, 5), "float32"))
+
+        self.assertEqual(
+            self.notes_of(product, filtering),
+            [
+                "In `matmul` of values of shape (None, 3), "
+                "mask of shape (None, 3)"
+            ],
+        )
+
+    @parameterized.parameters(True, False)
+    def test_when_a_model_runs(self, filtering):
+        x = keras.Input((None,), mask_shape=(None,))
+        y = keras.Input((None,))
+        model = keras.Model([x, y], x + y)
+
+        def run():
+            return model([masked(T((2, 3), 2)), filled(T((2, 4)))])
+
+        self.assertEqual(
+            self.notes_of(run, filtering),
+            ["In `add` of values of shape (2, 3), mask of shape (2, 3)"],
+        )
+
+    @parameterized.parameters(True, False)
+    def test_inside_a_layer(self, filtering):
+        class Product(layers.Layer):
+            def call(self, x):
+                return ops.matmul(x, np.ones((4, 5), "float32"))
+
+        self.assertEqual(
+            self.notes_of(lambda: Product()(masked(T((2, 3), 1))), filtering),
+            ["In `matmul` of values of shape (2, 3), mask of shape (2,)"],
+        )
 
 
 _SCAN = """
