@@ -119,7 +119,8 @@ There is no other: a masked tensor never turns into a plain array by itself.
 can do nothing sensible with a mask raises `UnsupportedMaskError`. The message
 names the op and the shapes, and says what to do: fill the masked entries, drop
 the mask, or add a rule for the op (`keras.masking.rule_for`). No mask is lost
-in silence.
+in silence. For a script that cannot be changed today,
+`keras.config.set_unsupported_mask("warn")` makes warnings of these errors.
 """
 
 

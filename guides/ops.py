@@ -16,6 +16,7 @@ each single one of them says the op table, `op_table.md`.
 """
 
 import os
+import warnings
 
 # TensorFlow is chatty, also where it is no more than installed.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -219,6 +220,19 @@ which names the op, the shapes, and the reason. There are three ways out:
 - fill what is masked with a number that does no harm: `ops.filled(x, 0)`,
 - drop the mask on purpose: `x.values`,
 - give the op a rule.
+
+For a script that cannot be changed today there is a setting:
+
+```python
+with keras.config.set_unsupported_mask("warn"):
+    ...
+```
+
+Such an op then fills with 0 and gives a plain result, and a
+`keras.masking.UnsupportedMaskWarning` names the line of your code, once.
+Without `with` it holds until it is set to `"raise"` again, which is the
+default. Mind that 0 is a number like any other to the op, and that the mask
+ends there.
 """
 
 
@@ -227,6 +241,12 @@ def spectrum(x):
     signal = ops.filled(x, 0)
     real, imaginary = ops.rfft(signal)
     return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-3)
+
+
+def numbers_that_occur(x):
+    """As a script would do it that has never heard of masks."""
+    with keras.config.set_unsupported_mask("warn"):
+        return ops.unique(x)
 
 
 """
@@ -329,6 +349,12 @@ def print_examples():
     show("look_up([0, 10, 20], [2, --])", look_up(numbers, ids))
     show("ops.rfft(x)", refusal(ops.rfft, x))
     show("spectrum(x)", spectrum(x))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        show("numbers_that_occur(x)", numbers_that_occur(x))
+    for warning in given:
+        place = f"{os.path.basename(warning.filename)}:{warning.lineno}"
+        console.print(f"{place}: {warning.message}", highlight=False)
 
 
 def print_changes():

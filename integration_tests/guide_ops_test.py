@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -256,6 +257,20 @@ def test_the_way_out_of_a_refusal():
     np.testing.assert_allclose(found, np.sqrt(power + 1e-3), rtol=1e-5)
 
 
+def test_a_script_that_cannot_be_changed_goes_on_with_a_warning():
+    x = keras.MaskedTensor.from_ragged([[3.0, 1.0, 2.0], [5.0]])
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        found = guide.numbers_that_occur(x)
+    np.testing.assert_array_equal(as_numpy(found), [0, 1, 2, 3, 5])
+    (warning,) = given
+    assert warning.category is keras.masking.UnsupportedMaskWarning
+    assert warning.filename == guide.__file__
+    line = pathlib.Path(guide.__file__).read_text().splitlines()
+    assert line[warning.lineno - 1].strip() == "return ops.unique(x)"
+    assert keras.config.unsupported_mask() == "raise"
+
+
 def test_the_rule_of_an_operation_holds_in_a_model():
     inputs = keras.Input((None, 2), mask_shape=(None,))
     outputs = guide.LastStep()(inputs)
@@ -282,6 +297,8 @@ def test_the_guide_runs(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
+    # A line of it; the console breaks the rest where it likes.
+    assert re.search(r"^ops\.py:\d+: `unique` cannot take", run.stdout, re.M)
     assert ">>> two_best(x)\n[[3.0 2.0]\n [5.0 --]]\n" in run.stdout
     changes = re.findall(r"^│ (\w+) +│ (\d\.\de[+-]\d\d) +│$", run.stdout, re.M)
     assert {name for name, _ in changes} == set(OPERANDS) - {"two_best"}
