@@ -31,6 +31,8 @@ class Row(typing.NamedTuple):
         call_names: Names of the operands, where `fn` does not take them first
             and in this order; else None.
         fn_names: Names of the parameters of `fn`.
+        operands: Signature of a call of the operation, of `fn` without one.
+        defaults: Defaults of the parameters of `fn`.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Row(typing.NamedTuple):
     init_names: tuple | None = None
     call_names: tuple | None = None
     fn_names: tuple = ()
+    operands: inspect.Signature | None = None
+    defaults: dict = {}
 
 
 class Call:
@@ -47,8 +51,9 @@ class Call:
     Attributes:
         row: The `Row` of the operation.
         op: The `Operation`, None where a function has no class.
-        args: Operands by position. NumPy masked arrays are masked tensors.
-        kwargs: Operands by name and static arguments together.
+        args: Operands, however they were passed. NumPy masked arrays are
+            masked tensors.
+        kwargs: Static arguments by name.
     """
 
     __slots__ = ("row", "op", "args", "kwargs")
@@ -72,14 +77,19 @@ class Call:
         return found
 
     def argument(self, name, default=None):
-        """The argument of this name, however it was passed."""
+        """The argument of this name, however it was passed.
+
+        Args:
+            name: Its name.
+            default: What to give where the function has no such parameter.
+        """
         if name in self.kwargs:
             return self.kwargs[name]
-        names = self.row.fn_names
+        names = self.row.call_names or self.row.fn_names
         position = names.index(name) if name in names else len(self.args)
         if position < len(self.args):
             return self.args[position]
-        return default
+        return self.row.defaults.get(name, default)
 
     def compute(self, *args):
         """Runs the public function on plain tensors.
@@ -168,6 +178,7 @@ def call_of(op, args, kwargs):
     if any_leaf(np.ma.MaskedArray, args, kwargs):
         args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     row = rows().get(type(op)) or _row_without_a_rule(op)
+    args, kwargs = in_order(row, args, kwargs)
     if row.init_names is not None:
         init_args, init_kwargs = op._init_arguments
         if init_args or init_kwargs:
@@ -208,7 +219,8 @@ def call_function(function, args, kwargs):
             function.__name__, (args, kwargs), "It cannot be part of a graph."
         )
         return function(*args, **kwargs)
-    return _run_or_warn(Call(rows()[function], None, args, kwargs))
+    row = rows()[function]
+    return _run_or_warn(Call(row, None, *in_order(row, args, kwargs)))
 
 
 def _run_or_warn(call):
@@ -217,6 +229,15 @@ def _run_or_warn(call):
     except UnsupportedMaskError as error:
         call.args, call.kwargs = settle(error, call.args, call.kwargs)
     return call.pass_on()
+
+
+def in_order(row, args, kwargs):
+    """The operands by position, those too that were passed by name."""
+    if not kwargs or row.operands is None:
+        return args, kwargs
+    bound = row.operands.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
 
 
 def run(call):
@@ -255,10 +276,6 @@ def rows():
     return _ROWS
 
 
-def _parameters(fn):
-    return tuple(inspect.signature(fn).parameters)
-
-
 def make_row(name, rule, op_class, fn):
     """A `Row`, with the names of its arguments read off the signatures.
 
@@ -268,17 +285,26 @@ def make_row(name, rule, op_class, fn):
         op_class: Its operation class, None where it has none.
         fn: The public function.
     """
-    if op_class is None:
-        return Row(name, rule, fn, fn_names=_parameters(fn))
-    init_names = _parameters(op_class.__init__)[1:]
-    call = list(inspect.signature(op_class.call).parameters.values())[1:]
-    call_names = tuple(p.name for p in call)
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in call)
-    fn_names = _parameters(fn)
-    in_order = fn_names[: len(call_names)] == call_names
-    if in_order or variadic:
-        call_names = None
-    return Row(name, rule, fn, init_names, call_names, fn_names)
+    public = inspect.signature(fn)
+    fn_names = tuple(public.parameters)
+    defaults = {
+        p.name: p.default
+        for p in public.parameters.values()
+        if p.default is not p.empty
+    }
+    init_names, call_names, operands = None, None, public
+    if op_class is not None:
+        init_names = tuple(inspect.signature(op_class.__init__).parameters)[1:]
+        operands = inspect.signature(op_class.call)
+        call = list(operands.parameters.values())[1:]
+        operands = operands.replace(parameters=call)
+        names = tuple(p.name for p in call)
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in call)
+        if fn_names[: len(names)] != names and not variadic:
+            call_names = names
+    return Row(
+        name, rule, fn, init_names, call_names, fn_names, operands, defaults
+    )
 
 
 @keras_export("keras.masking.rule_for")

@@ -113,7 +113,8 @@ def meshgrid(call):
 
 def select(call):
     """As `where` upon `where`: valid where every masked operand is."""
-    conditions, choices, result = call.args
+    conditions, choices = call.args[:2]
+    result = call.argument("default")
     for condition, choice in zip(conditions[::-1], choices[::-1]):
         result = ops.where(condition, choice, result)
     return result

@@ -11,8 +11,9 @@ def dot_product_attention(call):
     The explicit mask and causality leave keys out for some of the queries, and
     make no mask. A query that is left with nothing gets 0.
     """
-    query, key, value = call.args
-    if any(_is_masked(x) for x in call.kwargs.values()):
+    query, key, value, *others = call.args
+    bias, explicit = (*others, None, None)[:2]
+    if any(_is_masked(x) for x in (*others, *call.kwargs.values())):
         raise call.refuse("Only query, key and value may be masked.")
     if any(_is_masked(x) and len(x.mask.shape) > 2 for x in call.args):
         raise call.refuse("Steps are left out, not single heads or features.")
@@ -20,13 +21,14 @@ def dot_product_attention(call):
     if valid is None:
         return masks.wrap(call.compute(), query.mask)
     seen = [backend.numpy.expand_dims(valid, (1, 2))]
-    if call.kwargs.get("mask") is not None:
-        seen.append(backend.cast(call.kwargs["mask"], "bool"))
+    if explicit is not None:
+        seen.append(backend.cast(explicit, "bool"))
     if call.argument("is_causal"):
         seen.append(_past(query, key))
     seen = _joint(seen)
-    call.kwargs |= {"mask": seen, "is_causal": False}
-    values = call.compute(query, *map(_without_masked, (key, value)))
+    call.kwargs |= {"is_causal": False}
+    steps = map(_without_masked, (key, value))
+    values = call.compute(query, *steps, bias, seen)
     any_seen = backend.numpy.any(seen, axis=-1, keepdims=True)
     any_seen = backend.numpy.transpose(any_seen, (0, 2, 1, 3))
     values = masks.fill(values, any_seen, 0)
