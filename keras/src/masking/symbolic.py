@@ -110,10 +110,12 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
         masks = iter(masks)
         flat = list(leaves)
         for i, x, value in zip(places, symbols, values):
+            # NumPy runs the code on what memory holds, which is no place to
+            # look up. Where nothing is valid, rules put harmless numbers.
             mask = None
+            if "int" in x.dtype:
+                value = backend.numpy.zeros_like(value)
             if has_mask(x):
-                # NumPy runs the code on what memory holds. Where nothing is
-                # valid, rules put harmless numbers in its place.
                 mask = backend.numpy.zeros_like(next(masks))
             flat[i] = wrap(value, mask)
         args_and_kwargs = tree.pack_sequence_as((args, kwargs), flat)

@@ -9,6 +9,9 @@ from keras.src.backend.common.keras_tensor import (
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
 from keras.src.masking.families import carry
+from keras.src.masking.families.index import as_keys
+from keras.src.masking.families.index import is_basic
+from keras.src.masking.symbolic import carry_masks
 from pip_build import keeps
 
 
@@ -28,6 +31,23 @@ def average(x, axis=None, weights=None):
     if any_symbolic_tensors((weights,)):
         return Average(axis=axis).symbolic_call(x, weights=weights)
     return _plain_average(x, axis=axis, weights=weights)
+
+
+class GetItem:
+    def call(self, x, key):
+        """Upstream's takes a list of numbers for a tuple of them."""
+        return backend.MaskedTensor._index(x, tuple(as_keys(key)))
+
+    @keeps("_basic_output_spec")
+    def compute_output_spec(self, x, key):
+        """Upstream's knows no arrays, and nothing outside of a tuple."""
+        keys = as_keys(key)
+        if is_basic(keys):
+            return self._basic_output_spec(x, tuple(keys))
+        arguments = (x, tuple(keys))
+        return carry_masks(
+            backend.compute_output_spec, self.call, arguments, {}
+        )
 
 
 class Histogram:

@@ -304,6 +304,11 @@ class MaskedTensorBase(TakesOver):
 
         return backend.numpy.sum(self._put(0), axis=axes, keepdims=keepdims)
 
+    @staticmethod
+    def _index(x, key):
+        """`x[key]` of a plain tensor, with arrays among the indices."""
+        return x[key]
+
     def _blocks(self):
         """The parts to compute one by one, each a masked tensor."""
         return [self]

@@ -4,6 +4,7 @@ import tensorflow as tf
 from keras.src.backend.common.masked_tensor import COMPARISON
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.masked_tensor import checked_and_filled
+from tensorflow.python.ops.numpy_ops import np_array_ops
 
 
 class _MaskedTensor(MaskedTensorBase):
@@ -12,6 +13,13 @@ class _MaskedTensor(MaskedTensorBase):
     @staticmethod
     def is_concrete(x):
         return hasattr(x.values, "numpy")
+
+    @staticmethod
+    def _index(x, key):
+        """As NumPy does it, which a tensor learns by a global switch only."""
+        if any(len(getattr(k, "shape", ())) for k in key):
+            return np_array_ops._getitem(x, key)
+        return x[key]
 
 
 def _extension_type(namespace):

@@ -232,56 +232,6 @@ def mask_or_ones(x, ndim):
     return backend.numpy.ones(backend.shape(x)[:ndim], dtype="bool")
 
 
-def get_item(call):
-    """Indexing: the part of the key that falls on the mask indexes it too."""
-    x, key = call.args
-    if not isinstance(x, MaskedTensorBase):
-        return _look_up(call, x, key)
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if any(isinstance(k, MaskedTensorBase) for k in keys):
-        raise call.refuse("The key of a masked tensor must be plain.")
-    values = call.compute()
-    basic = all(
-        k is None or k is Ellipsis or isinstance(k, (int, slice)) for k in keys
-    )
-    if basic:
-        covered = _covered_keys(keys, len(x.shape), len(x.mask.shape))
-        mask = call.row.fn(x.mask, tuple(covered))
-    else:
-        mask = call.row.fn(full_rank(x), key)
-    if not len(mask.shape):
-        return entry(values, mask)
-    return masks.wrap(values, mask)
-
-
-def _covered_keys(keys, ndim, covered):
-    """The keys for the leading axes that the mask covers, without ellipsis."""
-    used = sum(k is not None and k is not Ellipsis for k in keys)
-    if Ellipsis in keys:
-        i = keys.index(Ellipsis)
-        keys = keys[:i] + [slice(None)] * (ndim - used) + keys[i + 1 :]
-    result, axes = [], 0
-    for k in keys:
-        if axes == covered:
-            break
-        result.append(k)
-        axes += k is not None
-    return result
-
-
-def _look_up(call, x, key):
-    """A plain tensor with a masked integer key, which looks up 0."""
-    from keras.src import ops
-
-    if not isinstance(key, MaskedTensorBase):
-        raise call.refuse("Of several keys none may be masked.")
-    if backend.standardize_dtype(key.dtype) == "bool":
-        raise call.refuse(
-            "A masked boolean key would select an unknown number of entries."
-        )
-    return ops.take(x, key, axis=0)
-
-
 def take(call):
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")

@@ -12,6 +12,7 @@ from keras.src.masking.families import order
 from keras.src.masking.families import reduce as r
 from keras.src.masking.families import scan
 from keras.src.masking.families.batch import refused
+from keras.src.masking.families.index import get_item
 from keras.src.masking.families.merge import each_entry
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
@@ -183,7 +184,7 @@ RULES = {
     "flipud": arrange.flip_along(0),
     "full": arrange.full,
     "geomspace": arrange.spaced(1),
-    "get_item": layout.get_item,
+    "get_item": get_item,
     "hsplit": arrange.split_along(1),
     "hstack": arrange.stacked(1, 1),
     "linspace": arrange.spaced(0),
