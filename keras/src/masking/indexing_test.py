@@ -365,7 +365,7 @@ class WrongKeyTest(testing.TestCase):
 
 @st.composite
 def assigned(draw):
-    """What is assigned to, and the rank of the masks of both, None for plain."""
+    """What is assigned to, and the rank of the other mask, None if plain."""
     shape = draw(shapes.filter(lambda shape: 0 not in shape))
     ranks = st.none() | st.integers(1, len(shape))
     one, other = draw(st.tuples(ranks, ranks).filter(any))

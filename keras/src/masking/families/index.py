@@ -60,14 +60,19 @@ def is_basic(keys):
     return not any(hasattr(k, "shape") for k in keys)
 
 
+# PyTorch takes bytes for booleans, and no other short integers.
+_SHORT = ("int8", "int16", "uint8", "uint16")
+
+
 def _as_index(k):
     if isinstance(k, list):
-        k = np.asarray(k, None if k else "int32")
+        k = np.asarray(k) if k else np.zeros(0, "int32")
+        return k.astype("int32") if k.dtype == "int64" else k
     if isinstance(k, np.integer):
         return int(k)
-    if isinstance(k, np.ndarray) and k.dtype.kind in "iu":
-        # PyTorch takes bytes for booleans.
-        return k.astype("int32")
+    is_plain = backend.is_tensor(k) or isinstance(k, np.ndarray)
+    if is_plain and _dtype(k) in _SHORT:
+        return backend.cast(k, "int32")
     return k
 
 
@@ -88,17 +93,20 @@ def _axes(k):
 
 def _kind(k):
     """What an index is: "bool", "int", or something else."""
-    if isinstance(k, (bool, np.bool_)):
-        return "a boolean number"
-    if isinstance(k, int):
+    if isinstance(k, int) and not isinstance(k, bool):
         return "int"
+    dtype = _dtype(k)
+    if dtype == "bool" or isinstance(k, bool):
+        return "bool" if _is_array(k) else "a boolean number"
+    return "int" if dtype.startswith(("int", "uint")) else dtype
+
+
+def _dtype(k):
+    """The dtype of a tensor or an array, else the name of its type."""
     dtype = getattr(k, "dtype", None)
     if dtype is None or getattr(dtype, "kind", None) in ("O", "S", "U"):
         return type(k).__name__
-    dtype = backend.standardize_dtype(dtype)
-    if dtype == "bool":
-        return "bool" if _is_array(k) else "a boolean number"
-    return "int" if "int" in dtype else dtype
+    return backend.standardize_dtype(dtype)
 
 
 def _without_dots(keys, x):
