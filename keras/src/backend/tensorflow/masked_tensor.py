@@ -1,5 +1,7 @@
 """The masked tensor of the TensorFlow backend: an extension type."""
 
+import numpy as np
+
 import tensorflow as tf
 from keras.src.backend.common.masked_tensor import COMPARISON
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -17,9 +19,15 @@ class _MaskedTensor(MaskedTensorBase):
     @staticmethod
     def _index(x, key):
         """As NumPy does it, which a tensor learns by a global switch only."""
-        if any(len(getattr(k, "shape", ())) for k in key):
-            return np_array_ops._getitem(x, key)
-        return x[key]
+        if not any(len(getattr(k, "shape", ())) for k in key):
+            return x[key]
+        places = []
+        for k in key:
+            if getattr(k, "dtype", None) in (tf.bool, np.bool_):
+                places.extend(tf.unstack(tf.where(k), len(k.shape), axis=1))
+            else:
+                places.append(k)
+        return np_array_ops._getitem(x, tuple(places))
 
 
 def _extension_type(namespace):
