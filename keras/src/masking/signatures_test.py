@@ -28,6 +28,10 @@ from keras.src.masking.row_checks import NAMES
 from keras.src.masking.row_checks import call
 from keras.src.ops import numpy as knp
 
+# How many examples of a row are called in all ways. JAX and TensorFlow compile
+# or trace a lot, and names are the same on all backends.
+COUNT = None if backend.backend() in ("numpy", "torch") else 1
+
 # What rules ask for that the function has not, since they are shared with
 # functions that have it.
 OF_OTHERS = {
@@ -156,8 +160,8 @@ class SignaturesTest(testing.TestCase):
         """With the same defaults: each fills in what a call leaves out."""
         some = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         for op_class, row in dispatch.rows().items():
-            if not inspect.isclass(op_class):
-                continue
+            if row.init_names is None:
+                continue  # A function of its own, or of a third party.
             public = parameters(row.fn)
             own = parameters(op_class.__init__) | parameters(op_class.call)
             for key, p in own.items():
@@ -190,7 +194,8 @@ class SignaturesTest(testing.TestCase):
     def test_what_rules_ask_for_is_an_argument_somewhere(self):
         """In branches that no example takes, too."""
         names = collections.defaultdict(set)
-        for row in dispatch.rows().values():
+        own = [row for row in dispatch.rows().values() if row.fn is not None]
+        for row in own:
             family = row.rule.__module__.rpartition(".")[2]
             names[family] |= set(parameters(row.fn))
         asked = asked_in_source()
@@ -203,7 +208,7 @@ class SignaturesTest(testing.TestCase):
     def test_a_call_may_pass_its_arguments_in_any_way(self, name, op_class):
         """To the function, and to the operation when it is made and called."""
         function = u.function_of(name)
-        for example in EXAMPLES[name]:
+        for example in EXAMPLES[name][:COUNT]:
             drawn = u.masked(u.draw(example, 3, 0.6))
             expected = call(name, drawn)
             arguments = arguments_of(name, drawn)

@@ -323,8 +323,6 @@ class IndexingTest(MaskedCase):
         self.assertAllClose(array(result.values)[valid], values[key][valid])
 
     def test_integer_array(self):
-        if backend.backend() == "tensorflow":
-            self.skipTest("TensorFlow indexes by `keras.ops.take`")
         index = np.array([2, 0])
         self.assert_masked(masked()[index], VALUES[index], MASK[index])
 

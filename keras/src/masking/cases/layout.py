@@ -30,6 +30,8 @@ EXAMPLES = {
         (STEPS, (..., 0)),
         (STEPS, (0, 1)),
         (STEPS, (slice(None), None, 1)),
+        (STEPS, np.array([1, 0, 1])),
+        (FULL, (slice(None), np.array([2, 0, 2]))),
     ],
     "moveaxis": [(STEPS, 0, 1), (STEPS, -1, 0), (STEPS, [0, 1], [2, 0])],
     "pad": [
@@ -185,9 +187,10 @@ def entry(function):
 
 
 def get_item(x, key):
-    if isinstance(key, np.ndarray):
-        return moved(np.take)(x, key, 0)
-    return indexed(x, key if isinstance(key, tuple) else (key,))
+    key = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(k, np.ndarray) for k in key):
+        return moved(lambda y: y[key])(x)
+    return indexed(x, key)
 
 
 def indexed(x, key):
