@@ -118,8 +118,6 @@ def on_batch(call, cores, hint=""):
     for x, core in pairs:
         if _covers_core(x, core):
             raise call.refuse(_only_before(core.axes, hint))
-    if any(isinstance(x, MaskedTensorBase) for x in call.kwargs.values()):
-        raise call.refuse("Masked tensors must be passed by position.")
     mask = masks.merge([_batch_of(x, core) for x, core in pairs])
     batch = max(len(x.shape) - core.axes for x, core in pairs)
     # NumPy's backend finds a spec by running the op on memory as it is found.

@@ -115,13 +115,15 @@ def _over_axes(weight, axes, x):
 
 
 def normalize(call):
-    """Divides by the norm of the valid entries."""
-    x, within = call.args[0], _takes_in_mask(call)
-    if masks.is_wide(x.dtype):
-        values = call.compute(masks.zero(x) if within else x.values)
-        return masks.wrap(values, x.mask)
-    # A norm of large numbers is infinite there, and so is one over none.
-    values = call.compute(masks.fill(x.values, x.mask, 0 if within else 1))
+    """Divides by the norm of the valid entries, of 1 where there are none."""
+    x, valid = call.args[0], call.args[0].mask
+    axes = canonical_axes(call.argument("axis", -1), len(x.shape))
+    axes = tuple(a for a in axes if a < len(valid.shape))
+    if axes:
+        valid = backend.numpy.any(valid, axis=axes, keepdims=True)
+    # A norm over nothing has no gradient.
+    values = masks.fill(x.values, x.mask, 0) if axes else x.values
+    values = call.compute(masks.fill(values, valid, 1))
     return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
 
 
