@@ -2,7 +2,7 @@
 
 from keras.src.masking import protocols
 from keras.src.masking import recurrence
-from keras.src.masking.dispatch import is_from_keras
+from keras.src.masking.refusals import is_from_keras
 from pip_build import keeps
 from pip_build import new
 
