@@ -120,19 +120,20 @@ class Call:
         """What the rule gives. Whatever it calls finds this on the stack."""
         return self.row.rule(self)
 
-    def explain(self, error):
-        """Lets an error that came from the rule say which call it was.
+    def explained(self, error):
+        """The error to raise for one that came from the rule.
 
-        A refusal, perhaps by an op that the rule calls, is raised anew: users
-        know the op that they called.
+        It gains a note that tells which call it was. A refusal, perhaps by an
+        op that the rule calls, is made anew: users know the op they called.
         """
         if isinstance(error, UnsupportedMaskError) and error.is_open:
-            raise self.refuse(error.reason) from None
+            return self.refuse(error.reason)
         note = f"In `{self.row.name}` of " + ", ".join(
             describe(x) for x in self.operands() if has_mask(x)
         )
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
+        return error
 
 
 # Containers in which operands come. Anything else is one operand.
@@ -164,7 +165,7 @@ def call(op, args, kwargs):
         UnsupportedMaskError: If there is no rule for an operation of Keras, or
             the rule refuses, unless the setting makes a warning of it.
     """
-    return _run_or_warn(call_of(op, args, kwargs))
+    return run(call_of(op, args, kwargs))
 
 
 def call_of(op, args, kwargs):
@@ -220,15 +221,7 @@ def call_function(function, args, kwargs):
         )
         return function(*args, **kwargs)
     row = rows()[function]
-    return _run_or_warn(Call(row, None, *in_order(row, args, kwargs)))
-
-
-def _run_or_warn(call):
-    try:
-        return run(call)
-    except UnsupportedMaskError as error:
-        call.args, call.kwargs = settle(error, call.args, call.kwargs)
-    return call.pass_on()
+    return run(Call(row, None, *in_order(row, args, kwargs)))
 
 
 def in_order(row, args, kwargs):
@@ -241,12 +234,15 @@ def in_order(row, args, kwargs):
 
 
 def run(call):
-    """Runs the rule of a call; an error gains a note that tells which call."""
+    """Runs the rule of a call, or goes on without the masks that it refuses."""
     try:
         return call.apply_rule()
     except Exception as error:
-        call.explain(error)
-        raise
+        explained = call.explained(error)
+        if explained is error:
+            raise
+    call.args, call.kwargs = settle(explained, call.args, call.kwargs)
+    return call.pass_on()
 
 
 def from_numpy_ma(x):

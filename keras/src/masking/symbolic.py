@@ -49,8 +49,10 @@ def output_spec(op, args, kwargs, fn=None):
         return _traced_spec(op, run, args, kwargs)
     except Exception as error:
         # With the sizes of the graph: tracing makes up some.
-        dispatch.call_of(op, args, kwargs).explain(error)
-        raise
+        explained = dispatch.call_of(op, args, kwargs).explained(error)
+        if explained is error:
+            raise
+        raise explained from None
 
 
 def _traced_spec(op, fn, args, kwargs):
