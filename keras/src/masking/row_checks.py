@@ -149,11 +149,15 @@ class RowChecks:
             self.assertTrue(finite, f"{label}: {values}")
 
     def check_gradients(self, name, drawn, seed, label):
-        """0 at masked entries; elsewhere the same, whatever those hold."""
+        """0 at masked entries; elsewhere the same, whatever those hold.
+
+        Returns:
+            Whether there was a gradient to check.
+        """
         operands = u.leaves(drawn)
         floats = [x for x in operands if u.is_float(x.values)]
         if backend.backend() == "numpy" or name in NO_GRADIENT or not floats:
-            return
+            return False
         weights = {}
 
         def loss(arrays, garbage):
@@ -183,7 +187,7 @@ class RowChecks:
             return number
 
         if isinstance(loss([x.values for x in floats], False), float):
-            return
+            return False
         arrays = [x.values for x in floats]
         poisoned = [
             np.where(x.cells, x.values, np.nan).astype(x.values.dtype)
@@ -201,6 +205,7 @@ class RowChecks:
             self.assertAllClose(
                 one[x.cells], other[x.cells], rtol=2e-2, atol=1e-3, msg=label
             )
+        return True
 
     def check_spec(self, name, example, unknown=()):
         """The symbolic result has the shapes and dtypes of the eager one.

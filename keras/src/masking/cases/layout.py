@@ -1,5 +1,7 @@
 """What moves, joins and makes entries."""
 
+import functools
+
 import numpy as np
 
 from keras.src import backend
@@ -62,7 +64,11 @@ EXAMPLES = {
     "take_along_axis": [(STEPS, np.zeros((2, 1, 4), "int32"), 1)],
     "tile": [(STEPS, (1, 2, 1)), (STEPS, 2), (X, (2, 1, 1))],
     "transpose": [(STEPS,), (STEPS, (1, 0, 2)), (STEPS, (2, 0, 1))],
-    "unstack": [(STEPS, None, 1), (STEPS, None, -1)],
+    "unstack": [
+        (STEPS, None, 1),
+        (STEPS, None, -1),
+        (T((3,), 1), None, 0),
+    ],
     "tril": [(FULL,), (T((3, 3), 1), 1)],
     "triu": [(FULL,), (T((3, 3), 1), -1)],
     "append": [(X, T((2, 3), 1), 1), (STEPS, T((5,)), None), (X, X, 0)],
@@ -141,6 +147,18 @@ def moved(function):
     return oracle
 
 
+def entry(function):
+    """As `moved`; one entry has no axis left for a mask, and is 0 if masked."""
+
+    def oracle(x, *args):
+        return [
+            (values, cells) if np.ndim(values) else (values * cells, None)
+            for values, cells in moved(function)(x, *args)
+        ]
+
+    return oracle
+
+
 def among_zeros(function):
     """As `moved`, where the entries that the op makes are valid.
 
@@ -164,24 +182,16 @@ def joined(function):
         covered = max(0 if x.mask is None else x.mask.ndim for x in xs)
         if axis % values.ndim < covered:
             return [(values, function([x.cells for x in xs], axis))]
-        key = (slice(None),) * covered
-        key += (slice(1),) * (xs[0].values.ndim - covered)
-        both = np.logical_and.reduce([x.cells[key] for x in xs])
-        if function is np.stack:
-            both = np.expand_dims(both, -1)
-        return [(values, np.broadcast_to(both, values.shape))]
-
-    return oracle
-
-
-def entry(function):
-    """As `moved`; one entry has no axis left for a mask, and is 0 if masked."""
-
-    def oracle(x, *args):
-        ((values, cells),) = moved(function)(x, *args)
-        if np.ndim(values):
-            return [(values, cells)]
-        return [(values * cells, None)]
+        own = [
+            np.ones((), "bool")
+            if x.mask is None
+            else over_all_axes(x.mask, x.values.shape[:covered])
+            for x in xs
+        ]
+        both = np.broadcast_to(
+            functools.reduce(np.logical_and, own), values.shape[:covered]
+        )
+        return [(values, over_all_axes(both, values.shape))]
 
     return oracle
 
@@ -331,7 +341,7 @@ ORACLES = {
     "take": taken,
     "tril": triangle(np.tril),
     "triu": triangle(np.triu),
-    "unstack": moved(unstacked),
+    "unstack": entry(unstacked),
     "append": appended,
     "diag": among_zeros(np.diag),
     "diagflat": among_zeros(np.diagflat),

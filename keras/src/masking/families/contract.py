@@ -9,6 +9,7 @@ stays in its own row.
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.reduce import canonical_axes
 
 
@@ -147,7 +148,10 @@ def kron(call):
     sizes = zip(ops.shape(x), ops.shape(y))
     x = ops.expand_dims(x, tuple(range(1, 2 * ndim, 2)))
     y = ops.expand_dims(y, tuple(range(0, 2 * ndim, 2)))
-    return ops.reshape(ops.multiply(x, y), tuple(n * m for n, m in sizes))
+    product = ops.multiply(x, y)
+    # How far the mask reaches must not depend on sizes, which may be unknown.
+    product = masks.wrap(product.values, full_rank(product))
+    return ops.reshape(product, tuple(n * m for n, m in sizes))
 
 
 def cdist(call):

@@ -106,7 +106,11 @@ def along_axis(call):
 
 def paired(values, moved_masks):
     """Values and masks that moved alike, or nests of them, put together."""
-    return tree.map_structure(masks.wrap, values, moved_masks)
+
+    def one(values, mask):
+        return (masks.wrap if len(mask.shape) else entry)(values, mask)
+
+    return tree.map_structure(one, values, moved_masks)
 
 
 def reshape(call):
@@ -260,10 +264,7 @@ def _take_from_masked(call, x, indices, axis):
         mask, axis = x.mask, canonical_axes(axis, len(x.shape))[0]
         if axis >= len(mask.shape):
             return masks.wrap(values, mask)
-    mask = call.row.fn(mask, indices, axis=axis)
-    if not len(mask.shape):
-        return entry(values, mask)
-    return masks.wrap(values, mask)
+    return paired(values, call.row.fn(mask, indices, axis=axis))
 
 
 def take_along_axis(call):
