@@ -175,6 +175,8 @@ class SignaturesTest(testing.TestCase):
     @parameterized.named_parameters(cases())
     def test_a_rule_asks_for_arguments_of_its_function(self, name, op_class):
         del op_class
+        if backend.backend() != "numpy":
+            self.skipTest("What rules ask for depends on no engine.")
         asked = collections.defaultdict(set)
         argument = dispatch.Call.argument
 

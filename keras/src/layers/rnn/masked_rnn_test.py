@@ -33,6 +33,17 @@ class Totals(layers.Layer):
         return 2 * (total + x), (count + 1, total + x, images + x[:, None])
 
 
+class ListedTotals(Totals):
+    """With states in the form in which they were given.
+
+    `StackedRNNCells` hands them on as they are, and JAX's loops ask for that.
+    """
+
+    def call(self, x, states):
+        output, states = super().call(x, states)
+        return output, [*states]
+
+
 def sequences(shape, mask=MASK, poison=np.nan):
     values = np.random.default_rng(0).normal(size=shape).astype("float32")
     hidden = ~mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
@@ -155,7 +166,7 @@ class CustomCellTest(testing.TestCase):
             self.assertAllClose(found[2], np.full(2, expected))
 
     def test_stacked_cells(self):
-        cells = [layers.LSTMCell(3), layers.GRUCell(2), Totals()]
+        cells = [layers.LSTMCell(3), layers.GRUCell(2), ListedTotals()]
         layer = layers.RNN(cells, return_sequences=True)
         x = sequences((3, 4, 5))
         found = layer(x)

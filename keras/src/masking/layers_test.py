@@ -1,0 +1,328 @@
+"""Every public layer on masked tensors.
+
+Each case is run in inference and in training with other numbers under the
+masks, with more masked steps, on rows without a valid entry, and through its
+symbolic spec. Gradients are with respect to operands and weights; updates of
+variables that are not trained are compared too.
+"""
+
+import functools
+import inspect
+import itertools
+import os
+
+import numpy as np
+from absl.testing import parameterized
+
+import keras
+from keras.src import backend
+from keras.src import ops
+from keras.src import testing
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import testing_utils as u
+from keras.src.masking.cases.layers import CASES
+from keras.src.masking.cases.layers import ELSEWHERE
+from keras.src.masking.dispatch import values_of
+from keras.src.masking.testing_utils import Drawn
+from keras.src.masking.testing_utils import T
+from keras.src.utils import set_random_seed
+
+# JAX and TensorFlow compile or trace anew for each layer and each length: one
+# case of each is enough there, but where all are asked for.
+IS_QUICK = backend.backend() in ("numpy", "torch")
+ALL = IS_QUICK or os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+NAMED_CASES = [
+    (f"{name}_{i}", case)
+    for name, cases in CASES.items()
+    for i, case in enumerate(cases if ALL else cases[:1])
+]
+MORE = (1, 5, 17)
+
+
+def public_layers():
+    """The first names of the classes in `keras.layers`, off the exports."""
+    found = set()
+    for name, layer in inspect.getmembers(keras.layers, inspect.isclass):
+        if layer.__module__.startswith("keras.src.layers.preprocessing."):
+            continue  # They take no masked tensors yet.
+        paths = getattr(layer, "_api_export_path", ())
+        paths = [paths] if isinstance(paths, str) else paths
+        paths = [path for path in paths if path.startswith("keras.layers.")]
+        if paths and paths[0] == f"keras.layers.{name}":
+            found.add(name)
+    return found
+
+
+def drawn_of(case, share=0.6):
+    return u.draw(case.args, seed=1, share=share)
+
+
+def poisoned(drawn):
+    """The arguments with other things under the masks, each time others."""
+    for poison in (np.nan, np.inf, -np.inf, 1e30):
+        yield u.masked(drawn, poison=poison)
+    for seed in (1, 2):
+        yield u.masked(drawn, garbage=seed)
+
+
+def with_more_steps(case, drawn, count, side):
+    """The arguments with masked steps before or after the others."""
+    place = iter(range(9))
+
+    def one(x):
+        if next(place) not in case.padded:
+            return x
+        width = [(0, 0)] * x.values.ndim
+        width[1] = (0, count) if side == "right" else (count, 0)
+        mask = x.mask
+        if mask is not None:
+            mask = np.pad(mask, width[: mask.ndim])
+        return Drawn(np.pad(x.values, width), mask)
+
+    return u.map_leaves(one, drawn, Drawn)
+
+
+def with_end(case):
+    """Drawn arguments whose last steps no window with a valid step misses."""
+    return with_more_steps(case, drawn_of(case), 3, case.pads[0])
+
+
+def sides_and_counts(case):
+    """All of them, or one, another for each case, where each is compiled."""
+    found = [*itertools.product(case.pads, MORE)]
+    if ALL:
+        return found
+    place = [own for _, own in NAMED_CASES].index(case)
+    return [found[place % len(found)]]
+
+
+def floats(drawn):
+    return [x for x in u.leaves(drawn) if u.is_float(x.values)]
+
+
+def results(result):
+    """Values and mask over all axes of each output."""
+    return u.parts(tree.flatten(result))
+
+
+def valid_entries(result):
+    """The valid entries of each row of each output, one after the other."""
+    return [
+        [row if m is None else row[m] for row, m in zip(values, mask)]
+        if mask is not None
+        else [values]
+        for values, mask in results(result)
+    ]
+
+
+def compiled(function):
+    """The function, as one program on JAX.
+
+    There, loops are compiled each time anew otherwise.
+    """
+    if backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
+class Runner:
+    """A built layer whose state never changes."""
+
+    def __init__(self, case, drawn):
+        set_random_seed(1)
+        self.layer = case.make()
+        self.layer(*u.masked(drawn))
+        self.trained = [v.value for v in self.layer.trainable_variables]
+        self.others = [v.value for v in self.layer.non_trainable_variables]
+        # In training, operands of another shape are given other numbers.
+        self.is_random = any("seed" in v.path for v in self.layer.variables)
+        self.programs = {
+            training: compiled(functools.partial(self._run, training))
+            for training in (False, True)
+        }
+        self.differentiate = compiled(self._differentiate)
+
+    def _run(self, training, args, trained):
+        # PyTorch's own dropout has its own seed.
+        set_random_seed(1)
+        kwargs = {}
+        if self.layer._call_has_training_arg:
+            kwargs["training"] = training
+        return self.layer.stateless_call(trained, self.others, *args, **kwargs)
+
+    def __call__(self, args, training):
+        """The result, and what the variables that are not trained become."""
+        outputs, others = self.programs[training](args, self.trained)
+        return outputs, [*map(u.array, others)]
+
+    def _differentiate(self, arrays, args):
+        def loss(arrays):
+            arrays = iter(arrays)
+
+            def one(x):
+                if not u.is_float(x):
+                    return x
+                return with_values(x, next(arrays))
+
+            mine = tree.map_structure(one, args)
+            outputs, _ = self._run(True, mine, list(arrays))
+            return sum(
+                ops.sum(ops.square(y)) + ops.sum(ops.sin(y))
+                for y in map(filled, tree.flatten(outputs))
+            )
+
+        return u.gradients(loss, arrays)
+
+    def gradients(self, args):
+        """Gradients in training by the operands, and by the weights."""
+        operands = [values_of(x) for x in tree.flatten(args) if u.is_float(x)]
+        arrays = [u.array(x) for x in (*operands, *self.trained)]
+        found = [
+            np.broadcast_to(u.array(g), x.shape)
+            for g, x in zip(self.differentiate(arrays, args), arrays)
+        ]
+        return found[: len(operands)], found[len(operands) :]
+
+
+def with_values(x, values):
+    if not isinstance(x, MaskedTensorBase):
+        return values
+    return backend.MaskedTensor._wrap(values, x.mask)
+
+
+def filled(x):
+    return ops.filled(x, 0) if isinstance(x, MaskedTensorBase) else x
+
+
+class LayersTest(testing.TestCase):
+    def assert_same(self, found, expected, label=None):
+        self.assertEqual(len(found), len(expected), label)
+        for one, other in zip(found, expected):
+            self.assertAllClose(one, other, atol=1e-4, rtol=1e-4, msg=label)
+
+    def test_every_public_layer_has_a_case(self):
+        """A layer without one is named here, before a user meets it."""
+        public = public_layers()
+        self.assertEqual(public - set(CASES) - set(ELSEWHERE), set())
+        self.assertEqual(set(CASES) & set(ELSEWHERE), set())
+        self.assertEqual((set(CASES) | set(ELSEWHERE)) - public, set())
+
+    @parameterized.named_parameters(NAMED_CASES)
+    def test_the_mask(self, case):
+        drawn = drawn_of(case)
+        operands = [x for x in u.leaves(drawn) if x.mask is not None]
+        wanted = case.mask(*(x.cells for x in operands))
+        args = u.masked(drawn)
+        layer = case.make()
+        result = tree.flatten(layer(*args))
+        self.assertEqual(ops.is_masked(result[0]), wanted is not None)
+        if wanted is not None:
+            mask = u.parts(result[:1])[0][1]
+            self.assertAllEqual(mask, u.over_all_axes(wanted, mask.shape))
+        # What the caller has is as it was.
+        for x, one in zip(u.leaves(args, MaskedTensorBase), operands):
+            self.assertAllEqual(x.mask, one.mask)
+            self.assertAllEqual(
+                u.array(x.values), np.where(one.cells, one.values, 0)
+            )
+
+    @parameterized.named_parameters(NAMED_CASES)
+    def test_nothing_under_the_masks_matters(self, case):
+        """Nor is anything infinite or NaN, in rows without a valid entry."""
+        drawn, empty = drawn_of(case), u.masked(drawn_of(case, 0), garbage=1)
+        run = Runner(case, drawn)
+        for training in (False, True):
+            result, updates = run(u.masked(drawn), training)
+            expected = results(result)
+            for args in poisoned(drawn):
+                result, again = run(args, training)
+                self.assert_finite(x for x, _ in results(result))
+                for (one, mask), (other, _) in zip(results(result), expected):
+                    if mask is not None:
+                        one, other = one[mask], other[mask]
+                    self.assertAllClose(one, other, atol=1e-4, rtol=1e-4)
+                self.assert_same(again, updates)
+            result, updates = run(empty, training)
+            self.assert_finite(x for x, _ in results(result))
+            self.assert_finite(updates)
+        if backend.backend() == "numpy":
+            return
+        by_operands, by_weights = run.gradients(u.masked(drawn))
+        for garbage in (1, 2):
+            found, found_by_weights = run.gradients(
+                u.masked(drawn, garbage=garbage)
+            )
+            self.assert_same(found_by_weights, by_weights)
+            self.assert_finite(found)
+            for one, other, x in zip(found, by_operands, floats(drawn)):
+                self.assertAllEqual(one[~x.cells], 0 * one[~x.cells])
+                self.assertAllClose(
+                    one[x.cells], other[x.cells], atol=1e-4, rtol=1e-4
+                )
+        for gradients in run.gradients(empty):
+            self.assert_finite(gradients)
+
+    def assert_finite(self, arrays):
+        for x in arrays:
+            self.assertTrue(np.isfinite(x).all())
+
+    @parameterized.named_parameters(
+        case for case in NAMED_CASES if case[1].pads
+    )
+    def test_more_steps_change_nothing(self, case):
+        drawn = with_end(case)
+        run = Runner(case, drawn)
+        args = u.masked(drawn)
+        modes = (False,) if run.is_random else (False, True)
+        expected = {training: run(args, training) for training in modes}
+        differentiates = backend.backend() != "numpy" and not run.is_random
+        if differentiates:
+            by_operands, by_weights = run.gradients(args)
+        for side, count in sides_and_counts(case):
+            label = f"{count} more on the {side}"
+            more = with_more_steps(case, drawn, count, side)
+            args = u.masked(more, garbage=count)
+            for training, (result, updates) in expected.items():
+                found, again = run(args, training)
+                for one, other in zip(
+                    valid_entries(found), valid_entries(result)
+                ):
+                    self.assert_same(one, other, f"{label}, {training=}")
+                self.assert_same(again, updates, label)
+            if not differentiates:
+                continue
+            found, found_by_weights = run.gradients(args)
+            self.assert_same(found_by_weights, by_weights, label)
+            for one, x, other, old in zip(
+                found, floats(more), by_operands, floats(drawn)
+            ):
+                if x.mask is not None:
+                    self.assert_same([one[x.cells]], [other[old.cells]], label)
+
+    @parameterized.named_parameters(NAMED_CASES)
+    def test_the_spec_is_that_of_the_run(self, case):
+        layer = case.make()
+        eager = tree.flatten(layer(*u.masked(drawn_of(case))))
+        count = len(u.leaves(case.args, T))
+        batch = [(i, 0) for i in range(count)]
+        if backend.backend() == "tensorflow" and case in CASES["Softmax"][5:]:
+            # Upstream's `softmax` over several axes wants all sizes there.
+            batch = []
+        for unknown in ((), batch):
+            specs = tree.flatten(layer(*u.symbolic(case.args, unknown)))
+            self.assertEqual(len(specs), len(eager))
+            for spec, x in zip(specs, eager):
+                self.assert_fits(spec, x)
+                mask = spec._mask_spec
+                self.assertEqual(mask is not None, ops.is_masked(x))
+                if mask is not None:
+                    self.assert_fits(mask, x.mask)
+
+    def assert_fits(self, spec, x):
+        self.assertEqual(len(spec.shape), len(x.shape))
+        for known, size in zip(spec.shape, x.shape):
+            self.assertIn(known, (None, size))
+        self.assertEqual(spec.dtype, backend.standardize_dtype(x.dtype))
