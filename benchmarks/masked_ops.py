@@ -1,12 +1,14 @@
 """Times masked ops beside plain ones, and beside what users write today.
 
     python benchmarks/masked_ops.py --backend jax
+    python benchmarks/masked_ops.py --backend torch --only reductions --compile
     python benchmarks/masked_ops.py --backend torch --only calls
 
 `reductions`: over axis 1 of 256 x 512 x 64 float32 with a mask of 256 x 512,
-compiled where the backend compiles; in turn the plain reduction of the same
-backend (the limit), the masked one, the usual formula with `where`, and the
-masked arrays of others: `numpy.ma`, `torch.masked`, marray (if installed).
+compiled where the backend compiles (PyTorch with `--compile`); in turn the
+plain reduction of the same backend (the limit), the masked one, the usual
+formula with `where`, and the masked arrays of others: `numpy.ma`,
+`torch.masked`, marray (if installed).
 
 `calls`: microseconds that an eager call with a masked tensor of a few entries
 takes beyond the same call with a plain one.
@@ -53,7 +55,7 @@ def reductions(keras):
 
 
 def compiled(keras, function, *args):
-    """The call of a function, compiled if the backend does that by default."""
+    """The call of a function, compiled if the backend does that when asked."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -65,6 +67,12 @@ def compiled(keras, function, *args):
 
         function = tf.function(function, jit_compile=True, autograph=False)
         return lambda: keras.ops.convert_to_numpy(function(*args))
+    if backend == "torch" and os.environ.get("COMPILE"):
+        import torch
+
+        # It gives up on code that it has compiled for too many functions.
+        torch.compiler.reset()
+        function = torch.compile(function, dynamic=False)
     return lambda: function(*args)
 
 
@@ -199,8 +207,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--only", default="reductions,calls")
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     os.environ["KERAS_BACKEND"] = args.backend
+    os.environ["COMPILE"] = "1" if args.compile else ""
     import against_upstream
 
     sys.path.insert(0, str(against_upstream.TREES["fork"]))

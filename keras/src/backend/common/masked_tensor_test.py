@@ -662,6 +662,8 @@ class TorchTest(MaskedCase):
             scores = ops.matmul(x, ops.swapaxes(x, 1, 2))
             x = ops.matmul(ops.softmax(scores, axis=-1), x)
             x = (x - ops.mean(x, axis=1, keepdims=True)) / ops.std(x)
+            x = x - ops.max(x, axis=1, keepdims=True)
+            x = x / ops.logsumexp(x - ops.min(x, axis=0), axis=0)
             return ops.sum(ops.reshape(x, (3, -1)), axis=1)
 
         x = MaskedTensor(np.random.normal(size=(3, 3, 4)), MASK)

@@ -1,0 +1,19 @@
+"""`max` and `min` along axes, without what PyTorch's compiler cannot follow."""
+
+from pip_build import keeps
+
+
+@keeps("_max_of_all")
+def max(x, axis=None, keepdims=False, initial=None):
+    x = convert_to_tensor(x)
+    if axis is None or initial is not None or 0 in x.shape:
+        return _max_of_all(x, axis, keepdims, initial)
+    return amax(x, axis=axis, keepdims=keepdims)
+
+
+@keeps("_min_of_all")
+def min(x, axis=None, keepdims=False, initial=None):
+    x = convert_to_tensor(x)
+    if axis is None or initial is not None or 0 in x.shape:
+        return _min_of_all(x, axis, keepdims, initial)
+    return amin(x, axis=axis, keepdims=keepdims)
