@@ -235,7 +235,7 @@ PLAIN = set(
     matmul max mean median min moments nanargmax nanargmin nanmax nanmean
     nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar
     ndim norm percentile prod psnr ptp quantile scatter searchsorted shape
-    size std sum tensordot trace var vdot""".split()
+    size std sum tensordot trace unstack var vdot""".split()
 )
 
 

@@ -68,6 +68,7 @@ EXAMPLES = {
         (STEPS, None, 1),
         (STEPS, None, -1),
         (T((3,), 1), None, 0),
+        (T((3, 2), 1), None, 0),
     ],
     "tril": [(FULL,), (T((3, 3), 1), 1)],
     "triu": [(FULL,), (T((3, 3), 1), -1)],
@@ -151,10 +152,10 @@ def entry(function):
     """As `moved`; one entry has no axis left for a mask, and is 0 if masked."""
 
     def oracle(x, *args):
-        return [
-            (values, cells) if np.ndim(values) else (values * cells, None)
-            for values, cells in moved(function)(x, *args)
-        ]
+        ((values, cells),) = moved(function)(x, *args)
+        if np.ndim(values):
+            return [(values, cells)]
+        return [(values * cells, None)]
 
     return oracle
 
@@ -178,7 +179,8 @@ def joined(function):
     """
 
     def oracle(xs, axis):
-        values = function([x.values for x in xs], axis)
+        # NumPy does not know what bfloat16 shares with other types.
+        values = function([widened(x.values) for x in xs], axis)
         covered = max(0 if x.mask is None else x.mask.ndim for x in xs)
         if axis % values.ndim < covered:
             return [(values, function([x.cells for x in xs], axis))]
@@ -235,7 +237,9 @@ def padded(x, widths):
 
 
 def unstacked(x, num, axis):
-    return [np.take(x, i, axis) for i in range(x.shape[axis])]
+    key = (slice(None),) * (axis % x.values.ndim)
+    places = range(x.values.shape[axis])
+    return [pair for i in places for pair in indexed(x, (*key, i))]
 
 
 def sliced(x, starts, sizes):
@@ -341,7 +345,7 @@ ORACLES = {
     "take": taken,
     "tril": triangle(np.tril),
     "triu": triangle(np.triu),
-    "unstack": entry(unstacked),
+    "unstack": unstacked,
     "append": appended,
     "diag": among_zeros(np.diag),
     "diagflat": among_zeros(np.diagflat),
