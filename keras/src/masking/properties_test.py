@@ -124,6 +124,15 @@ if backend.backend() == "numpy":
     SPEC_DIFFERS_FROM_PLAIN.add("histogram")
     # Tracing runs them on some hundred thousand rows, one by one.
     SIZES_STAY |= {"nanmedian", "nanpercentile", "nanquantile"}
+if backend.backend() == "tensorflow":
+    # Upstream's cannot be traced.
+    SPEC_DIFFERS_FROM_PLAIN |= {"inner", "kron"}
+    # Upstream's makes another number of parts where a size is unknown.
+    SIZES_STAY.add("array_split")
+    # Upstream's gives all results the dtype of the first.
+    DTYPES_STAY.add("meshgrid")
+    # Upstream's takes no empty tensor.
+    NEED_ENTRIES.add("sparsemax")
 if backend.backend() == "torch":
     # Upstream's give other lengths than NumPy, or split nothing at an index.
     SIZES_STAY |= {"correlate", "dsplit", "hsplit", "split", "vsplit"}

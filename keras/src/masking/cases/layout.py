@@ -271,7 +271,10 @@ def stacked(axis, ndim):
 
 def appended(x, y, axis):
     if axis is None:
-        return moved(np.append)(x, y, None)
+        x, y = (
+            Drawn(widened(z.values).ravel(), z.cells.ravel()) for z in (x, y)
+        )
+        axis = 0
     return joined(np.concatenate)([x, y], axis)
 
 
