@@ -156,10 +156,10 @@ def like_input(x, declared):
 
 def same_spec(x, y):
     """Whether two symbolic tensors agree in shape and in their mask's."""
-    return x.shape == y.shape and _mask_shape(x) == _mask_shape(y)
+    return x.shape == y.shape and mask_shape(x) == mask_shape(y)
 
 
-def _mask_shape(x):
+def mask_shape(x):
     return None if x._mask_spec is None else x._mask_spec.shape
 
 

@@ -1,0 +1,45 @@
+"""A summary can show masks."""
+
+
+class Model:
+    @traceback_utils.filter_traceback
+    def summary(
+        self,
+        line_length=None,
+        positions=None,
+        print_fn=None,
+        expand_nested=False,
+        show_trainable=False,
+        layer_range=None,
+        show_masks=False,
+    ):
+        """Prints a summary of the model: its layers, shapes and weights.
+
+        Args:
+            line_length: Length of the lines. By default what the columns need,
+                as far as the terminal has it.
+            positions: Where columns end, as shares of the line or as numbers
+                of characters.
+            print_fn: Function that gets the text. Defaults to `print`.
+            expand_nested: Whether to show the layers of nested models.
+            show_trainable: Whether to show if a layer is trainable.
+            layer_range: Names, or patterns of names, of the first and of the
+                last layer to show.
+            show_masks: Whether to show the shape of the mask on what each
+                layer returns: `-` where it has none, with `(ends)` where there
+                was one on what it was given.
+
+        Raises:
+            ValueError: If the model has no layer named as in `layer_range`, or
+                the line is too short.
+        """
+        summary_utils.print_summary(
+            self,
+            line_length,
+            positions,
+            print_fn,
+            expand_nested,
+            show_trainable,
+            layer_range,
+            show_masks,
+        )
