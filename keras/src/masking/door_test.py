@@ -441,6 +441,17 @@ class DispatchTest(testing.TestCase):
         with self.assertRaisesRegex(UnsupportedMaskError, "row_to_come"):
             RowToCome()(x)
 
+    def test_a_size_that_one_of_values_and_mask_leaves_open(self):
+        for sizes in ((None, None), (None, 4), (3, None)):
+            mask = backend.KerasTensor(sizes, "bool")
+            x = backend.KerasTensor((3, 4), mask=mask)
+            self.assertEqual(x._mask_spec.shape, (3, 4))
+        mask = backend.KerasTensor((3, 4), "bool")
+        x = backend.KerasTensor((None, 4), mask=mask)
+        y = ops.matmul(x, np.ones((4, 5), "float32"))
+        self.assertEqual(y.shape, (None, 5))
+        self.assertEqual(y._mask_spec.shape, (None,))
+
     def test_unknown_dimensions_in_specs(self):
         mask = backend.KerasTensor((None, None), "bool")
         x = backend.KerasTensor((None, None, 4), mask=mask)

@@ -130,6 +130,7 @@ def explain_mask(model, x, print_fn=None, line_length=None, **kwargs):
     (2, 3): 3 of 6 valid
     """
     _check(model)
+    x = tree.map_structure(_as_tensor, x)
     kwargs.setdefault("training", False)
     notebook = _Notebook()
     try:
@@ -155,6 +156,13 @@ def _check(model):
             "and running it here would make its variables. Call it on a batch "
             "of data first, or its `build()`."
         )
+
+
+def _as_tensor(x):
+    # Not all layers take arrays inside of lists and dictionaries. Text is a
+    # tensor on one backend only.
+    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "biufc"
+    return backend.convert_to_tensor(x) if is_array else x
 
 
 class _Notebook:
@@ -268,7 +276,7 @@ def _masks_in(args, kwargs):
         if name == "mask" or name.endswith("_mask")
     }
     rest = {k: v for k, v in kwargs.items() if k not in explicit}
-    given = (_seen(x) for x in tree.flatten(explicit) if backend.is_tensor(x))
+    given = (_seen(x) for x in tree.flatten(explicit) if hasattr(x, "shape"))
     return (*_masks_on((args, rest)), *given)
 
 

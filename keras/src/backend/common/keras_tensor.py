@@ -72,7 +72,7 @@ class KerasTensor:
 
 @new
 def _checked_mask_spec(mask, shape):
-    """The mask spec itself, or an error that names both shapes."""
+    """The mask spec with the sizes of the values, or an error naming both."""
     if mask is None:
         return None
     # Imported late: variables import random ops, which import this module.
@@ -88,6 +88,11 @@ def _checked_mask_spec(mask, shape):
             "The mask of a `KerasTensor` must cover its leading axes. Received "
             f"a tensor of shape {shape} and a mask of shape {mask.shape}."
         )
+    covered = shape[: len(mask.shape)]
+    if mask.shape != covered:
+        # One of the two knows a size that the other leaves open. Tracing makes
+        # up a number for each open size, which have to agree.
+        return KerasTensor(covered, "bool", record_history=False)
     return mask
 
 
