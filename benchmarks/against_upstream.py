@@ -9,8 +9,8 @@ down. Run it on an otherwise idle machine:
 
 What is measured: the plain path (`add`, `matmul`, `mean`, `Dense` on small
 tensors), the import, masked arithmetic beside the plain op of the same tree,
-and one compiled training step of a masked BiLSTM classifier and of a masked
-Transformer block.
+eager calls of layers on masked input, and one compiled training step of a
+masked BiLSTM classifier and of a masked Transformer block.
 """
 
 import argparse
@@ -92,6 +92,42 @@ def masked(keras, finish):
     }
 
 
+def masked_layers(keras, finish):
+    """Layers on the same masked input, which each tree carries in its way."""
+    import numpy as np
+
+    layers = keras.layers
+    values = keras.ops.convert_to_tensor(np.ones((8, 16, 8), "float32"))
+    mask = keras.ops.convert_to_tensor(np.arange(16) < np.arange(1, 9)[:, None])
+    if hasattr(keras, "MaskedTensor"):
+        masked = keras.MaskedTensor(values, mask)
+
+        def given():
+            return masked
+    else:
+        from keras.src.backend import set_keras_mask
+
+        def given():
+            # Each time: upstream's attention takes it off its input.
+            set_keras_mask(values, mask)
+            return values
+
+    attention = layers.MultiHeadAttention(2, 4)
+    calls = {
+        "Dense": layers.Dense(8),
+        "LayerNormalization": layers.LayerNormalization(),
+        "LSTM": layers.LSTM(8, return_sequences=True),
+        "MultiHeadAttention": lambda x: attention(x, x),
+    }
+    return {
+        f"{name} on masked": per_call(
+            lambda call=call: call(given()),
+            lambda y: finish(getattr(y, "values", y)),
+        )
+        for name, call in calls.items()
+    }
+
+
 def bilstm(keras):
     layers = keras.layers
     return keras.Sequential(
@@ -141,7 +177,12 @@ def training(keras, finish):
     return results
 
 
-SECTIONS = {"plain": plain, "masked": masked, "training": training}
+SECTIONS = {
+    "plain": plain,
+    "masked": masked,
+    "layers": masked_layers,
+    "training": training,
+}
 
 
 def worker(only):
@@ -179,7 +220,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="plain,masked,training")
+    parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--worker", action="store_true")
     args = parser.parse_args()
     if args.worker:

@@ -116,10 +116,9 @@ def in_blocks(x, axes, function):
             axis, if it is not among `axes`, is still the first.
     """
     blocks = [x] if 0 in axes else x._blocks()
-    results = [function(block) for block in blocks]
-    if len(results) == 1:
-        return results[0]
-    return backend.numpy.concatenate(results, axis=0)
+    if len(blocks) == 1:
+        return function(blocks[0])
+    return x._join(function(block) for block in blocks)
 
 
 def merge(operands):

@@ -313,6 +313,12 @@ class MaskedTensorBase(TakesOver):
         """The parts to compute one by one, each a masked tensor."""
         return [self]
 
+    def _join(self, parts):
+        """One tensor of what was computed for each of the `_blocks`."""
+        from keras.src import backend
+
+        return backend.numpy.concatenate(list(parts), axis=0)
+
     def _split_rows(self):
         """The parts of some rows that stay in a cache, if it is large."""
         length, *rest = self.values.shape
