@@ -418,16 +418,17 @@ def pairwise(function, x, y, *statics):
 
 
 def cdist(x, y):
-    difference = x.values[..., :, None, :] - y.values[..., None, :, :]
+    left, right = widened(x.values), widened(y.values)
+    difference = left[..., :, None, :] - right[..., None, :, :]
     own, other = (u.Drawn(z.values[..., 0:1].sum(-1), z.mask) for z in (x, y))
     cells = own.cells[..., :, None] & other.cells[..., None, :]
-    values = np.linalg.norm(difference.astype("float64"), axis=-1)
-    return [(values, cells)]
+    return [(np.linalg.norm(difference, axis=-1), cells)]
 
 
 def vdot(x, y):
     cells = x.cells & y.cells
-    return [(np.sum((x.values * y.values)[cells]), None)]
+    products = np.conj(widened(x.values)) * widened(y.values)
+    return [(np.sum(products[cells]), None)]
 
 
 def diff(x, n, axis):
