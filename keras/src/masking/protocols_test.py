@@ -102,6 +102,18 @@ class ProtocolTest(testing.TestCase):
         found = models.Model(x, y)(steps())
         self.assertAllEqual(found.mask, ~MASK)
 
+    def test_making_a_graph_does_not_warn_of_numbers(self):
+        """There are none yet; NumPy traces on whatever memory holds."""
+
+        class Log(layers.Layer):
+            def call(self, x):
+                return x + ops.log(ops.zeros_like(x.values))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            y = Log()(layers.Input((3, 4), mask_shape=(3,)))
+        self.assertEqual(y._mask_spec.shape, (None, 3))
+
     def test_choice(self):
         for layer, protocol in (
             (ByType(), protocols.by_type),

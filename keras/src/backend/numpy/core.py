@@ -7,7 +7,11 @@ from pip_build import keeps
 def compute_output_spec(fn, *args, **kwargs):
     from keras.src.masking import symbolic
 
-    return symbolic.carry_masks(_plain_compute_output_spec, fn, args, kwargs)
+    # It runs on whatever memory holds, of which NumPy would warn the user.
+    with np.errstate(all="ignore"):
+        return symbolic.carry_masks(
+            _plain_compute_output_spec, fn, args, kwargs
+        )
 
 
 def vectorized_map(function, elements):
