@@ -1,18 +1,30 @@
-"""`Masking` makes a masked tensor."""
+"""`Masking` makes a masked tensor, and masks what is NaN if asked to."""
 
+from keras.src.masking import masks
 from keras.src.masking import symbolic
 from pip_build import new
 
 
 class Masking:
+    def compute_mask(self, inputs, mask=None):
+        differs = ops.not_equal(inputs, self.mask_value)
+        # NaN differs from itself, and is a mask value like any other.
+        are_numbers = ops.logical_or(
+            ops.equal(inputs, inputs),
+            ops.equal(self.mask_value, self.mask_value),
+        )
+        return ops.any(ops.logical_and(differs, are_numbers), axis=-1)
+
     def call(self, inputs):
-        valid = ops.any(ops.not_equal(inputs, self.mask_value), axis=-1)
+        valid = Masking.compute_mask(self, inputs)
         if not ops.is_masked(inputs):
             return backend.MaskedTensor(inputs, valid)
-        # A step that was masked before stays so.
-        return ops.where(
-            ops.expand_dims(ops.filled(valid, False), -1), inputs, 0
-        )
+        # What was masked before stays so.
+        values, valid = inputs.values, ops.filled(valid, False)
+        outputs = backend.MaskedTensor(values, valid)
+        if len(inputs.mask.shape) < len(values.shape):
+            return outputs
+        return backend.MaskedTensor(values, masks.merge([outputs, inputs]))
 
     @new
     def compute_output_spec(self, inputs):
