@@ -1,0 +1,23 @@
+"""Everything that is found in a file, in the order of its lines."""
+
+from keras.src.masking.migration.attributes import attribute_findings
+from keras.src.masking.migration.layers import layer_findings
+from keras.src.masking.migration.training import training_findings
+
+
+def findings(source, project):
+    """The findings in a file.
+
+    Args:
+        source: `Source` of the file.
+        project: `Project` of all files that are looked at.
+
+    Returns:
+        List of `Finding`.
+    """
+    found = [
+        *layer_findings(source, project),
+        *attribute_findings(source, project),
+        *training_findings(source, project),
+    ]
+    return sorted(found, key=lambda finding: (finding.line, finding.name))

@@ -1,0 +1,276 @@
+"""Reads files, resolves their names, and tells whose classes are Keras's."""
+
+import ast
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import warnings
+
+import libcst as cst
+from libcst import metadata
+from libcst.helpers import ModuleNameAndPackage
+
+# Where a class comes from, in names such as `keras.src.layers.core.Dense`.
+ROOT = r"(?:keras(?:_\w+)?|tensorflow\.keras)\."
+# What each kind is, by its base class, or by the package that has it.
+KINDS = {
+    "layer": ("Layer", "Model", "Sequential", "Functional"),
+    "model": ("Model", "Sequential", "Functional"),
+    "score": ("Metric", "Loss"),
+}
+PACKAGES = {
+    "layer": ("layers", "models", "engine"),
+    "model": ("models",),
+    "score": ("metrics", "losses"),
+}
+
+# A file without any of these is not parsed: that is slow.
+_HINTS = re.compile(
+    rb"supports_masking|compute_mask|keras_mask|\bdef call\b|\by_pred\b"
+    rb"|\bMasking\b|\bmask_zero\b|\bMaskedTensor\b"
+)
+_CLASS_HEADER = re.compile(rb"^[ \t]*class\s+\w+\s*\(([^)]*)\)", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Class:
+    """A class of a file.
+
+    Attributes:
+        name: Its full name, with the module.
+        node: Its definition.
+        bases: Full names of its bases.
+    """
+
+    name: str
+    node: cst.ClassDef
+    bases: tuple
+
+    @property
+    def short_name(self):
+        return self.node.name.value
+
+    @functools.cached_property
+    def methods(self):
+        """Functions in its body, by name."""
+        return {
+            statement.name.value: statement
+            for statement in self.node.body.body
+            if isinstance(statement, cst.FunctionDef)
+        }
+
+
+class Source:
+    """A file that was read.
+
+    Attributes:
+        path: Its path, as given or as found below a directory.
+        tree: Its syntax tree; the module's code is the file to the byte.
+        classes: Its classes, by full name.
+    """
+
+    def __init__(self, path, data, module):
+        self.path = path
+        wrapper = metadata.MetadataWrapper(
+            cst.parse_module(data),
+            # The parser makes no node twice.
+            unsafe_skip_copy=True,
+            cache={metadata.FullyQualifiedNameProvider: module},
+        )
+        self.tree = wrapper.module
+        self._names = wrapper.resolve(metadata.FullyQualifiedNameProvider)
+        self._positions = wrapper.resolve(metadata.PositionProvider)
+        self._parents = wrapper.resolve(metadata.ParentNodeProvider)
+        classes = (n for n in walk(self.tree) if isinstance(n, cst.ClassDef))
+        self.classes = {c.name: c for c in map(self._class, classes)}
+
+    def _class(self, node):
+        bases = (self.name_of(base.value) for base in node.bases)
+        return Class(self.name_of(node), node, tuple(bases))
+
+    def name_of(self, node):
+        """Full name of what an expression names; empty if it is no name."""
+        names = self._names.get(node, ())
+        names = names() if callable(names) else names
+        return min((name.name for name in names), default="")
+
+    def line_of(self, node):
+        named = (cst.ClassDef, cst.FunctionDef)
+        node = node.name if isinstance(node, named) else node
+        return self._positions[node].start.line
+
+    def code_of(self, node, limit=60):
+        code = " ".join(self.tree.code_for_node(node).split())
+        return code if len(code) <= limit else code[: limit - 3] + "..."
+
+    def around(self, node, *types):
+        """The definitions of these types around a node, from inside out."""
+        while (node := self._parents.get(node)) is not None:
+            if isinstance(node, types):
+                yield node
+
+    def class_around(self, node):
+        """The innermost `Class` that a node is in, or None."""
+        for around in self.around(node, cst.ClassDef):
+            return self.classes[self.name_of(around)]
+
+
+class Project:
+    """All files that are looked at, each parsed when it is asked for.
+
+    Attributes:
+        problems: Why files could not be read, by path.
+        extended: Bare names that stand in the header of a class.
+    """
+
+    def __init__(self, paths):
+        self.problems = {}
+        self.extended = set()
+        self._data = {}
+        self._sources = {}
+        self._modules = {}
+        self._is_a = {}
+        for path in _files_of(paths, self.problems):
+            self._read(path)
+
+    def __len__(self):
+        return len(self._data)
+
+    def _read(self, path):
+        try:
+            data = pathlib.Path(path).read_bytes()
+            # First, for it names the line, and libcst's parser can crash
+            # where brackets are nested too deeply.
+            with warnings.catch_warnings(action="ignore"):
+                ast.parse(data)
+        except OSError as error:
+            self.problems[path] = error.strerror or str(error)
+            return
+        except SyntaxError as error:
+            self.problems[path] = _describe(error)
+            return
+        except (ValueError, RecursionError, MemoryError) as error:
+            self.problems[path] = str(error) or "nested too deeply"
+            return
+        self._data[path] = data
+        self._modules[_module_of(path).name] = path
+        for header in _CLASS_HEADER.findall(data):
+            self.extended.update(re.findall(r"\w+", header.decode("latin-1")))
+
+    def sources(self):
+        """Yields, parsed, the files that may have anything to be found."""
+        for path, data in self._data.items():
+            if _HINTS.search(data) and (source := self._source(path)):
+                yield source
+
+    def _source(self, path):
+        if path not in self._sources:
+            self._sources[path] = self._parse(path)
+        return self._sources[path]
+
+    def _parse(self, path):
+        try:
+            return Source(path, self._data[path], _module_of(path))
+        except RecursionError:
+            self.problems[path] = "nested too deeply"
+        except (SyntaxError, cst.ParserSyntaxError) as error:
+            self.problems[path] = f"libcst cannot read it: {error}"
+
+    def is_a(self, kind, name):
+        """Whether a class is a "layer", a "model" or a "score" of Keras.
+
+        Args:
+            kind: One of `KINDS`. Models are layers; losses and metrics are
+                scores.
+            name: Full name of the class.
+        """
+        if (kind, name) not in self._is_a:
+            self._is_a[kind, name] = False  # For classes that go in circles.
+            self._is_a[kind, name] = self._find_is_a(kind, name)
+        return self._is_a[kind, name]
+
+    def _find_is_a(self, kind, name):
+        path, _, last = name.rpartition(".")
+        if not re.match(ROOT, name):
+            known = self._find_class(name)
+        elif last in KINDS[kind]:
+            return True
+        else:
+            known = self._find_class(name)
+            if known is None:
+                packages = set(path.split("."))
+                return last[:1].isupper() and not packages.isdisjoint(
+                    PACKAGES[kind]
+                )
+        return known is not None and any(
+            self.is_a(kind, base) for base in known.bases
+        )
+
+    def _find_class(self, name):
+        """The class of a full name, if one of the files has it."""
+        module = name
+        while module := module.rpartition(".")[0]:
+            if module in self._modules:
+                source = self._source(self._modules[module])
+                return source and source.classes.get(name)
+
+
+def walk(node, into=None):
+    """Yields a node and those below it, in the order of the text.
+
+    Args:
+        node: Where to begin.
+        into: Function that gives the children of a node to go on with.
+            Defaults to all.
+    """
+    pending = [node]
+    while pending:
+        yield (node := pending.pop())
+        children = node.children if into is None else into(node)
+        pending.extend(reversed(children))
+
+
+def _describe(error):
+    where = f"line {error.lineno}: " if error.lineno else ""
+    return f"{where}{error.msg}"
+
+
+def _files_of(paths, problems):
+    """Yields files as they are, and those of Python in directories."""
+    seen = set()
+    for given in paths:
+        if not os.path.isdir(given):
+            found = [given]
+        else:
+            found = sorted(_python_files(given, problems))
+        for path in found:
+            if (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
+                yield path
+
+
+def _python_files(directory, problems):
+    def note(error):
+        problems[error.filename] = error.strerror
+
+    for folder, below, names in os.walk(directory, onerror=note):
+        below[:] = [n for n in below if n[0] != "." and n != "__pycache__"]
+        for name in names:
+            if name.endswith(".py"):
+                yield os.path.normpath(os.path.join(folder, name))
+
+
+def _module_of(path):
+    """Name of the module and its package, by the `__init__.py` beside it."""
+    path = pathlib.Path(path).absolute()
+    parts = [] if path.stem == "__init__" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(parts)
+    is_package = path.stem == "__init__"
+    package = name if is_package else name.rpartition(".")[0]
+    return ModuleNameAndPackage(name, package)
