@@ -10,7 +10,6 @@ import warnings
 
 import libcst as cst
 from libcst import metadata
-from libcst.helpers import ModuleNameAndPackage
 
 # Where a class comes from, in names such as `keras.src.layers.core.Dense`.
 ROOT = r"(?:keras(?:_\w+)?|tensorflow\.keras)\."
@@ -26,10 +25,12 @@ PACKAGES = {
     "score": ("metrics", "losses"),
 }
 
-# A file without any of these is not parsed: that is slow.
-_HINTS = re.compile(
-    rb"supports_masking|compute_mask|keras_mask|\bdef call\b|\by_pred\b"
-    rb"|\bMasking\b|\bmask_zero\b|\bMaskedTensor\b"
+# A file without any of these has nothing to be found. Names take long.
+_HINTS = (
+    (rb"supports_masking|compute_mask|keras_mask",),
+    (rb"def call\b[^)]*mask\b",),
+    (rb"def call\b", rb"\b(?:jax|numpy|tensorflow|torch|backend)\b"),
+    (rb"Masking|mask_zero|MaskedTensor", rb"\.compile\(|\.fit\(|\.evaluate\("),
 )
 _CLASS_HEADER = re.compile(rb"^[ \t]*class\s+\w+\s*\(([^)]*)\)", re.MULTILINE)
 
@@ -71,20 +72,27 @@ class Source:
         classes: Its classes, by full name.
     """
 
-    def __init__(self, path, data, module):
+    def __init__(self, path, data):
         self.path = path
-        wrapper = metadata.MetadataWrapper(
-            cst.parse_module(data),
-            # The parser makes no node twice.
-            unsafe_skip_copy=True,
-            cache={metadata.FullyQualifiedNameProvider: module},
+        self._module, self._package = _module_of(path)
+        # The parser makes no node twice, so that no copy is needed.
+        self._wrapper = metadata.MetadataWrapper(
+            cst.parse_module(data), unsafe_skip_copy=True
         )
-        self.tree = wrapper.module
-        self._names = wrapper.resolve(metadata.FullyQualifiedNameProvider)
-        self._positions = wrapper.resolve(metadata.PositionProvider)
-        self._parents = wrapper.resolve(metadata.ParentNodeProvider)
+        self.tree = self._wrapper.module
+        self._names = self._wrapper.resolve(metadata.QualifiedNameProvider)
         classes = (n for n in walk(self.tree) if isinstance(n, cst.ClassDef))
         self.classes = {c.name: c for c in map(self._class, classes)}
+
+    # These take as long as all else, and most files need neither.
+
+    @functools.cached_property
+    def _positions(self):
+        return self._wrapper.resolve(metadata.PositionProvider)
+
+    @functools.cached_property
+    def _parents(self):
+        return self._wrapper.resolve(metadata.ParentNodeProvider)
 
     def _class(self, node):
         bases = (self.name_of(base.value) for base in node.bases)
@@ -94,7 +102,18 @@ class Source:
         """Full name of what an expression names; empty if it is no name."""
         names = self._names.get(node, ())
         names = names() if callable(names) else names
-        return min((name.name for name in names), default="")
+        return min(map(self._full_name, names), default="")
+
+    def _full_name(self, name):
+        if name.source is metadata.QualifiedNameSource.LOCAL:
+            return f"{self._module}.{name.name}"
+        # A dot for this package, and one for each above it.
+        rest = name.name.lstrip(".")
+        dots = len(name.name) - len(rest)
+        if not dots:
+            return rest
+        packages = self._package.split(".")
+        return ".".join([*packages[: len(packages) - dots + 1], rest])
 
     def line_of(self, node):
         named = (cst.ClassDef, cst.FunctionDef)
@@ -155,14 +174,14 @@ class Project:
             self.problems[path] = str(error) or "nested too deeply"
             return
         self._data[path] = data
-        self._modules[_module_of(path).name] = path
+        self._modules[_module_of(path)[0]] = path
         for header in _CLASS_HEADER.findall(data):
             self.extended.update(re.findall(r"\w+", header.decode("latin-1")))
 
     def sources(self):
         """Yields, parsed, the files that may have anything to be found."""
         for path, data in self._data.items():
-            if _HINTS.search(data) and (source := self._source(path)):
+            if _may_have_any(data) and (source := self._source(path)):
                 yield source
 
     def _source(self, path):
@@ -172,7 +191,7 @@ class Project:
 
     def _parse(self, path):
         try:
-            return Source(path, self._data[path], _module_of(path))
+            return Source(path, self._data[path])
         except RecursionError:
             self.problems[path] = "nested too deeply"
         except (SyntaxError, cst.ParserSyntaxError) as error:
@@ -237,6 +256,10 @@ def _describe(error):
     return f"{where}{error.msg}"
 
 
+def _may_have_any(data):
+    return any(all(re.search(h, data) for h in hints) for hints in _HINTS)
+
+
 def _files_of(paths, problems):
     """Yields files as they are, and those of Python in directories."""
     seen = set()
@@ -263,7 +286,7 @@ def _python_files(directory, problems):
 
 
 def _module_of(path):
-    """Name of the module and its package, by the `__init__.py` beside it."""
+    """Names of the module and of its package, by the `__init__.py` files."""
     path = pathlib.Path(path).absolute()
     parts = [] if path.stem == "__init__" else [path.stem]
     folder = path.parent
@@ -273,4 +296,4 @@ def _module_of(path):
     name = ".".join(parts)
     is_package = path.stem == "__init__"
     package = name if is_package else name.rpartition(".")[0]
-    return ModuleNameAndPackage(name, package)
+    return name, package
