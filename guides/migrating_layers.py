@@ -674,38 +674,40 @@ def weights_of(ids):
     return (ids != PAD).astype("float32")
 
 
+class Way(typing.NamedTuple):
+    """A way to score: with weights or without, and by which metric."""
+
+    weighted: bool
+    metric: typing.Callable
+
+
 WAYS = {
-    "as it was": lambda: {"metrics": ["accuracy"]},
-    "as it was, a metric of one's own": lambda: {"metrics": [OldHits()]},
-    "with weights": lambda: {"weighted_metrics": ["accuracy"]},
-    "with weights, a metric of one's own": lambda: {"weighted_metrics": [Hits()]},
+    "no weights": Way(False, lambda: "accuracy"),
+    "no weights, OldHits": Way(False, OldHits),
+    "weights": Way(True, lambda: "accuracy"),
+    "weights, Hits": Way(True, Hits),
 }
 
 
 def score(way):
     """The loss and the accuracy that Keras reports, and the true ones."""
     ids, tags = tagged()
-    metrics = WAYS[way]()
-    weighted = "weighted_metrics" in metrics
     model = tagger()
-    model.compile(
-        optimizer=keras.optimizers.Adam(0.05),
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True,
-            reduction="mean_with_sample_weight" if weighted else "mean",
-        ),
-        **metrics,
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True,
+        reduction="mean_with_sample_weight" if way.weighted else "mean",
     )
-    weights = weights_of(ids) if weighted else None
-    arguments = {"sample_weight": weights, "batch_size": 64, "verbose": 0}
+    kind = "weighted_metrics" if way.weighted else "metrics"
+    model.compile(keras.optimizers.Adam(0.05), loss, **{kind: [way.metric()]})
+    data = {"x": ids, "y": tags, "verbose": 0}
+    if way.weighted:
+        data["sample_weight"] = weights_of(ids)
     if BACKEND != "numpy":
-        model.fit(ids, tags, epochs=4, shuffle=False, **arguments)
-    loss, accuracy = model.evaluate(ids, tags, **arguments)
-    return {
-        "loss": float(loss),
-        "accuracy": float(accuracy),
-        **truth(model, ids, tags),
-    }
+        model.fit(**data, batch_size=64, epochs=4, shuffle=False)
+    # In one batch: Keras averages over batches, whatever they weigh.
+    loss, accuracy = model.evaluate(**data, batch_size=len(ids))
+    reported = {"loss": float(loss), "accuracy": float(accuracy)}
+    return reported | truth(model, ids, tags)
 
 
 def truth(model, ids, tags):
@@ -850,17 +852,32 @@ GUIDE = pathlib.Path(__file__).resolve()
 
 
 def measure():
-    """What both Keras are asked, ready for JSON."""
-    return {
-        "before": {
+    """What both Keras are asked, ready for JSON, and the warnings."""
+    numbers = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        numbers["before"] = {
             name: lists(run(pattern.before, pattern.inputs))
             for name, pattern in PATTERNS.items()
-        },
-        "for both": {
-            make.__name__: lists(run(make, PATTERNS["supports_masking"].inputs))
+        }
+        numbers["scores"] = {name: score(way) for name, way in WAYS.items()}
+    numbers["warnings"] = about_masks(caught)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        numbers["for both"] = {
+            make.__name__: lists(run(make, lambda: [steps()]))
             for make in FOR_BOTH
-        },
-        "scores": {way: score(way) for way in WAYS},
+        }
+    assert not about_masks(caught), about_masks(caught)
+    return numbers
+
+
+def about_masks(caught):
+    """The texts and classes of the warnings about masks, each text once."""
+    return {
+        str(w.message): w.category.__name__
+        for w in caught
+        if "mask" in str(w.message)
     }
 
 
@@ -868,29 +885,52 @@ def lists(parts):
     return [(v.tolist(), None if m is None else m.tolist()) for v, m in parts]
 
 
+def refused():
+    """The error of a layer that calls a function of the backend."""
+    try:
+        RawUnchanged(name="raw")(steps())
+    except TypeError as error:
+        return error
+    raise AssertionError("A function of the backend has taken a mask.")
+
+
 def compare(here, upstream):
-    """The largest difference of each pattern, old to new and to upstream."""
-    rows = {}
+    """The differences by pattern and by layer for both: rounding at most.
+
+    For a pattern, of new to old here, and of new here to old upstream.
+    """
+    found = {}
     for name, pattern in PATTERNS.items():
-        before = here["before"][name]
-        rows[name] = [difference(run(pattern.after, pattern.inputs), before)]
+        after = run(pattern.after, pattern.inputs)
+        found[name] = [difference(after, here["before"][name])]
         if upstream:
-            rows[name].append(difference(before, upstream["before"][name]))
-    for name, found in here["for both"].items():
-        if upstream:
-            rows[name] = [difference(found, upstream["for both"][name])]
-    return rows
+            found[name].append(difference(after, upstream["before"][name]))
+    if upstream:
+        for name, parts in here["for both"].items():
+            found[name] = [difference(parts, upstream["for both"][name])]
+    for name, differences in found.items():
+        assert max(differences) <= 1e-6, (name, differences)
+    return found
 
 
-def measure_upstream(folder):
-    """Runs this script with the Keras in a folder, and reads what it found."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = pathlib.Path(scratch) / "numbers.json"
-        command = [sys.executable, str(GUIDE), "--json", str(file)]
-        env = os.environ | {"PYTHONPATH": str(folder), "KERAS_BACKEND": BACKEND}
-        if subprocess.run(command, env=env).returncode:
-            sys.exit(f"error: with the Keras in {folder} it failed, see above.")
-        return json.loads(file.read_text())
+def check_scores(here, upstream):
+    """With weights what is reported is true, and the same here as upstream."""
+    for name, way in WAYS.items():
+        if not way.weighted:
+            continue
+        found = here["scores"][name]
+        for kind in ("loss", "accuracy"):
+            assert abs(found[kind] - found[f"true {kind}"]) <= 1e-4, found
+            if upstream:
+                other = upstream["scores"][name][kind]
+                assert abs(found[kind] - other) <= 1e-3, (found, other)
+
+
+"""
+The same script in a second process, with upstream before the fork on the path.
+`build/upstream` is what the fork was made from; where the fork came as a wheel
+there is none, and the message says how to get one.
+"""
 
 
 def find_upstream(options):
@@ -904,21 +944,89 @@ def find_upstream(options):
     return folder.resolve()
 
 
+def start_upstream(folder, file):
+    """Starts this script with the Keras in a folder."""
+    command = [sys.executable, str(GUIDE), "--json", str(file)]
+    env = os.environ | {"PYTHONPATH": str(folder), "KERAS_BACKEND": BACKEND}
+    return subprocess.Popen(command, env=env)
+
+
 def main():
     options = arguments()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        here = measure()
     if not FORK:
-        options.json.write_text(json.dumps(here))
+        options.json.write_text(json.dumps(measure()))
         return
-    print([str(c.message)[:100] for c in caught])
-    upstream = None
-    if not options.no_upstream:
-        upstream = measure_upstream(find_upstream(options))
-    print(compare(here, upstream))
-    print(here["scores"], upstream and upstream["scores"])
-    look(pathlib.Path("."))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        numbers = measure_all(options, folder)
+        show(numbers)
+        look(folder)
+    if options.json:
+        options.json.write_text(json.dumps(numbers))
+
+
+def measure_all(options, folder):
+    """Everything, by who was asked, and the differences between them."""
+    if options.no_upstream:
+        numbers = {"fork": measure()}
+    else:
+        file = folder / "upstream.json"
+        process = start_upstream(find_upstream(options), file)
+        numbers = {"fork": measure()}
+        if process.wait():
+            sys.exit("error: with unpatched Keras it failed, see above.")
+        numbers["upstream"] = json.loads(file.read_text())
+    numbers["differences"] = compare(numbers["fork"], numbers.get("upstream"))
+    check_scores(numbers["fork"], numbers.get("upstream"))
+    return numbers
+
+
+def show(numbers):
+    show_differences(numbers["differences"])
+    who = [name for name in ("fork", "upstream") if name in numbers]
+    for name in who:
+        show_warnings(name, numbers[name]["warnings"])
+    title = "A function of the backend in `call`, on a masked tensor:"
+    console.print(title, style="bold")
+    error = refused()
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    console.print(
+        f"{type(error).__name__}, with the note:\n{notes}", highlight=False
+    )
+    for name in who:
+        show_scores(name, numbers[name]["scores"])
+
+
+def show_differences(found):
+    table = Table(title="The largest difference of valid values")
+    table.add_column("pattern, or layer for both")
+    columns = "new to old,\nhere", "new to old,\nupstream", "here to\nupstream"
+    for title in columns:
+        table.add_column(title, justify="right")
+    for name, differences in found.items():
+        cells = [f"{x:.0e}" for x in differences]
+        table.add_row(name, *(cells if name in PATTERNS else ["", "", *cells]))
+    console.print(table)
+
+
+def show_warnings(who, heard):
+    """The first warning of each kind, and how many there were."""
+    kinds = {}
+    for text, category in heard.items():
+        kinds.setdefault(category, []).append(text)
+    for category, texts in kinds.items():
+        title = f"{who}: {len(texts)} x {category}, the first:"
+        console.print(title, style="bold", highlight=False)
+        console.print(texts[0], highlight=False, markup=False)
+
+
+def show_scores(who, scores):
+    table = Table(title=f"{who}: reported, and true")
+    for name in ("way", *next(iter(scores.values()))):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    for way, numbers in scores.items():
+        table.add_row(way, *(f"{x:.4f}" for x in numbers.values()))
+    console.print(table)
 
 
 def arguments():
