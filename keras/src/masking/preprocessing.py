@@ -1,27 +1,41 @@
 """How preprocessing layers take masked tensors, beside `protocols`.
 
 They compute with functions of a backend that need not be Keras's own, as in a
-`tf.data` pipeline, or with TensorFlow's functions on strings and tables.
+`tf.data` pipeline, or with TensorFlow's functions of strings and of tables.
 """
+
+import numpy as np
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.masking import masks
+from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import from_numpy_ma
-from keras.src.masking.errors import refuse_masked
-from keras.src.masking.protocols import by_type
+from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import refuse
 from keras.src.utils.backend_utils import PublicFunctions
+from keras.src.utils.module_utils import tensorflow as tf
+
+# What an array of NumPy holds that no backend but TensorFlow has tensors of.
+_STRINGS = "OSU"
+
+
+def instead_of_by_type(layer, protocol):
+    """This protocol, but for a layer that handles masks by name, or of old."""
+    chosen = protocols.choose(layer)
+    return protocol if chosen is protocols.by_type else chosen
 
 
 def by_public_functions(layer, run, args, kwargs):
     """By type, with public functions for those of the layer's backend."""
-    if not needs_dispatch(args, kwargs) or not symbolic.any_masked(
-        args, kwargs
-    ):
-        return by_type(layer, run, args, kwargs)
+    if not _any_masked(args, kwargs):
+        return protocols.by_type(layer, run, args, kwargs)
     with PublicFunctions():
-        return by_type(layer, run, args, kwargs)
+        return protocols.by_type(layer, run, args, kwargs)
 
 
 def at_the_door(layer, call, inputs, kwargs):
@@ -40,3 +54,141 @@ def at_the_door(layer, call, inputs, kwargs):
         return call(inputs, **kwargs)
     with PublicFunctions():
         return call(inputs, **kwargs)
+
+
+def of_each_image(layer, function, images, reason):
+    """A function of images that treats each by itself, under the mask.
+
+    Args:
+        layer: The layer whose function it is.
+        function: Takes and returns plain images, of rank 3 or 4.
+        images: Plain or masked images.
+        reason: Why no mask may cover axes of an image, a sentence.
+    """
+    if not isinstance(images, MaskedTensorBase):
+        return function(images)
+    if len(images.mask.shape) > len(images.shape) - 3:
+        raise refuse(layer.name, [images], reason)
+    return masks.wrap(function(images.values), images.mask)
+
+
+def entry_by_entry(layer, run, args, kwargs, values_of=values_of):
+    """Of each entry a number, or a row that the layer adds up.
+
+    For layers that compute with TensorFlow's functions. They are given the
+    entries one by one, and what they would add up is added up here, over the
+    valid ones.
+    """
+    if not _any_masked(args, kwargs):
+        return protocols.by_type(layer, run, args, kwargs)
+    (inputs,) = *args, *kwargs.values()
+    inputs = tree.map_structure(_taken_in, inputs)
+    if layer.sparse:
+        reason = "With `sparse=True` its result would have no mask."
+        raise refuse(layer.name, tree.flatten(inputs), reason)
+    mask = masks.merge(tree.flatten(inputs))
+    values = tree.map_structure(values_of, inputs)
+    if in_symbolic_scope():
+        run = _outline_of(layer)
+    if layer.output_mode == "int":
+        return _wrap(layer, run(values), mask, inputs)
+    first = tree.flatten(values)[0]
+    rows = run(tree.map_structure(_as_rows, values))
+    shape = backend.shape(first)
+    rows = backend.numpy.reshape(rows, (*shape, rows.shape[-1]))
+    mask = masks.to_rank(mask, first, len(shape))
+    return _added_up(layer.output_mode, rows, mask)
+
+
+def _added_up(output_mode, rows, mask):
+    from keras.src import ops
+
+    rows = masks.wrap(masks.fill(rows, mask, 0), mask)
+    if output_mode == "multi_hot":
+        return ops.max(rows, axis=-2)
+    if output_mode != "one_hot":
+        return ops.sum(rows, axis=-2)
+    alone = len(rows.shape) > 2 and rows.shape[-2] == 1
+    return ops.squeeze(rows, -2) if alone else rows
+
+
+def lookup(layer, run, args, kwargs):
+    """As entry by entry, with a token that the table has for masked ones.
+
+    Without indices for tokens that are not in it, a table takes no others.
+    """
+
+    def known(x):
+        if in_symbolic_scope() or layer.invert or layer.num_oov_indices:
+            return values_of(x)
+        with tf.init_scope():
+            tokens = layer.get_vocabulary(include_special_tokens=False)
+        return _filled(x, tokens[0]) if len(tokens) else x.values
+
+    return entry_by_entry(layer, run, args, kwargs, known)
+
+
+def text_by_text(layer, run, args, kwargs):
+    """Each text by itself: a masked one, or a masked part of it, is empty."""
+    if not _any_masked(args, kwargs):
+        return protocols.by_type(layer, run, args, kwargs)
+    (inputs,) = *args, *kwargs.values()
+    inputs = _taken_in(inputs)
+    if in_symbolic_scope():
+        run = _outline_of(layer)
+    mask = inputs.mask
+    if len(mask.shape) > 1:
+        mask = backend.numpy.any(mask, axis=tuple(range(1, len(mask.shape))))
+    return _wrap(layer, run(_filled(inputs, "")), mask, inputs)
+
+
+def _any_masked(args, kwargs):
+    return needs_dispatch(args, kwargs) and any(
+        isinstance(x, np.ma.MaskedArray) or symbolic.has_mask(x)
+        for x in tree.flatten((args, kwargs))
+    )
+
+
+def _taken_in(x):
+    """A masked tensor of a `numpy.ma` array, also of one of strings.
+
+    Where the backend has no strings, they stay with NumPy under the mask.
+    """
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    if x.dtype.kind not in _STRINGS or backend.backend() == "tensorflow":
+        return from_numpy_ma(x)
+    mask = ~np.ma.getmaskarray(x)
+    return masks.wrap(
+        np.where(mask, x.data, ""), backend.convert_to_tensor(mask)
+    )
+
+
+def _filled(x, value):
+    if not isinstance(x.values, np.ndarray):
+        return masks.fill(x.values, x.mask, value)
+    mask = masks.expand(backend.convert_to_numpy(x.mask), x.values.ndim)
+    return np.where(mask, x.values, value)
+
+
+def _as_rows(values):
+    if isinstance(values, np.ndarray):
+        return values.reshape(-1, 1)
+    return backend.numpy.reshape(values, (-1, 1))
+
+
+def _outline_of(layer):
+    """What takes the place of TensorFlow's functions while others trace."""
+
+    def outline(values):
+        shapes = tree.map_structure(lambda x: tuple(x.shape), values)
+        return backend.numpy.zeros(layer.compute_output_shape(shapes))
+
+    return outline
+
+
+def _wrap(layer, values, mask, inputs):
+    if not backend.is_tensor(values):
+        reason = f"It gives no tensor but {type(values).__name__}."
+        raise refuse(layer.name, tree.flatten(inputs), reason)
+    return masks.wrap(values, mask)

@@ -1,0 +1,19 @@
+"""The bins are those of the valid entries."""
+
+from keras.src.masking import adapting
+from pip_build import keeps
+
+
+class Discretization:
+    @keeps("_adapt_to_plain")
+    def adapt(self, data, steps=None):
+        data = adapting.as_batches(data)
+        self._adapt_to_plain(data, steps=steps)
+
+    @keeps("_summarize_plain")
+    def update_state(self, data):
+        if adapting.is_masked(data):
+            data = adapting.valid_entries(data)
+            if not data.size:
+                return
+        self._summarize_plain(data)

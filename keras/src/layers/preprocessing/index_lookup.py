@@ -1,0 +1,32 @@
+"""Masked tokens have no index, count as nothing, and are not learned."""
+
+from keras.src.masking import adapting
+from keras.src.masking import preprocessing
+from pip_build import keeps
+from pip_build import new
+
+
+class IndexLookup:
+    @new
+    def _choose_protocol(self):
+        return preprocessing.instead_of_by_type(self, preprocessing.lookup)
+
+    @keeps("_adapt_to_plain")
+    def adapt(self, data, steps=None):
+        if adapting.is_masked(data) and len(data.shape) == 1:
+            data = data[:, None]  # As upstream has it, a document each.
+        data = adapting.as_batches(data)
+        self._adapt_to_plain(data, steps=steps)
+
+    @keeps("_count_plain")
+    def update_state(self, data):
+        if not adapting.is_masked(data):
+            self._count_plain(data)
+            return
+        # What is counted by document is counted one at a time.
+        if self.output_mode == "tf_idf":
+            parts = adapting.documents(data)
+        else:
+            parts = [adapting.valid_entries(data)]
+        for part in parts:
+            self._count_plain(part)

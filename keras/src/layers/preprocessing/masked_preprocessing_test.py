@@ -1,0 +1,325 @@
+"""What preprocessing layers make of masked inputs, and learn of masked data.
+
+That every one of them keeps what lies under a mask out of its results is
+tested with all other layers.
+"""
+
+import numpy as np
+from absl.testing import parameterized
+
+import keras
+from keras.src import backend
+from keras.src import layers
+from keras.src import ops
+from keras.src import testing
+from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.testing_utils import over_all_axes
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
+
+ON_TENSORFLOW = backend.backend() == "tensorflow"
+
+
+def entries(shape, seed=0, low=0, high=255):
+    return np.random.default_rng(seed).uniform(low, high, shape)
+
+
+def drawn_mask(shape, share=0.6):
+    return np.random.default_rng(7).uniform(size=shape) < share
+
+
+def numpy_ma(values, mask):
+    values = np.asarray(values)
+    return np.ma.MaskedArray(values, ~over_all_axes(mask, values.shape))
+
+
+def moments_of(values, mask, axis):
+    """Mean and variance over all axes but `axis`, of what is valid."""
+    values = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    mask = np.moveaxis(mask, axis, -1).reshape(values.shape)
+    columns = [values[:, i][mask[:, i]] for i in range(values.shape[1])]
+    return [[f(c) for c in columns] for f in (np.mean, np.var)]
+
+
+class NormalizationTest(testing.TestCase):
+    def assert_learned(self, layer, mean, variance):
+        self.assertAllClose(layer.adapt_mean, mean, atol=1e-4, rtol=1e-4)
+        self.assertAllClose(layer.adapt_variance, variance, atol=1e-3)
+
+    @parameterized.product(
+        make=(keras.MaskedTensor, numpy_ma), axis=(-1, 1), rank=(1, 2, 3)
+    )
+    def test_adapt_learns_of_valid_entries(self, make, axis, rank):
+        values = entries((6, 5, 4), low=-3, high=9).astype("float32")
+        mask = drawn_mask(values.shape[:rank])
+        cells = over_all_axes(mask, values.shape)
+        wanted = moments_of(values, cells, axis)
+        for poison in (0, np.nan, np.inf, 1e30):
+            layer = layers.Normalization(axis=axis)
+            layer.adapt(make(np.where(cells, values, poison), mask))
+            self.assert_learned(layer, *wanted)
+
+    def test_adapt_to_all_of_it_at_once(self):
+        x = keras.MaskedTensor([1.0, 9.0, 3.0], [True, False, True])
+        layer = layers.Normalization(axis=None)
+        layer.adapt(x + np.array([0, 500, 0], "float32"))
+        self.assert_learned(layer, 2, 1)
+        result = layer(x)
+        self.assertAllEqual(result.mask, [True, False, True])
+        self.assertAllClose(result.values[0], -1)
+        self.assertAllClose(result.values[2], 1)
+
+    @parameterized.parameters("list", "tuples", "generator", "PyDataset")
+    def test_adapt_to_batches(self, kind):
+        values = entries((7, 4), low=5, high=9).astype("float32")
+        mask = drawn_mask(values.shape)
+        mask[2:4] = False  # A batch in which nothing is valid.
+        cuts = ((0, 2), (2, 4), (4, 7))
+        batches = [
+            make(np.where(mask, values, np.nan)[a:b], mask[a:b])
+            for (a, b), make in zip(cuts, (numpy_ma, *[keras.MaskedTensor] * 2))
+        ]
+
+        class Data(PyDataset):
+            def __getitem__(self, index):
+                return batches[index]
+
+            @property
+            def num_batches(self):
+                return len(batches)
+
+        data = {
+            "list": batches,
+            "tuples": [(batch, np.zeros(2)) for batch in batches],
+            "generator": (batch for batch in batches),
+            "PyDataset": Data(),
+        }[kind]
+        layer = layers.Normalization()
+        layer.adapt(data)
+        self.assert_learned(layer, *moments_of(values, mask, -1))
+
+    def test_plain_batches_among_masked_ones_are_valid(self):
+        plain, values = entries((2, 3)), entries((4, 3), 1)
+        mask = drawn_mask((4, 3))
+        wanted = moments_of(
+            np.concatenate([plain, values]),
+            np.concatenate([np.ones((2, 3), "bool"), mask]),
+            -1,
+        )
+        layer = layers.Normalization()
+        layer.adapt([plain, numpy_ma(values, mask)])
+        self.assertAllClose(layer.adapt_mean, wanted[0], rtol=1e-4)
+        self.assertAllClose(layer.adapt_variance, wanted[1], rtol=1e-3)
+
+    def test_a_generator_that_begins_plain_stays_so(self):
+        batches = [entries((2, 3)), numpy_ma(entries((2, 3)), drawn_mask((2,)))]
+        with self.assertRaisesRegex(ValueError, r"\(2, 3\) after plain ones"):
+            layers.Normalization().adapt(x for x in batches)
+
+    def test_a_feature_without_a_valid_entry_is_left_as_it_is(self):
+        mask = np.array([[True, False], [True, False]])
+        layer = layers.Normalization()
+        layer.adapt(keras.MaskedTensor([[1.0, 7.0], [3.0, 9.0]], mask))
+        self.assert_learned(layer, [2, 0], [1, 1])
+        self.assertAllClose(layer(np.array([[1.0, 5.0]])), [[-1, 5]])
+
+    def test_batches_have_to_agree(self):
+        mask = np.ones((2, 3), "bool")
+        layer = layers.Normalization()
+        batches = [numpy_ma(entries((2, n)), mask[:, :n]) for n in (3, 2)]
+        with self.assertRaisesRegex(
+            ValueError, r"input_shape=\(2, 3\).*batch of shape \(2, 2\)"
+        ):
+            layer.adapt(batches)
+
+
+class LearnedTest(testing.TestCase):
+    """`adapt` of the layers that learn bins or tokens."""
+
+    @parameterized.parameters(keras.MaskedTensor, numpy_ma)
+    def test_bins_are_those_of_valid_entries(self, make):
+        values = entries((20, 3), low=-3, high=3).astype("float32")
+        mask = drawn_mask(values.shape)
+        wanted = layers.Discretization(num_bins=4)
+        wanted.adapt(values[mask])
+        layer = layers.Discretization(num_bins=4)
+        for poison in (1e6, np.nan):
+            poisoned = np.where(mask, values, poison)
+            layer.adapt(make(poisoned, mask))
+            self.assertEqual(layer.bin_boundaries, wanted.bin_boundaries)
+            layer.adapt([make(poisoned, mask)])
+            self.assertEqual(layer.bin_boundaries, wanted.bin_boundaries)
+
+    @parameterized.parameters(keras.MaskedTensor, numpy_ma)
+    def test_masked_tokens_are_not_learned(self, make):
+        values = np.array([[5, 5, 9], [5, 7, 9], [9, 9, 9]])
+        mask = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], "bool")
+        layer = layers.IntegerLookup()
+        for data in (make(values, mask), [make(values, mask)]):
+            layer.adapt(data)
+            self.assertEqual(layer.get_vocabulary(), [-1, 5, 7])
+
+    def test_masked_documents_do_not_count(self):
+        values = np.array([[5, 5, 9], [5, 7, 9], [9, 9, 9]])
+        mask = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], "bool")
+        layer = layers.IntegerLookup(output_mode="tf_idf")
+        layer.adapt(keras.MaskedTensor(values, mask))
+        self.assertEqual(layer.get_vocabulary(), [-1, 5, 7])
+        # Of two documents one token is in both, the other in one.
+        weights = np.log1p(2 / (1 + np.array([2, 1])))
+        self.assertAllClose(layer.idf_weights_const[1:], weights)
+
+    def test_masked_strings_are_not_learned(self):
+        words = np.ma.MaskedArray(["a", "b", "c", "a"], [0, 1, 0, 0])
+        layer = layers.StringLookup()
+        layer.adapt(words)
+        self.assertEqual(layer.get_vocabulary(), ["[UNK]", "a", "c"])
+        layer = layers.TextVectorization()
+        layer.adapt(np.ma.MaskedArray(["a b", "x y", "a"], [0, 1, 0]))
+        self.assertEqual(layer.get_vocabulary(), ["", "[UNK]", "a", "b"])
+
+
+class TokensTest(testing.TestCase):
+    VALUES = np.array([[1, 2, 2], [3, 1, 0], [2, 2, 2]])
+    MASK = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0]], "bool")
+
+    def setUp(self):
+        super().setUp()
+        self.x = keras.MaskedTensor(self.VALUES, self.MASK)
+
+    def assert_counts(self, result, wanted):
+        """A count for each row, the last of which is masked."""
+        self.assertAllEqual(result.mask, [True, True, False])
+        self.assertAllClose(result.values, wanted)
+
+    @parameterized.parameters("int", "one_hot", "multi_hot", "count")
+    def test_what_is_valid_is_as_it_is_of_plain_input(self, mode):
+        makes = (
+            lambda: layers.Hashing(4, output_mode=mode),
+            lambda: layers.IntegerLookup(vocabulary=[2, 3], output_mode=mode),
+            lambda: layers.Discretization([1.5, 2.5], output_mode=mode),
+        )
+        all_valid = np.ones_like(self.MASK)
+        for make in makes:
+            layer = make()
+            plain = backend.convert_to_numpy(layer(self.VALUES))
+            for x in (
+                keras.MaskedTensor(self.VALUES, all_valid),
+                numpy_ma(self.VALUES, all_valid),
+            ):
+                result = layer(x)
+                self.assertTrue(ops.is_masked(result))
+                self.assertTrue(ops.all(result.mask))
+                self.assertAllClose(result.values, plain)
+
+    def test_masked_tokens_have_no_index(self):
+        layer = layers.IntegerLookup(vocabulary=[2, 3])
+        result = layer(self.x)
+        self.assertAllEqual(result.mask, self.MASK)
+        indices = np.array([[0, 1, 1], [2, 0, 0], [1, 1, 1]])
+        self.assertAllEqual(
+            ops.filled(result, 9), np.where(self.MASK, indices, 9)
+        )
+
+    def test_masked_tokens_count_as_nothing(self):
+        counts = [[1, 1, 0], [2, 0, 0], [0, 0, 0]]
+        for mode, wanted in (
+            ("count", counts),
+            ("multi_hot", np.minimum(counts, 1)),
+            ("tf_idf", np.multiply(counts, [0.5, 2, 4])),
+        ):
+            weights = [0.5, 2, 4] if mode == "tf_idf" else None
+            layer = layers.IntegerLookup(
+                vocabulary=[-1, 2, 3], output_mode=mode, idf_weights=weights
+            )
+            self.assert_counts(layer(self.x), wanted)
+        layer = layers.CategoryEncoding(4, output_mode="count")
+        self.assert_counts(
+            layer(self.x), [[0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+        )
+        weights = np.array([[5, 6, 7], [7, 8, 9], [7, 7, 7]], "float32")
+        self.assert_counts(
+            layer(self.x, count_weights=weights),
+            [[0, 5, 6, 0], [9, 8, 0, 0], [0, 0, 0, 0]],
+        )
+
+    def test_a_masked_token_is_a_row_of_zeros(self):
+        for layer in (
+            layers.CategoryEncoding(4, output_mode="one_hot"),
+            layers.IntegerLookup(
+                vocabulary=[1, 2, 3], output_mode="one_hot", num_oov_indices=1
+            ),
+        ):
+            result = layer(self.x)
+            self.assertAllEqual(result.mask, self.MASK)
+            wanted = np.eye(4)[self.VALUES] * self.MASK[..., None]
+            self.assertAllClose(result.values, wanted)
+
+    def test_a_table_takes_no_masked_token_for_an_unknown_one(self):
+        layer = layers.IntegerLookup(vocabulary=[1, 2], num_oov_indices=0)
+        x = keras.MaskedTensor([1, 7, 2], [True, False, True])
+        result = layer(x)
+        self.assertAllEqual(result.mask, [True, False, True])
+        self.assertAllEqual(ops.filled(result, 9), [0, 9, 1])
+
+    def test_indices_back_to_tokens(self):
+        layer = layers.IntegerLookup(vocabulary=[20, 30], invert=True)
+        result = layer(self.x)
+        self.assertAllEqual(result.mask, self.MASK)
+        tokens = np.array([-1, 20, 30, -1])[self.VALUES]
+        self.assertAllEqual(
+            ops.filled(result, 9), np.where(self.MASK, tokens, 9)
+        )
+
+    @parameterized.parameters("int", "one_hot")
+    def test_a_cross_is_valid_where_both_features_are(self, mode):
+        one = np.array([[1], [2], [3], [4]])
+        other = np.array([["a"], ["b"], ["c"], ["d"]])
+        mask = np.array([True, False, True, True])
+        layer = layers.HashedCrossing(5, output_mode=mode)
+        plain = backend.convert_to_numpy(layer([one, other]))
+        for x in (
+            [numpy_ma(one, mask), other],
+            [one, numpy_ma(other, mask)],
+        ):
+            result = layer(x)
+            found = ops.convert_to_numpy(result)
+            cells = over_all_axes(mask, found.shape)
+            self.assertAllEqual(~np.ma.getmaskarray(found), cells)
+            self.assertAllEqual(found.data[cells], plain[cells])
+
+    def test_masked_strings(self):
+        words = np.ma.MaskedArray([["a", "b"], ["z", "a"]], [[0, 0], [1, 0]])
+        layer = layers.StringLookup(vocabulary=["a", "b"])
+        result = layer(words)
+        self.assertAllEqual(result.mask, [[True, True], [False, True]])
+        self.assertAllEqual(ops.filled(result, 9), [[1, 2], [9, 1]])
+        layer = layers.StringLookup(vocabulary=["a", "b"], output_mode="count")
+        result = layer(words)
+        self.assertAllEqual(result.mask, [True, True])
+        self.assertAllEqual(result.values, [[0, 1, 1], [0, 1, 0]])
+        result = layers.Hashing(3)(words)
+        self.assertAllEqual(result.mask, [[True, True], [False, True]])
+
+    def test_a_masked_text_is_an_empty_one(self):
+        texts = np.ma.MaskedArray(["a b", "b", "a"], [0, 1, 0])
+        layer = layers.TextVectorization(vocabulary=["a", "b"])
+        result = layer(texts)
+        self.assertAllEqual(result.mask, [True, False, True])
+        self.assertAllEqual(result.values, [[2, 3], [0, 0], [2, 0]])
+        layer = layers.TextVectorization(
+            vocabulary=["a", "b"], output_mode="count"
+        )
+        self.assertAllEqual(
+            layer(texts).values, [[0, 1, 1], [0, 0, 0], [0, 1, 0]]
+        )
+
+    def test_a_feature_space_refuses(self):
+        space = keras.utils.FeatureSpace(
+            features={"x": keras.utils.FeatureSpace.float()}
+        )
+        for x in (
+            keras.MaskedTensor([1.0], [True]),
+            numpy_ma(np.ones(1), [True]),
+        ):
+            with self.assertRaisesRegex(UnsupportedMaskError, "feature_space"):
+                space({"x": x})

@@ -1,0 +1,25 @@
+"""A masked text is an empty one, and is not learned."""
+
+from keras.src.masking import adapting
+from keras.src.masking import preprocessing
+from pip_build import keeps
+from pip_build import new
+
+
+class TextVectorization:
+    @new
+    def _choose_protocol(self):
+        return preprocessing.instead_of_by_type(
+            self, preprocessing.text_by_text
+        )
+
+    @keeps("_adapt_to_plain")
+    def adapt(self, data, batch_size=None, steps=None):
+        data = adapting.as_batches(data)
+        self._adapt_to_plain(data, batch_size=batch_size, steps=steps)
+
+    @keeps("_count_plain")
+    def update_state(self, data):
+        if adapting.is_masked(data):
+            data = adapting.valid_entries(data)
+        self._count_plain(data)

@@ -1,0 +1,123 @@
+"""What preprocessing layers learn of masked data: that of valid entries."""
+
+import itertools
+
+import numpy as np
+
+from keras.src import backend
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
+from keras.src.utils.module_utils import tensorflow as tf
+
+
+def is_masked(x):
+    """Whether `x` is a masked tensor or a `numpy.ma` array."""
+    return isinstance(x, (MaskedTensorBase, np.ma.MaskedArray))
+
+
+def as_batches(data):
+    """Masked data as an iterator over batches, any other as it is."""
+    if is_masked(data):
+        return iter([data])
+    if type(data) in (list, tuple) and any(map(is_masked, data)):
+        return iter(data)
+    return data
+
+
+def valid_entries(x):
+    """The valid entries of a masked tensor, a NumPy array of rank 1."""
+    return _as_numpy_ma(x).compressed()
+
+
+def documents(x):
+    """The valid entries of each row that has any; of rank 1 it is one row."""
+    rows = _as_numpy_ma(x)
+    rows = rows if rows.ndim > 1 else rows[None]
+    return [row for row in map(valid_entries, rows) if row.size]
+
+
+def _as_numpy_ma(x):
+    from keras.src import ops
+
+    return ops.convert_to_numpy(x) if isinstance(x, MaskedTensorBase) else x
+
+
+def inputs_of(batch):
+    """The inputs of a batch, which may come with targets and weights."""
+    return batch[0] if isinstance(batch, tuple) else batch
+
+
+def look_into(data):
+    """Whether data is masked, and the data, to be read from its start.
+
+    Args:
+        data: Array, tensor, or anything that gives batches. Of a generator
+            the first batch decides.
+
+    Returns:
+        A tuple of a boolean, and of the data: its batches if it is masked.
+    """
+    if is_masked(data):
+        return True, [data]
+    if isinstance(data, np.ndarray) or backend.is_tensor(data):
+        return False, data
+    if isinstance(data, tf.data.Dataset):
+        spec = inputs_of(data.element_spec)
+        is_ours = issubclass(spec.value_type, MaskedTensorBase)
+        batches = is_ours and len(spec.shape) == 1
+        return is_ours, data.batch(128) if batches else data
+    if isinstance(data, PyDataset):
+        return is_masked(inputs_of(data[0])), data
+    if isinstance(data, (list, tuple)):
+        return any(is_masked(inputs_of(batch)) for batch in data), data
+    if not hasattr(data, "__iter__"):
+        return False, data
+    batches = iter(data)
+    first = list(itertools.islice(batches, 1))
+    if any(is_masked(inputs_of(batch)) for batch in first):
+        return True, itertools.chain(first, batches)
+    return False, itertools.chain(first, map(_plain_only, batches))
+
+
+def _plain_only(batch):
+    if is_masked(inputs_of(batch)):
+        raise ValueError(
+            "`adapt()` was given a masked batch of shape "
+            f"{tuple(inputs_of(batch).shape)} after plain ones, of which "
+            "nothing is known any more but their mean. Let all batches be "
+            "masked (`keras.MaskedTensor(x, keras.ops.ones(x.shape, "
+            '"bool"))`), or pass them in a list.'
+        )
+    return batch
+
+
+def moments(x, axes):
+    """Count, mean and variance of the valid entries, plain tensors.
+
+    Where nothing is valid, all three are 0.
+
+    Args:
+        x: Masked or plain tensor.
+        axes: The axes to reduce.
+    """
+    from keras.src import ops
+
+    ones = ops.ones_like(x)
+    parts = ops.sum(ones, axes), ops.mean(x, axes), ops.var(x, axes)
+    return [ops.filled(part) for part in parts]
+
+
+def pooled(one, other):
+    """Count, mean and variance of two samples as those of all of it."""
+    from keras.src import ops
+
+    (count, mean, variance), (more, other_mean, other_variance) = one, other
+    total = count + more
+    share = more / ops.maximum(total, 1)
+    step = other_mean - mean
+    spread = step * step * share * (1 - share)
+    return (
+        total,
+        mean + step * share,
+        variance * (1 - share) + other_variance * share + spread,
+    )
