@@ -18,6 +18,7 @@ from keras.src.masking.dispatch import from_numpy_ma
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import refuse
 from keras.src.utils.backend_utils import PublicFunctions
+from keras.src.utils.backend_utils import in_tf_graph
 from keras.src.utils.module_utils import tensorflow as tf
 
 # What an array of NumPy holds that no backend but TensorFlow has tensors of.
@@ -52,24 +53,35 @@ def at_the_door(layer, call, inputs, kwargs):
     inputs, kwargs = tree.map_structure(from_numpy_ma, (inputs, kwargs))
     if not symbolic.any_masked(inputs, kwargs):
         return call(inputs, **kwargs)
+    if in_tf_graph() and backend.backend() != "tensorflow":
+        raise refuse(
+            layer.name,
+            tree.flatten(inputs),
+            "In a pipeline of TensorFlow's, masked tensors are those of the "
+            f"TensorFlow backend, and this one is {backend.backend()}. Let "
+            "the pipeline hand on values and mask as a pair.",
+        )
     with PublicFunctions():
         return call(inputs, **kwargs)
 
 
-def of_each_image(layer, function, images, reason):
-    """A function of images that treats each by itself, under the mask.
+def of_each(layer, function, x, core, reason):
+    """A function that treats each part of a batch by itself, under the mask.
 
     Args:
         layer: The layer whose function it is.
-        function: Takes and returns plain images, of rank 3 or 4.
-        images: Plain or masked images.
-        reason: Why no mask may cover axes of an image, a sentence.
+        function: Function of one plain tensor.
+        x: Plain or masked tensor.
+        core: Number of axes of a part; they are the last ones.
+        reason: Why no mask may cover them, a sentence.
     """
-    if not isinstance(images, MaskedTensorBase):
-        return function(images)
-    if len(images.mask.shape) > len(images.shape) - 3:
-        raise refuse(layer.name, [images], reason)
-    return masks.wrap(function(images.values), images.mask)
+    if isinstance(x, MaskedTensorBase):
+        if len(x.mask.shape) > len(x.shape) - core:
+            raise refuse(layer.name, [x], reason)
+        if in_symbolic_scope():
+            # NumPy runs the function on what memory holds.
+            x = masks.wrap(backend.numpy.zeros_like(x.values), x.mask)
+    return protocols.on_values(function, x)
 
 
 def entry_by_entry(layer, run, args, kwargs, values_of=values_of):

@@ -1,0 +1,16 @@
+"""A masked signal has a masked spectrogram; no step of one may be masked."""
+
+from keras.src.masking import preprocessing
+from pip_build import keeps
+
+
+class STFTSpectrogram:
+    @keeps("_call_on_plain")
+    def call(self, inputs):
+        return preprocessing.of_each(
+            self,
+            self._call_on_plain,
+            inputs,
+            core=2,
+            reason="A Fourier transform is over all steps of a frame.",
+        )
