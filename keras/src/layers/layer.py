@@ -9,6 +9,7 @@ import contextlib
 
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import explicit
 from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
@@ -101,6 +102,7 @@ class Layer:
             self._call_signature, self._call_context_args, args, kwargs
         )
         self._assert_input_compatibility(call_spec.first_arg)
+        explicit.check(self, call_spec.arguments_dict)
         with self._open_name_scope():
             self._maybe_build(call_spec)
 

@@ -1,5 +1,6 @@
 """What the attention layers do with masks, once for all of them."""
 
+from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking import protocols
 
@@ -7,10 +8,9 @@ from keras.src.masking import protocols
 def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
     """Runs a layer's attention with the masks of its inputs.
 
-    All masks become one attention mask. Masked keys and values are 0 besides:
-    a query that sees no valid key would else average over what lies under
-    their masks. In self-attention there is none, since a valid query sees
-    itself.
+    All masks become one attention mask. What is masked is 0 besides: a query
+    that sees no valid key would else average over what lies under their masks,
+    and NaN under an explicit mask would be left in any average.
 
     Args:
         layer: The attention layer, whose `_plain_call` knows no masks.
@@ -19,7 +19,8 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         key: Like `value`, or None for `value` itself.
         own_masks: Masks of the three, each of shape `(batch, T or S)` or None.
             One that masks entries inside of steps leaves those out, too.
-        attention_mask: Explicit mask of shape `(batch, T, S)`, or None.
+        attention_mask: Explicit mask of shape `(batch, T, S)`, of
+            `(batch, heads, T, S)` or one that broadcasts with these, or None.
         **kwargs: Further arguments of `_plain_call`.
 
     Returns:
@@ -33,25 +34,20 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         protocols.by_steps(x, m)
         for x, m in zip((query, value, key), own_masks, strict=True)
     )
-    sees_itself = attention_mask is None and query_mask is value_mask
-    attention_mask = layer._compute_attention_mask(
+    seen = layer._compute_attention_mask(
         query,
         value,
         query_mask=query_mask,
         value_mask=value_mask,
         key_mask=key_mask,
-        attention_mask=attention_mask,
         use_causal_mask=kwargs.pop("use_causal_mask", False),
     )
-    if not sees_itself or key_mask is not None:
-        value = without_masked(value, value_mask)
-        key = without_masked(key, key_mask)
+    if attention_mask is not None:
+        attention_mask = masks.as_bool(attention_mask)
+        if len(attention_mask.shape) > 3:
+            seen = backend.numpy.expand_dims(seen, 1)
+        seen = backend.numpy.logical_and(seen, attention_mask)
     outputs = layer._plain_call(
-        query, value, key, attention_mask=attention_mask, **kwargs
+        query, value, key, attention_mask=seen, **kwargs
     )
     return protocols.with_mask(outputs, query_mask)
-
-
-def without_masked(x, mask):
-    """The tensor with 0 in masked steps."""
-    return x if x is None or mask is None else masks.fill(x, mask, 0)

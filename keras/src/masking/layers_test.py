@@ -116,18 +116,6 @@ def valid_entries(result):
     ]
 
 
-def compiled(layer, function):
-    """The function, as one program on JAX.
-
-    There, loops are compiled each time anew otherwise.
-    """
-    if backend.backend() != "jax" or not layer.supports_jit:
-        return function
-    import jax
-
-    return jax.jit(function)
-
-
 class Runner:
     """A built layer whose state never changes."""
 
@@ -140,12 +128,13 @@ class Runner:
         # In training, operands of another shape are given other numbers.
         self.is_random = any("seed" in v.path for v in self.layer.variables)
         self.programs = {
-            training: compiled(
-                self.layer, functools.partial(self._run, training)
-            )
+            training: self._program(functools.partial(self._run, training))
             for training in (False, True)
         }
-        self.differentiate = compiled(self.layer, self._differentiate)
+        self.differentiate = self._program(self._differentiate)
+
+    def _program(self, function):
+        return u.compiled(function) if self.layer.supports_jit else function
 
     def _run(self, training, args, trained):
         # PyTorch's own dropout has its own seed.

@@ -42,6 +42,14 @@ def to_rank(mask, values, ndim):
     return backend.numpy.broadcast_to(expand(mask, ndim), shape)
 
 
+def over_axes(mask, values, ndim):
+    """As `to_rank`, for a mask that may have axes of size 1 as well."""
+    if tuple(mask.shape) == tuple(values.shape)[:ndim]:
+        return mask
+    shape = backend.shape(values)[:ndim]
+    return backend.numpy.broadcast_to(expand(mask, ndim), shape)
+
+
 def fill(values, mask, value):
     """The values with `value` wherever the mask is False.
 

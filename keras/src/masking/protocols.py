@@ -348,31 +348,35 @@ def join(inputs, mask):
     return tree.pack_sequence_as(inputs, flat)
 
 
-def step_mask(mask):
+def step_mask(mask, ndim=2):
     """The mask over batch and time: a step counts if any entry of it does.
 
     Args:
         mask: Mask of a sequence, or a list of which the first is taken; of any
             dtype.
+        ndim: Number of leading axes that make up a step.
     """
     mask = masks.as_bool(tree.flatten(mask)[0])
-    inner = tuple(range(2, len(mask.shape)))
+    inner = tuple(range(ndim, len(mask.shape)))
     return backend.numpy.any(mask, axis=inner) if inner else mask
 
 
-def by_steps(sequences, mask):
-    """A sequence and its step mask; what is masked inside a step is 0.
+def by_steps(sequences, mask, ndim=2):
+    """A sequence and its step mask; what is masked is 0.
+
+    An explicit mask says nothing of what lies under it: there may be NaN.
 
     Args:
         sequences: Plain tensor of shape `(batch, time, ...)`, or None.
-        mask: As `step_mask` takes it, or None.
+        mask: As `step_mask` takes it, or None. One that covers fewer axes, or
+            has axes of size 1, is broadcast.
+        ndim: Number of leading axes that make up a step.
     """
     if sequences is None or mask is None:
         return sequences, None
-    whole, steps = tree.flatten(mask)[0], step_mask(mask)
-    if len(whole.shape) > 2:
-        sequences = masks.fill(sequences, masks.as_bool(whole), 0)
-    return sequences, steps
+    whole, steps = tree.flatten(mask)[0], step_mask(mask, ndim)
+    sequences = masks.fill(sequences, masks.as_bool(whole), 0)
+    return sequences, masks.over_axes(steps, sequences, ndim)
 
 
 def on_values(function, x, *args, **kwargs):

@@ -251,6 +251,18 @@ def gradients(function, arrays):
     return None
 
 
+def compiled(function):
+    """The function, as one program on JAX.
+
+    There, loops are compiled each time anew otherwise.
+    """
+    if backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
 # ----------------------------------------------------------------- operands
 
 X = T((2, 3), 2)

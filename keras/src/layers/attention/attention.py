@@ -1,7 +1,6 @@
 """Attention asks for its masks by name and returns a masked tensor."""
 
 from keras.src.masking import protocols
-from keras.src.masking.attention import without_masked
 from pip_build import keeps
 
 
@@ -24,11 +23,7 @@ class Attention:
             return self._plain_call(inputs, mask=mask, **kwargs)
         self._validate_inputs(inputs=inputs, mask=mask)
         pairs = zip(inputs, [*mask, None], strict=False)
-        pairs = [protocols.by_steps(x, m) for x, m in pairs]
+        pairs = [protocols.by_steps(x, m, len(x.shape) - 1) for x, m in pairs]
         inputs, mask = map(list, zip(*pairs, strict=True))
-        query, *others = inputs
-        inputs = [query] + [
-            without_masked(x, m) for x, m in zip(others, [*mask[1:], None])
-        ]
         outputs = self._plain_call(inputs, mask=mask, **kwargs)
         return protocols.with_mask(outputs, mask[0])
