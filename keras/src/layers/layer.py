@@ -250,7 +250,8 @@ class Layer:
             return
         arguments = call_spec.arguments_dict
         if not needs_dispatch((), arguments):
-            return self._plain_maybe_build(call_spec)
+            with protocols.tracing(self):
+                return self._plain_maybe_build(call_spec)
         if not any_symbolic_tensors((), arguments):
             call_spec.eager = True
         if self._mask_protocol is not protocols.by_type:
@@ -258,7 +259,8 @@ class Layer:
             call_spec.arguments_dict = tree.map_structure(
                 symbolic.values_spec, arguments
             )
-        self._plain_maybe_build(call_spec)
+        with protocols.tracing(self):
+            self._plain_maybe_build(call_spec)
 
     @keeps("_plain_add_loss")
     def add_loss(self, loss):

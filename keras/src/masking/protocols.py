@@ -6,6 +6,8 @@ for, and gives back what comes out as masked tensors. It is chosen once for
 each layer and applies wherever `call` is run.
 """
 
+import contextlib
+import inspect
 import sys
 import threading
 import warnings
@@ -15,6 +17,7 @@ from keras.src import tree
 from keras.src.backend.common import masking as attributes
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
@@ -38,6 +41,8 @@ def choose(layer):
 
 def by_type(layer, run, args, kwargs):
     """`call(self, x)` sees masked tensors and returns what its ops make."""
+    if has_mask(kwargs.get("mask")):
+        kwargs = {**kwargs, "mask": plain_mask(kwargs["mask"])}
     try:
         return _without_scope(run, args, kwargs)
     except TypeError as error:
@@ -103,6 +108,7 @@ def fill_in_masks(layer, bound):
     """
     names = list(layer._call_signature.parameters)
     first_mask = None
+    fill_in_plain_masks(bound)
     for name, value in list(bound.arguments.items()):
         if not any(has_mask(x) for x in tree.flatten(value)):
             continue
@@ -124,6 +130,24 @@ def fill_in_masks(layer, bound):
             first_mask = bound.arguments[mask_name]
         bound.arguments[name] = tree.map_structure(values_of, value)
     return first_mask
+
+
+def fill_in_plain_masks(bound):
+    """Makes plain ones of masks that are masked themselves.
+
+    Where a model that upstream saved computes its masks in its graph, and
+    where an author does, from tensors that are masked, the masks are, too.
+    """
+    for name, value in bound.arguments.items():
+        if name == "mask" or name.endswith("_mask"):
+            bound.arguments[name] = tree.map_structure(plain_mask, value)
+
+
+def plain_mask(mask):
+    """A mask as a plain tensor: where it is masked, nothing is valid."""
+    if not isinstance(mask, MaskedTensorBase):
+        return mask
+    return masks.fill(mask.values, mask.mask, 0)
 
 
 def _own_mask(x):
@@ -160,14 +184,15 @@ def is_legacy(layer):
     cls = type(layer)
     if not _defined_in_keras(cls, "compute_mask"):
         return True
-    flagged = "_flagged_outside" in vars(layer) or not _defined_in_keras(
-        cls, "supports_masking"
+    return is_flagged(layer) and not _defined_in_keras(cls, "call")
+
+
+def is_flagged(layer):
+    """Whether code outside Keras says that the layer supports masking."""
+    is_outside = "_flagged_outside" in vars(layer) or not _defined_in_keras(
+        type(layer), "supports_masking"
     )
-    return (
-        flagged
-        and layer.supports_masking
-        and not _defined_in_keras(cls, "call")
-    )
+    return is_outside and layer.supports_masking
 
 
 def _defined_in_keras(cls, name):
@@ -220,15 +245,35 @@ def current_scope():
     return _state.scope
 
 
+@contextlib.contextmanager
+def _in_scope(scope):
+    """Runs what is inside in the scope of an old layer, or in none."""
+    outer, _state.scope = _state.scope, scope
+    try:
+        yield scope
+    finally:
+        _state.scope = outer
+        if scope is not None:
+            scope.clear()
+
+
+def all_plain():
+    """The scope of a layer to which those that it calls give plain tensors."""
+    return _in_scope(Scope())
+
+
+def tracing(layer):
+    """The scope to trace the `call` of a layer in."""
+    is_old = layer._mask_protocol is legacy
+    return all_plain() if is_old else contextlib.nullcontext()
+
+
 def _without_scope(run, args, kwargs):
     """Runs the `call` of a layer that is not an old one."""
     if _state.scope is None:
         return run(*args, **kwargs)
-    outer, _state.scope = _state.scope, None
-    try:
+    with _in_scope(None):
         return run(*args, **kwargs)
-    finally:
-        _state.scope = outer
 
 
 def legacy(layer, run, args, kwargs):
@@ -237,28 +282,81 @@ def legacy(layer, run, args, kwargs):
     The layer sees plain tensors that carry their masks as an attribute, and
     its `compute_mask` is asked for those of the outputs.
     """
-    _warn_deprecated(layer)
-    outer, scope = _state.scope, Scope()
-    _state.scope = scope
-    try:
-        args, kwargs = tree.map_structure(scope.hang, (args, kwargs))
+    bound = layer._call_signature.bind(*args, **kwargs)
+    fill_in_plain_masks(bound)
+    with all_plain() as scope:
+        args, kwargs = tree.map_structure(
+            scope.hang, (bound.args, bound.kwargs)
+        )
+        given = list(scope.carriers)
         kwargs, first, previous = _legacy_masks(layer, args, kwargs)
         outputs = run(*args, **kwargs)
         flat = tree.flatten(outputs)
-        found = [attributes.get_keras_mask(x) for x in flat]
+        found = [_mask_by_call(layer, x, given) for x in flat]
         if layer.supports_masking and any(m is None for m in found):
-            computed = layer.compute_mask(first, previous)
-            if computed is not None:
-                computed = tree.flatten(computed)
-                found = [
-                    old if old is not None else new
-                    for old, new in zip(found, computed)
-                ]
-    finally:
-        _state.scope = outer
-        scope.clear()
-    flat = [masked_at_the_door(x, m) for x, m in zip(flat, found)]
+            computed = _computed_masks(layer, first, previous, flat)
+            found = [
+                old if old is not None else new
+                for old, new in zip(found, computed)
+            ]
+    if given or any(m is not None for m in found):
+        _warn_deprecated(layer)
+    # What a scope hands on as plain is the layer's own, under the mask too.
+    fills = current_scope() is None
+    flat = [masked_at_the_door(x, m, fills) for x, m in zip(flat, found)]
     return tree.pack_sequence_as(outputs, flat)
+
+
+def _mask_by_call(layer, output, given):
+    """The mask that `call` gave an output, None if `compute_mask` is asked.
+
+    That is so for a `call` that is Keras's own, and for one that returns what
+    it was given, with the mask still on it.
+    """
+    if _defined_in_keras(type(layer), "call"):
+        return None
+    mask = attributes.get_keras_mask(output)
+    return None if any(output is x and mask is m for x, m in given) else mask
+
+
+def _computed_masks(layer, inputs, previous, outputs):
+    """What `compute_mask` says of each output, with None where it is silent.
+
+    Args:
+        layer: The layer.
+        inputs: Its first argument.
+        previous: The masks of it.
+        outputs: List of tensors, or of their specs.
+
+    Raises:
+        ValueError: If a mask does not cover leading axes of its output.
+    """
+    computed = tree.flatten(layer.compute_mask(inputs, previous))
+    computed += [None] * (len(outputs) - len(computed))
+    is_inherited = _defined_in_keras(type(layer), "compute_mask")
+    for i, (output, mask) in enumerate(zip(outputs, computed)):
+        if mask is None or _fits(output, mask):
+            continue
+        if is_inherited and not is_from_keras(type(layer).__module__):
+            # It has the flag only, and uses the masked axes up.
+            computed[i] = None
+            continue
+        cls = type(layer).__name__
+        raise ValueError(
+            f"`{cls}.compute_mask()` of layer '{layer.name}' returned a mask "
+            f"of shape {tuple(mask.shape)} for output {i}, which is of shape "
+            f"{tuple(output.shape)}. A mask covers leading axes of its tensor: "
+            "`mask.shape == output.shape[:mask.ndim]`. Return the mask of "
+            "that output, changed as the output was, or None to end it."
+        )
+    return computed
+
+
+def _fits(x, mask):
+    """Whether a mask covers leading axes of a tensor, as far as is known."""
+    mask_shape = tuple(mask.shape)
+    shape = tuple(x.shape)[: len(mask_shape)]
+    return len(mask_shape) > 0 and shape_equal(shape, mask_shape)
 
 
 def _legacy_masks(layer, args, kwargs):
@@ -286,48 +384,57 @@ def legacy_spec(layer, args, kwargs):
     plain_args, plain_kwargs = tree.map_structure(
         symbolic.values_spec, (args, kwargs)
     )
-    specs = layer.compute_output_spec(*plain_args, **plain_kwargs)
-    bound = layer._call_signature.bind(*args, **kwargs)
-    first = next(iter(bound.arguments.values()), None)
-
-    def output_masks(first):
-        scope = Scope()
-        try:
-            first = tree.map_structure(scope.hang, first)
-            previous = tree.map_structure(attributes.get_keras_mask, first)
-            return layer.compute_mask(first, previous)
-        finally:
-            scope.clear()
-
+    with tracing(layer):
+        specs = layer.compute_output_spec(*plain_args, **plain_kwargs)
     if not layer.supports_masking:
         return specs
-    masks_found = backend.compute_output_spec(output_masks, first)
-    if masks_found is None:
-        return specs
+    bound = layer._call_signature.bind(*args, **kwargs)
+    first = next(iter(bound.arguments.values()), None)
+    flat = tree.flatten(specs)
+
+    def output_masks(first, explicit):
+        with all_plain() as scope:
+            first = tree.map_structure(scope.hang, first)
+            previous = tree.map_structure(attributes.get_keras_mask, first)
+            if explicit is not None:
+                previous = tree.map_structure(plain_mask, explicit)
+            return _computed_masks(layer, first, previous, flat)
+
+    found = backend.compute_output_spec(
+        output_masks, first, bound.arguments.get("mask")
+    )
+    if any(m is not None for m in found):
+        _warn_deprecated(layer)
     flat = [
-        symbolic.masked_spec(spec, mask)
-        if isinstance(mask, backend.KerasTensor) and not has_mask(spec)
-        else spec
-        for spec, mask in zip(tree.flatten(specs), tree.flatten(masks_found))
+        spec if mask is None or has_mask(spec) else _with_prefix(spec, mask)
+        for spec, mask in zip(flat, found)
     ]
     return tree.pack_sequence_as(specs, flat)
 
 
-def masked_at_the_door(x, mask):
+def _with_prefix(spec, mask):
+    shape = spec.shape[: len(mask.shape)]
+    return symbolic.masked_spec(spec, backend.KerasTensor(shape, "bool"))
+
+
+def masked_at_the_door(x, mask, fills=True):
     """A masked tensor of a plain one and the mask that was hung on it.
 
     A mask that does not cover leading axes cannot be one of a masked tensor;
     it stays hung on the plain tensor, as old layers expect it.
+
+    Args:
+        x: Plain tensor; others are given back as they are.
+        mask: Its mask, of any dtype, or None.
+        fills: Whether to put 0 under the mask.
     """
     if mask is None or isinstance(x, MaskedTensorBase):
         return x
     mask = backend.cast(backend.convert_to_tensor(mask), "bool")
-    ndim = len(mask.shape)
-    shape, mask_shape = tuple(x.shape)[:ndim], tuple(mask.shape)
-    if not ndim or not backend.common.variables.shape_equal(shape, mask_shape):
+    if not _fits(x, mask):
         attributes._set_mask_attribute(x, mask)
         return x
-    return backend.MaskedTensor(x, mask)
+    return backend.MaskedTensor(x, mask) if fills else masks.wrap(x, mask)
 
 
 def join(inputs, mask):
@@ -387,8 +494,12 @@ def on_values(function, x, *args, **kwargs):
 
 
 def with_mask(outputs, mask):
-    """The first of the outputs with this mask; the others as they are."""
-    if mask is None:
+    """The first of the outputs with this mask; the others as they are.
+
+    Inside the `call` of an old layer, which may call that of its base, all are
+    plain: its `compute_mask` is asked.
+    """
+    if mask is None or current_scope() is not None:
         return outputs
     if isinstance(outputs, (tuple, list)):
         first, *rest = outputs
@@ -399,27 +510,72 @@ def with_mask(outputs, mask):
 _warned = set()
 
 
-def _warn_once(cls, category, message):
-    if (cls, category) not in _warned:
-        _warned.add((cls, category))
+def _warn_once(cls, category, message, place=None):
+    """Warns once for each class: at a function of it, or where it is called.
+
+    Args:
+        cls: Class of the layer.
+        category: Class of the warning.
+        message: Its text.
+        place: The function of the class that the warning is about, if any.
+    """
+    if (cls, category) in _warned:
+        return
+    code = getattr(inspect.unwrap(place), "__code__", None)
+    if code is None:
         warnings.warn(message, category, stacklevel=5)
+    else:
+        warnings.warn_explicit(
+            message,
+            category,
+            code.co_filename,
+            code.co_firstlineno,
+            cls.__module__,
+        )
+    # Not before: a filter may have made an error of it.
+    _warned.add((cls, category))
+
+
+INSTEAD = """\
+    def call(self, x):
+        return keras.ops.relu(x)  # The mask comes along.
+"""
+INSTEAD_OF_COMPUTE_MASK = """\
+    def call(self, x):
+        values, mask = x.values, x.mask
+        ...
+        return keras.MaskedTensor(values, mask)  # Or plain values, to end it.
+"""
 
 
 def _warn_deprecated(layer):
+    """Says once per class what to write in place of the old ways it uses."""
     cls = type(layer)
-    uses = (
-        "sets `supports_masking`"
-        if _defined_in_keras(cls, "compute_mask")
-        else "overrides `compute_mask`"
-    )
+    if is_from_keras(cls.__module__):
+        return
+    overrides = not _defined_in_keras(cls, "compute_mask")
+    uses = {
+        "sets `supports_masking`": is_flagged(layer),
+        "overrides `compute_mask`": overrides,
+        "reads `_keras_mask`": _reads_attribute(cls.call),
+    }
+    uses = [use for use, is_used in uses.items() if is_used]
+    place = cls.compute_mask if overrides else cls.call
     _warn_once(
         cls,
         DeprecationWarning,
-        f"Layer class `{cls.__name__}` {uses}. It goes on working, but masks "
-        "are part of the tensors now. Delete `supports_masking` and "
-        "`compute_mask` and let `call` take a `keras.MaskedTensor`:\n\n"
-        "    def call(self, x):\n"
-        "        return keras.ops.relu(x)  # The mask comes along.\n\n"
-        "or, to make or change a mask:\n\n"
-        "        return keras.MaskedTensor(values, mask)",
+        f"Layer class `{cls.__name__}` {', '.join(uses)}. It goes on working, "
+        "but masks are part of the tensors now. Delete these lines, and let "
+        "`call` take a `keras.MaskedTensor` and compute with `keras.ops`:\n\n"
+        f"{INSTEAD_OF_COMPUTE_MASK if overrides else INSTEAD}",
+        place,
+    )
+
+
+def _reads_attribute(function):
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    words = {"_keras_mask", "get_keras_mask"}
+    return code is not None and bool(
+        words & {*code.co_names, *code.co_freevars}
+        or "_keras_mask" in code.co_consts
     )

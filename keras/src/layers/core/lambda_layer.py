@@ -1,8 +1,9 @@
-"""A function with a `mask` argument is given it; others get masked tensors."""
+"""A function with a `mask` argument is given it; others get masked tensors.
+
+A `Lambda` that says what becomes of the mask is an old layer by design.
+"""
 
 from keras.src.masking import protocols
-from keras.src.masking import symbolic
-from keras.src.masking.dispatch import values_of
 from pip_build import keeps
 from pip_build import new
 
@@ -10,20 +11,27 @@ from pip_build import new
 class Lambda:
     @new
     def _choose_protocol(self):
-        if self._fn_expects_mask_arg or self.mask is not None:
-            return protocols.named
-        return protocols.by_type
+        if self.mask is not None:
+            return protocols.legacy
+        return (
+            protocols.named if self._fn_expects_mask_arg else protocols.by_type
+        )
 
-    @new
-    def _call_spec(self, *args, **kwargs):
-        if self.mask is None:
-            return super()._call_spec(*args, **kwargs)
-        return symbolic.output_spec(self, args, kwargs, fn=self._run_call)
-
-    @keeps("_plain_call")
-    def call(self, inputs, mask=None, training=None):
-        outputs = self._plain_call(inputs, mask=mask, training=training)
-        if self.mask is None:
-            return outputs
-        mask = self.compute_mask(inputs, mask)
-        return protocols.masked_at_the_door(values_of(outputs), mask)
+    @keeps("_plain_from_config")
+    @classmethod
+    def from_config(cls, config, custom_objects=None, safe_mode=None):
+        """Rebuilds the layer; its `mask` too, which upstream leaves as data."""
+        layer = cls._plain_from_config(config, custom_objects, safe_mode)
+        mask = layer.mask
+        if not isinstance(mask, dict):
+            return layer
+        if mask["class_name"] == "__lambda__":
+            # As upstream treats a function, with its check of what is safe.
+            layer.mask = cls._plain_from_config(
+                {"function": mask}, custom_objects, safe_mode
+            ).function
+        else:
+            layer.mask = serialization_lib.deserialize_keras_object(
+                mask, custom_objects=custom_objects
+            )
+        return layer

@@ -1,6 +1,7 @@
 """`Masking` makes a masked tensor, and masks what is NaN if asked to."""
 
 from keras.src.masking import masks
+from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from pip_build import new
 
@@ -18,7 +19,10 @@ class Masking:
     def call(self, inputs):
         valid = Masking.compute_mask(self, inputs)
         if not ops.is_masked(inputs):
-            return backend.MaskedTensor(inputs, valid)
+            outputs = backend.MaskedTensor(inputs, valid)
+            # A subclass of the old kind may look for the mask on the tensor.
+            scope = protocols.current_scope()
+            return scope.hang(outputs) if scope else outputs
         # What was masked before stays so.
         values, valid = inputs.values, ops.filled(valid, False)
         outputs = backend.MaskedTensor(values, valid)
@@ -29,5 +33,7 @@ class Masking:
     @new
     def compute_output_spec(self, inputs):
         spec = backend.KerasTensor(inputs.shape, self.compute_dtype)
+        if protocols.current_scope():
+            return spec
         mask = backend.KerasTensor(inputs.shape[:-1], "bool")
         return symbolic.masked_spec(spec, mask)

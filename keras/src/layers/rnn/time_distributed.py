@@ -4,6 +4,7 @@ from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import protocols
 from keras.src.masking import symbolic
+from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
 from pip_build import new
@@ -24,7 +25,8 @@ class TimeDistributed:
         # Time first, so that a step is an entry of the first axis.
         steps = ops.swapaxes(steps, 0, 1)
         outputs = ops.swapaxes(self._call_on_steps(steps, training), 0, 1)
-        return outputs if has_mask(outputs) else masks.wrap(outputs, step_mask)
+        mask = outputs.mask if has_mask(outputs) else step_mask
+        return protocols.with_mask(values_of(outputs), mask)
 
     @new
     def _call_spec(self, inputs, training=None, mask=None):

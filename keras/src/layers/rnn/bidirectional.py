@@ -1,0 +1,37 @@
+"""Both halves give plain sequences, and what they are merged to has the mask.
+
+A half from outside Keras need not know that its mask runs backwards, too.
+"""
+
+from keras.src import tree
+from keras.src.masking import masks
+from keras.src.masking import protocols
+from pip_build import keeps
+
+
+class Bidirectional:
+    @keeps("_plain_call")
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=None,
+    ):
+        kwargs = {"initial_state": initial_state, "training": training}
+        if all(m is None for m in tree.flatten(mask)):
+            return self._plain_call(sequences, **kwargs)
+        sequences, mask = protocols.by_steps(sequences, mask)
+        with protocols.all_plain():
+            outputs = self._plain_call(sequences, mask=mask, **kwargs)
+        if not self.return_sequences:
+            return outputs
+
+        def masked(x):
+            # An old half may have left anything there.
+            return protocols.with_mask(masks.fill(x, mask, 0), mask)
+
+        if not tree.is_nested(outputs):
+            return masked(outputs)
+        count = 1 if self.merge_mode else 2
+        return (*map(masked, outputs[:count]), *outputs[count:])
