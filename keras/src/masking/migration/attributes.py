@@ -3,7 +3,8 @@
 import libcst as cst
 
 from keras.src.masking.migration.finding import find
-from keras.src.masking.migration.layers import Layer
+from keras.src.masking.migration.sources import ATTRIBUTE_HINT
+from keras.src.masking.migration.sources import has_all
 from keras.src.masking.migration.sources import walk
 
 ATTRIBUTE = "_keras_mask"
@@ -19,13 +20,10 @@ BUILT_IN = {
 }
 
 
-def attribute_findings(source, project):
-    """Yields the uses of `_keras_mask` in a file."""
-    layers = {
-        cls.name: Layer(source, project, cls)
-        for cls in source.classes.values()
-        if project.is_a("layer", cls.name)
-    }
+def attribute_findings(source, project, layers):
+    """Yields the uses of `_keras_mask` in a file with these layers."""
+    if not has_all(source.data, (ATTRIBUTE_HINT,)):
+        return
     all_by_type = all(layer.goes_by_type for layer in layers.values())
     for node in walk(source.tree):
         name = _pattern_of(source, node)

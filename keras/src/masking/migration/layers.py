@@ -9,6 +9,7 @@ from keras.src import ops
 from keras.src import random
 from keras.src.masking.migration.finding import REMOVE
 from keras.src.masking.migration.finding import find
+from keras.src.masking.migration.sources import children_of
 from keras.src.masking.migration.sources import walk
 
 # Functions that know no masks. The package of Keras that wraps them has the
@@ -46,15 +47,22 @@ STATIC_FUNCTIONS = STATIC | {"len", "isinstance", "type", "hasattr"}
 OF_CONTAINERS = {"append", "extend", "get", "items", "keys"}
 
 
-def layer_findings(source, project):
-    """Yields what is found in the layers and models of a file."""
-    for cls in source.classes.values():
-        if project.is_a("layer", cls.name):
-            layer = Layer(source, project, cls)
-            yield from layer.flags()
-            yield from layer.mask_computations()
-            yield from layer.mask_arguments()
-            yield from layer.raw_calls()
+def layers_of(source, project):
+    """The layers and models of a file: a `Layer` for each, by full name."""
+    return {
+        cls.name: Layer(source, project, cls)
+        for cls in source.classes.values()
+        if project.is_a("layer", cls.name)
+    }
+
+
+def layer_findings(layers):
+    """Yields what is found in layers and models."""
+    for layer in layers.values():
+        yield from layer.flags()
+        yield from layer.mask_computations()
+        yield from layer.mask_arguments()
+        yield from layer.raw_calls()
 
 
 class Layer:
@@ -73,7 +81,7 @@ class Layer:
 
         def into(node):
             inner = isinstance(node, cst.ClassDef) and node is not self.cls.node
-            return () if inner else node.children
+            return () if inner else children_of(node)
 
         return walk(self.cls.node.body, into)
 
@@ -381,7 +389,7 @@ def _into_values(node):
             return (node.value,)
         case cst.Param():
             return () if node.default is None else (node.default,)
-    return node.children
+    return children_of(node)
 
 
 def _is_static(call):

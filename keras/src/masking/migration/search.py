@@ -2,6 +2,7 @@
 
 from keras.src.masking.migration.attributes import attribute_findings
 from keras.src.masking.migration.layers import layer_findings
+from keras.src.masking.migration.layers import layers_of
 from keras.src.masking.migration.training import training_findings
 
 
@@ -15,9 +16,10 @@ def findings(source, project):
     Returns:
         List of `Finding`.
     """
+    layers = layers_of(source, project)
     found = [
-        *layer_findings(source, project),
-        *attribute_findings(source, project),
+        *layer_findings(layers),
+        *attribute_findings(source, project, layers),
         *training_findings(source, project),
     ]
     return sorted(found, key=lambda finding: (finding.line, finding.name))

@@ -20,17 +20,24 @@ KINDS = {
     "score": ("Metric", "Loss"),
 }
 PACKAGES = {
-    "layer": ("layers", "models", "engine"),
-    "model": ("models",),
-    "score": ("metrics", "losses"),
+    "layer": {"layers", "models", "engine"},
+    "model": {"models"},
+    "score": {"metrics", "losses"},
 }
 
 # A file without any of these has nothing to be found. Names take long.
+ATTRIBUTE_HINT = rb"keras_mask"
+TRAINING_HINTS = (
+    rb"Masking|mask_zero|MaskedTensor",
+    rb"\.(?:compile|fit|evaluate|train_on_batch|test_on_batch)\(",
+)
 _HINTS = (
-    (rb"supports_masking|compute_mask|keras_mask",),
-    (rb"def call\b[^)]*mask\b",),
+    (rb"supports_masking|compute_mask",),
+    (rb"def call\b[\s\S]{0,500}?\bmask\b",),
+    (rb"def call\b[\s\S]{0,300}?\b(\w+)\b[\s\S]{0,300}?\b\1_mask\b",),
     (rb"def call\b", rb"\b(?:jax|numpy|tensorflow|torch|backend)\b"),
-    (rb"Masking|mask_zero|MaskedTensor", rb"\.compile\(|\.fit\(|\.evaluate\("),
+    (ATTRIBUTE_HINT,),
+    TRAINING_HINTS,
 )
 _CLASS_HEADER = re.compile(rb"^[ \t]*class\s+\w+\s*\(([^)]*)\)", re.MULTILINE)
 
@@ -68,12 +75,13 @@ class Source:
 
     Attributes:
         path: Its path, as given or as found below a directory.
+        data: Its content, as bytes.
         tree: Its syntax tree; the module's code is the file to the byte.
         classes: Its classes, by full name.
     """
 
     def __init__(self, path, data):
-        self.path = path
+        self.path, self.data = path, data
         self._module, self._package = _module_of(path)
         # The parser makes no node twice, so that no copy is needed.
         self._wrapper = metadata.MetadataWrapper(
@@ -149,6 +157,7 @@ class Project:
         self.extended = set()
         self._data = {}
         self._sources = {}
+        self._bases = {}
         self._modules = {}
         self._is_a = {}
         for path in _files_of(paths, self.problems):
@@ -181,21 +190,29 @@ class Project:
     def sources(self):
         """Yields, parsed, the files that may have anything to be found."""
         for path, data in self._data.items():
-            if _may_have_any(data) and (source := self._source(path)):
-                yield source
-
-    def _source(self, path):
-        if path not in self._sources:
-            self._sources[path] = self._parse(path)
-        return self._sources[path]
+            if any(has_all(data, hints) for hints in _HINTS):
+                # Trees are large, so that none is kept.
+                source = self._sources.pop(path, None) or self._parse(path)
+                if source is not None:
+                    yield source
 
     def _parse(self, path):
+        """The file at a path, or None; the bases of its classes are noted."""
+        self._bases[path] = {}
         try:
-            return Source(path, self._data[path])
+            source = Source(path, self._data[path])
+            self._bases[path] = {
+                c.name: c.bases for c in source.classes.values()
+            }
+            return source
         except RecursionError:
             self.problems[path] = "nested too deeply"
         except (SyntaxError, cst.ParserSyntaxError) as error:
             self.problems[path] = f"libcst cannot read it: {error}"
+        else:
+            classes = source.classes.values()
+            self._bases[path] = {cls.name: cls.bases for cls in classes}
+            return source
 
     def is_a(self, kind, name):
         """Whether a class is a "layer", a "model" or a "score" of Keras.
@@ -212,31 +229,37 @@ class Project:
 
     def _find_is_a(self, kind, name):
         path, _, last = name.rpartition(".")
-        if not re.match(ROOT, name):
-            known = self._find_class(name)
-        elif last in KINDS[kind]:
+        from_keras = re.match(ROOT, name)
+        if from_keras and last in KINDS[kind]:
             return True
-        else:
-            known = self._find_class(name)
-            if known is None:
-                packages = set(path.split("."))
-                return last[:1].isupper() and not packages.isdisjoint(
-                    PACKAGES[kind]
-                )
-        return known is not None and any(
-            self.is_a(kind, base) for base in known.bases
-        )
+        bases = self._bases_of(name)
+        if bases is None:
+            return (
+                from_keras is not None
+                and last[:1].isupper()
+                and not PACKAGES[kind].isdisjoint(path.split("."))
+            )
+        return any(self.is_a(kind, base) for base in bases)
 
-    def _find_class(self, name):
-        """The class of a full name, if one of the files has it."""
+    def _bases_of(self, name):
+        """The bases of the class of a full name; None if no file has it."""
         module = name
         while module := module.rpartition(".")[0]:
-            if module in self._modules:
-                source = self._source(self._modules[module])
-                return source and source.classes.get(name)
+            path = self._modules.get(module)
+            if path is not None:
+                if path not in self._bases:
+                    self._sources[path] = self._parse(path)
+                return self._bases[path].get(name)
+        return None
 
 
-def walk(node, into=None):
+# The library visits the whole node for this.
+@functools.lru_cache(maxsize=200_000)
+def children_of(node):
+    return tuple(node.children)
+
+
+def walk(node, into=children_of):
     """Yields a node and those below it, in the order of the text.
 
     Args:
@@ -247,8 +270,7 @@ def walk(node, into=None):
     pending = [node]
     while pending:
         yield (node := pending.pop())
-        children = node.children if into is None else into(node)
-        pending.extend(reversed(children))
+        pending.extend(reversed(into(node)))
 
 
 def _describe(error):
@@ -256,8 +278,8 @@ def _describe(error):
     return f"{where}{error.msg}"
 
 
-def _may_have_any(data):
-    return any(all(re.search(h, data) for h in hints) for hints in _HINTS)
+def has_all(data, hints):
+    return all(re.search(hint, data) for hint in hints)
 
 
 def _files_of(paths, problems):

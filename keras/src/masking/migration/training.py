@@ -3,6 +3,9 @@
 import libcst as cst
 
 from keras.src.masking.migration.finding import find
+from keras.src.masking.migration.sources import TRAINING_HINTS
+from keras.src.masking.migration.sources import children_of
+from keras.src.masking.migration.sources import has_all
 from keras.src.masking.migration.sources import walk
 
 # Methods that take `sample_weight`.
@@ -13,6 +16,8 @@ SET_UP = {"__init__", "build", "setUp"}
 
 def training_findings(source, project):
     """Yields `compile` and `fit` of models with masks, where weights lack."""
+    if not has_all(source.data, TRAINING_HINTS):
+        return
     makers = [
         _Place(source, node)
         for node in walk(source.tree)
@@ -134,7 +139,7 @@ class _Place:
 
             def into(node):
                 inner = isinstance(node, (cst.FunctionDef, cst.ClassDef))
-                return () if inner else node.children
+                return () if inner else children_of(node)
 
             nodes = walk(self.source.tree, into)
         return {n.value for n in nodes if isinstance(n, cst.Name)}
