@@ -389,13 +389,20 @@ class OldByLength(layers.Layer):
     def call(self, x):
         # Or `x._keras_mask`, where the backend's tensors take attributes.
         mask = get_keras_mask(x)
-        return x / ops.sum(ops.cast(mask, x.dtype), axis=1)[:, None, None]
+        return x / length(x, mask)
 
 
 class ByLength(layers.Layer):
     def call(self, x):
         mask = ops.get_mask(x)
-        return x / ops.sum(ops.cast(mask, x.dtype), axis=1)[:, None, None]
+        return x / length(x, mask)
+
+
+def length(x, mask):
+    """The number of steps, of shape `(batch, 1, 1)` if there is a mask."""
+    if mask is None:
+        return x.shape[1]
+    return ops.sum(ops.cast(mask, x.dtype), axis=1)[:, None, None]
 
 
 class OldSetter(layers.Layer):
@@ -626,9 +633,16 @@ with the line to write. Three things belong together:
 - `reduction="mean_with_sample_weight"` of the loss, which divides by the sum of
   the weights. The default one divides by the number of all entries.
 
-The numbers are then the same here and upstream, whatever becomes of masks
-there. A metric of your own takes `sample_weight` in its `update_state`; one
-that reads the mask off `y_pred` finds none here, and counts padding.
+The numbers are then true, the same here and upstream, and do not depend on how
+far a mask comes. (Upstream they do: put one convolution into the model, and
+padding counts there as well.) A metric of your own takes `sample_weight` in its
+`update_state`; one that reads the mask off `y_pred` finds none here.
+
+| accuracy, on JAX | reported | true |
+|---|---|---|
+| no weights, here | 0.936 | 0.777 |
+| no weights, upstream | 0.777 | 0.777 |
+| weights, here and upstream | 0.777 | 0.777 |
 """
 
 PAD, LETTERS, LONGEST = 0, 20, 12
@@ -816,6 +830,18 @@ def with_mask(x, mask):
 
 FOR_BOTH = GateForBoth, CenterForBoth, MeanForBoth
 
+
+def embedded():
+    """Steps whose padding is not 0, upstream either."""
+    embed = layers.Embedding(
+        5,
+        3,
+        mask_zero=True,
+        embeddings_initializer=keras.initializers.RandomUniform(seed=0),
+    )
+    return [embed(np.array([[1, 2, 3, 0], [4, 1, 0, 0]]))]
+
+
 """
 ## A tool that finds the lines
 
@@ -825,8 +851,8 @@ write instead. `--diff` proposes the plain ones as a patch.
 
 ## Checklist
 
-1. Run your tests with `-W error::DeprecationWarning`: each class of the old
-   kind fails once, by name.
+1. Run your tests with `-W "error:Layer class:DeprecationWarning"`: the first
+   call of each class of the old kind fails, and names it.
 2. Delete `supports_masking` and each `compute_mask` that says what the ops of
    `call` say anyway.
 3. Where `compute_mask` made or changed a mask by a rule of its own, return
@@ -865,8 +891,7 @@ def measure():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         numbers["for both"] = {
-            make.__name__: lists(run(make, lambda: [steps()]))
-            for make in FOR_BOTH
+            make.__name__: lists(run(make, embedded)) for make in FOR_BOTH
         }
     assert not about_masks(caught), about_masks(caught)
     return numbers

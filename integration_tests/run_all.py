@@ -79,7 +79,8 @@ def own_tests(backend):
     Those that change an upstream file run with upstream's tests, or here
     where those do not run. The builder's do not depend on the backend.
     """
-    tests = [f"integration_tests/{n}_test.py" for n in ("guide", "guide_ops")]
+    guides = "guide", "guide_ops", "guide_migrating"
+    tests = [f"integration_tests/{name}_test.py" for name in guides]
     if backend == "numpy":
         tests = ["integration_tests"]
     pristine = UPSTREAM / "keras"
