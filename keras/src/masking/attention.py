@@ -1,6 +1,7 @@
 """What the attention layers do with masks, once for all of them."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking import protocols
 
@@ -8,9 +9,8 @@ from keras.src.masking import protocols
 def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
     """Runs a layer's attention with the masks of its inputs.
 
-    All masks become one attention mask. What is masked is 0 besides: a query
-    that sees no valid key would else average over what lies under their masks,
-    and NaN under an explicit mask would be left in any average.
+    All masks become one attention mask. What is masked is 0 besides, since NaN
+    under an explicit mask would be left in any average.
 
     Args:
         layer: The attention layer, whose `_plain_call` knows no masks.
@@ -34,6 +34,9 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         protocols.by_steps(x, m)
         for x, m in zip((query, value, key), own_masks, strict=True)
     )
+    sees_itself = (
+        query_mask is value_mask and attention_mask is key_mask is None
+    )
     seen = layer._compute_attention_mask(
         query,
         value,
@@ -50,4 +53,27 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
     outputs = layer._plain_call(
         query, value, key, attention_mask=seen, **kwargs
     )
+    if not sees_itself:
+        any_seen = backend.numpy.any(seen, axis=-1)
+        if len(any_seen.shape) > 2:
+            any_seen = backend.numpy.any(any_seen, axis=1)
+        outputs = without_unseen(outputs, any_seen, layer._output_dense.bias)
     return protocols.with_mask(outputs, query_mask)
+
+
+def without_unseen(outputs, any_seen, bias=None):
+    """The outputs, with an attention of 0 where a query sees no key at all.
+
+    Else it would be the average over all keys, those to come and the masked
+    ones among them.
+
+    Args:
+        outputs: Outputs of a layer, or a tuple of them and the scores.
+        any_seen: Boolean tensor over leading axes of the outputs.
+        bias: What the layer makes of an attention of 0.
+    """
+    if isinstance(outputs, tuple):
+        first, *scores = outputs
+        return (without_unseen(first, any_seen, bias), *scores)
+    any_seen = masks.expand(any_seen, len(outputs.shape))
+    return ops.where(any_seen, outputs, 0 if bias is None else bias)

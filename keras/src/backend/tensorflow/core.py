@@ -40,3 +40,49 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
 
     steps = tf.range(tf.shape(flat[0])[0])
     return _plain_scan(checked_at, init, steps, None, reverse, unroll)
+
+
+@keeps("_plain_remat")
+def remat(f):
+    """As upstream, for masked tensors and for arguments by name as well.
+
+    TensorFlow's own wants plain tensors by position, which are numbers. The
+    rest has no gradient, and need not pass through it.
+
+    Args:
+        f: The function or operation to rematerialize.
+
+    Returns:
+        A function wrapping `f`, which recomputes it for its gradient.
+    """
+    from keras.src.masking.dispatch import values_of
+    from keras.src.masking.masks import wrap
+
+    def are_numbers(x):
+        return is_tensor(values_of(x)) and x.dtype not in (tf.bool, tf.string)
+
+    def replaced(x, values):
+        return wrap(next(values), getattr(x, "mask", None))
+
+    def with_numbers(nest, values):
+        values = iter(values)
+        return tree.map_structure(
+            lambda x: replaced(x, values) if are_numbers(x) else x, nest
+        )
+
+    def numbers(nest):
+        return [values_of(x) for x in tree.flatten(nest) if are_numbers(x)]
+
+    def wrapped(*args, **kwargs):
+        outputs = None
+
+        def run(*values):
+            nonlocal outputs
+            given, named = with_numbers((args, kwargs), values)
+            outputs = f(*given, **named)
+            return numbers(outputs)
+
+        values = _plain_remat(run)(*numbers((args, kwargs)))
+        return with_numbers(outputs, values)
+
+    return wrapped

@@ -1,6 +1,9 @@
 """Attention asks for its masks by name and returns a masked tensor."""
 
+import functools
+
 from keras.src.masking import protocols
+from keras.src.masking.attention import without_unseen
 from pip_build import keeps
 
 
@@ -23,7 +26,25 @@ class Attention:
             return self._plain_call(inputs, mask=mask, **kwargs)
         self._validate_inputs(inputs=inputs, mask=mask)
         pairs = zip(inputs, [*mask, None], strict=False)
-        pairs = [protocols.by_steps(x, m, len(x.shape) - 1) for x, m in pairs]
-        inputs, mask = map(list, zip(*pairs, strict=True))
-        outputs = self._plain_call(inputs, mask=mask, **kwargs)
-        return protocols.with_mask(outputs, mask[0])
+        inputs, own_masks = map(
+            list,
+            zip(
+                *(protocols.by_steps(x, m, len(x.shape) - 1) for x, m in pairs)
+            ),
+        )
+        query_mask, *others = own_masks
+        others = [m for m in others if m is not None]
+        value_mask = (
+            functools.reduce(ops.logical_and, others) if others else None
+        )
+        outputs = self._plain_call(
+            inputs, mask=[query_mask, value_mask], **kwargs
+        )
+        if use_causal_mask and value_mask is not None:
+            # Among the keys up to its own place.
+            any_seen = ops.cumsum(ops.cast(value_mask, "int32"), axis=-1) > 0
+            last = ops.shape(value_mask)[-1] - 1
+            places = ops.minimum(ops.arange(ops.shape(inputs[0])[-2]), last)
+            any_seen = ops.take(any_seen, places, axis=-1)
+            outputs = without_unseen(outputs, any_seen)
+        return protocols.with_mask(outputs, query_mask)

@@ -50,6 +50,32 @@ def contract(labels_of):
     return rule
 
 
+def quantized(run, subscripts, inputs, **kwargs):
+    """What a layer makes of a masked tensor and of a quantized kernel.
+
+    The layer sees plain values, with 0 under the mask: the largest of them is
+    their scale. The mask is that of the contraction with a kernel of floats.
+
+    Args:
+        run: What the layer does with plain inputs.
+        subscripts: How `einsum` would write it, with the inputs and the kernel.
+        inputs: The inputs, masked or plain.
+        **kwargs: Further arguments of `run`.
+    """
+    if not isinstance(inputs, MaskedTensorBase):
+        return run(inputs, **kwargs)
+    values = run(masks.fill(inputs.values, inputs.mask, 0), **kwargs)
+    names, out = subscripts.replace(" ", "").split("->")
+    labels = _spell_out(names.split(",")[0], len(inputs.shape))
+    out = _spell_out(out, len(values.shape))
+    covered = _covered(inputs, labels)
+    if not any(a in out for a in covered):
+        return values
+    gone = [a for a in covered if a not in out]
+    part = _reduced_mask(inputs, covered, gone)
+    return masks.wrap(values, _joint_mask([part], out, values))
+
+
 def _covered(x, labels):
     if not isinstance(x, MaskedTensorBase):
         return []
