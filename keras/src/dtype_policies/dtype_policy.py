@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
 from pip_build import keeps
 
 
@@ -24,4 +25,4 @@ class DTypePolicy:
         values = self._convert_plain_input(x.values, autocast, dtype)
         if values is x.values:
             return x
-        return backend.MaskedTensor._wrap(values, x.mask)
+        return masks.after_cast(backend.MaskedTensor._wrap(values, x.mask))

@@ -111,6 +111,18 @@ def is_wide(dtype):
     )
 
 
+def after_cast(x):
+    """A masked tensor that was cast, finite under the mask.
+
+    An ordinary number may be infinite in a small dtype, and a layer that it
+    goes through, a Dense for one, would then have a gradient that is NaN.
+    """
+    dtype = backend.standardize_dtype(x.dtype)
+    if is_wide(dtype) or not backend.is_float_dtype(dtype):
+        return x
+    return wrap(fill(x.values, x.mask, 0), x.mask)
+
+
 def in_blocks(x, axes, function):
     """A function of a masked tensor, block by block where that is faster.
 

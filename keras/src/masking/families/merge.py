@@ -30,6 +30,11 @@ def _without_nan(operand, mask, ndim):
     return masks.guarded(operand, mask, 0, ndim)
 
 
+def cast(call):
+    """The mask stays; under it nothing is infinite in a smaller dtype."""
+    return masks.after_cast(merge(call))
+
+
 def guarded(*constants):
     """An op that makes an ordinary finite number non-finite, or is steep.
 

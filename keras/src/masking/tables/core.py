@@ -4,12 +4,13 @@ from keras.src.masking.families import carry
 from keras.src.masking.families import inquire
 from keras.src.masking.families import layout
 from keras.src.masking.families import scatter
+from keras.src.masking.families.merge import cast
 from keras.src.masking.families.merge import merge
 from keras.src.ops import core as MODULE
 
 RULES = {
     # One tensor.
-    "cast": merge,
+    "cast": cast,
     "convert_to_tensor": inquire.to_tensor,
     "saturate_cast": merge,
     "slice": layout.slice_,
