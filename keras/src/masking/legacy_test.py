@@ -4,15 +4,18 @@
 gives, and the models that it saves, are kept in `build/`.
 """
 
+import copy
 import functools
 import hashlib
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
@@ -21,7 +24,10 @@ from absl.testing import parameterized
 import keras
 from keras.src import backend
 from keras.src import layers
+from keras.src import models
+from keras.src import ops
 from keras.src import testing
+from keras.src.masking import protocols
 
 SCRIPT = pathlib.Path(__file__).parent / "cases" / "old_layers.py"
 BUILD = pathlib.Path(keras.__file__).parents[1]
@@ -132,3 +138,306 @@ class AsUpstreamTest(testing.TestCase):
         if case.to_masks is None:
             self.assertAllEqual(results()[f"{name}/symbolic"], told)
         self.assert_as_recorded(found, f"{name}/eager", case.to_masks)
+
+    @trains
+    @parameterized.named_parameters(zip(old.TRAINED, old.TRAINED))
+    def test_training(self, name):
+        losses, weights = old.trained(name)
+        self.assertAllClose(results()[f"{name}/losses"], losses, atol=1e-5)
+        found = [(w, None) for w in weights]
+        self.assert_as_recorded(found, f"{name}/trained")
+
+
+class CompiledTest(testing.TestCase):
+    @parameterized.parameters("halves", "swap", "embedding_compute_mask")
+    def test_predict(self, name):
+        """What `predict` gives is masked where a call is."""
+        case = old.CASES[name]
+        model = old.functional(case)
+        expected = old.results(model(list(case.arrays)))
+        found = keras.tree.flatten(model.predict(list(case.arrays), verbose=0))
+        self.assertEqual(len(found), len(expected))
+        for y, (values, mask) in zip(found, expected):
+            mask = backend.convert_to_numpy(mask)
+            values = backend.convert_to_numpy(values)
+            self.assertIsInstance(y, np.ma.MaskedArray)
+            hidden = np.repeat(~mask[..., None], y.shape[2], 2)
+            self.assertAllEqual(y.mask, hidden)
+            self.assertAllClose(y.data[mask], values[mask], atol=1e-5)
+
+
+class NonInterferenceTest(testing.TestCase):
+    @parameterized.named_parameters(zip(MASKED_NAMES, MASKED_NAMES))
+    def test_nothing_under_the_mask_matters(self, name):
+        case = old.CASES[name]
+        layer = old.made(case)
+
+        def run(poison, garbage=0.0):
+            xs = []
+            for x in case.arrays:
+                # A step is masked where it is 0 in the arrays.
+                mask = (x != 0).any(-1)
+                hidden = ~mask[..., None]
+                y = backend.MaskedTensor(np.where(hidden, poison, x), mask)
+                y = y + np.where(hidden, garbage, 0).astype("float32")
+                xs.append(y)
+            return old.results(case.call(layer, *xs))
+
+        expected = run(0.0)
+        for args in ((np.nan,), (0.0, 300.0), (0.0, -700.0)):
+            for (y, mask), (z, _) in zip(run(*args), expected):
+                y, z = map(backend.convert_to_numpy, (y, z))
+                if mask is not None:
+                    mask = backend.convert_to_numpy(mask)
+                    y, z = y[mask], z[mask]
+                self.assertAllClose(y, z, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not UPSTREAM.exists(), reason="needs pristine upstream")
+class SavedByUpstreamTest(testing.TestCase):
+    def assert_as_recorded(self, model, name):
+        _, arrays = old.SAVED[name]
+        ((found, mask),) = old.results(model(list(arrays)))
+        found = backend.convert_to_numpy(found)
+        expected = results()[f"{name}/saved/0"]
+        if mask is not None:
+            mask = backend.convert_to_numpy(mask)
+            found, expected = found[mask], expected[mask]
+        self.assertAllClose(found, expected, atol=1e-5)
+
+    @parameterized.parameters(*old.SAVED)
+    def test_model(self, name):
+        path = str(recorded() / f"{name}.keras")
+        model = keras.saving.load_model(path, safe_mode=False)
+        self.assert_as_recorded(model, name)
+        # And once more, as it is saved here.
+        path = os.path.join(self.get_temp_dir(), "again.keras")
+        model.save(path)
+        model = keras.saving.load_model(path, safe_mode=False)
+        self.assert_as_recorded(model, name)
+
+    # Of the others, upstream cannot read its own: there are operations in
+    # them, or a `Lambda`.
+    @parameterized.parameters("sequential", "of_models", "explicit")
+    def test_h5(self, name):
+        path = str(recorded() / f"{name}.h5")
+        self.assert_as_recorded(keras.saving.load_model(path), name)
+
+    @parameterized.parameters(*old.SAVED)
+    def test_weights(self, name):
+        make, _ = old.SAVED[name]
+        model = make()
+        model.load_weights(str(recorded() / f"{name}.weights.h5"))
+        self.assert_as_recorded(model, name)
+
+    @parameterized.parameters(*old.SAVED)
+    def test_upstream_could_read_what_is_saved_here(self, name):
+        """The same layers with the same configurations, and no new keys.
+
+        Upstream passes on the masks that it computed as arguments, which are
+        operations of its graph.
+        """
+        keras.utils.clear_session()
+        model, _ = old.saved_model(name)
+        theirs = json.loads((recorded() / f"{name}.json").read_text())
+        ours = json.loads(model.to_json())
+        ours, theirs = _layers_of(ours), _layers_of(theirs)
+        self.assertEqual([x[0] for x in ours], [x[0] for x in theirs])
+        for one, other in zip(ours, theirs):
+            self.assertEqual(one, other)
+
+    def test_a_function_of_a_mask_is_refused_in_safe_mode(self):
+        layer = layers.Lambda(ops.tanh, mask=lambda x, mask: mask)
+        config = keras.saving.serialize_keras_object(layer)
+        again = copy.deepcopy(config)
+        with self.assertRaisesRegex(ValueError, "safe_mode=False"):
+            keras.saving.deserialize_keras_object(config)
+        found = keras.saving.deserialize_keras_object(again, safe_mode=False)
+        self.assertIs(found.mask(1, 2), 2)
+
+
+def _layers_of(config):
+    """The names and configurations of the layers, without what connects."""
+    return [
+        (
+            layer["registered_name"] or layer["class_name"],
+            _layers_of(layer)
+            if "layers" in layer["config"]
+            else _without_ids(layer["config"]),
+        )
+        for layer in config["config"]["layers"]
+        if layer["module"] != "keras.src.ops.numpy"
+    ]
+
+
+def _without_ids(config):
+    if isinstance(config, dict):
+        return {
+            key: _without_ids(value)
+            for key, value in config.items()
+            if key not in ("shared_object_id", "code", "name")
+        }
+    return config
+
+
+class WarningsTest(testing.TestCase):
+    X = backend.MaskedTensor(old.X, old.MASK)
+
+    def caught(self, layer, *args, **kwargs):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            layer(*args, **kwargs)
+        return [w for w in found if w.category is DeprecationWarning]
+
+    def test_once_for_each_class_and_where_it_is_to_be_changed(self):
+        def compute_mask(self, x, mask=None):
+            return mask
+
+        cls, other = one_old(compute_mask=compute_mask), one_old(flag=True)
+        (found,) = self.caught(cls(), self.X)
+        self.assertEqual(found.filename, __file__)
+        self.assertEqual(found.lineno, compute_mask.__code__.co_firstlineno)
+        self.assertEmpty(self.caught(cls(), self.X))
+        self.assertLen(self.caught(other(), self.X), 1)
+
+    def test_in_a_graph(self):
+        (found,) = self.caught(
+            one_old(flag=True)(), layers.Input((4, 3), mask_shape=(4,))
+        )
+        self.assertIn("`Old`", str(found.message))
+
+    def test_it_names_what_is_used_and_what_to_write(self):
+        def reads(self, x):
+            return x * backend.cast(x._keras_mask, "float32")[..., None]
+
+        def gets(self, x):
+            mask = getattr(x, "_keras_mask", None)
+            return x if mask is None else x * 1
+
+        def compute_mask(self, x, mask=None):
+            return mask
+
+        flag, override = "sets `supports_masking`", "overrides `compute_mask`"
+        attribute = "reads `_keras_mask`"
+        every = {flag, override, attribute}
+        for cls, uses in (
+            (one_old(flag=True), {flag}),
+            (one_old(compute_mask=compute_mask), {override}),
+            (one_old(gets, compute_mask), {override, attribute}),
+            (one_old(gets, compute_mask, flag=True), every),
+        ):
+            (found,) = self.caught(cls(), self.X)
+            text = str(found.message)
+            self.assertEqual({use for use in every if use in text}, uses)
+            self.assertIn("def call(self, x):", text)
+            self.assertEqual(
+                "return keras.MaskedTensor(values, mask)" in text,
+                override in uses,
+            )
+        self.assertTrue(protocols._reads_attribute(reads))
+
+    def test_none_without_a_mask(self):
+        cls = one_old(flag=True)
+        self.assertEmpty(self.caught(cls(), old.X))
+        self.assertEmpty(self.caught(cls(), layers.Input((4, 3))))
+        # Which does not use up the one that is due.
+        self.assertLen(self.caught(cls(), self.X), 1)
+
+    def test_none_for_layers_of_keras(self):
+        for layer in (
+            layers.Masking(),
+            layers.LSTM(2),
+            layers.TimeDistributed(layers.Dense(2)),
+            layers.Bidirectional(layers.LSTM(2)),
+            layers.Lambda(lambda x: x, mask=lambda x, mask: mask),
+            models.Sequential([layers.Masking(), layers.Dense(2)]),
+        ):
+            self.assertEmpty(self.caught(layer, self.X), layer.name)
+
+    def test_an_error_made_of_it_comes_each_time(self):
+        cls = one_old(flag=True)
+        for _ in range(2):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with pytest.raises(DeprecationWarning):
+                    cls()(self.X)
+
+
+class WhereTheMaskEndsTest(testing.TestCase):
+    X = backend.MaskedTensor(old.X, old.MASK)
+
+    def on_both(self, layer):
+        """What it makes of a masked tensor, and of a symbolic one."""
+        return layer(self.X), layer(layers.Input((4, 3), mask_shape=(4,)))
+
+    @parameterized.parameters(False, True)
+    def test_a_mask_of_another_shape_is_refused(self, symbolic):
+        def compute_mask(self, x, mask=None):
+            return mask
+
+        layer = one_old(lambda self, x: x[:, 1:], compute_mask)(name="culprit")
+        x = layers.Input((4, 3), mask_shape=(4,)) if symbolic else self.X
+        batch = None if symbolic else 2
+        with self.assertRaises(ValueError) as info:
+            layer(x)
+        for words in (
+            "`Old.compute_mask()` of layer 'culprit' returned a mask",
+            f"of shape {(batch, 4)}",
+            f"of shape {(batch, 3, 3)}",
+            "or None to end it",
+        ):
+            self.assertIn(words, str(info.exception))
+
+    def test_a_flag_alone_keeps_no_mask_of_axes_that_are_gone(self):
+        cls = one_old(lambda self, x: ops.sum(x, axis=1), flag=True)
+        for y in self.on_both(cls()):
+            self.assertFalse(ops.is_masked(y))
+            self.assertIsNone(ops.get_mask(y))
+
+    def test_compute_mask_counts_for_a_layer_that_returns_its_input(self):
+        """Upstream takes the mask that is still on the tensor."""
+        cls = one_old(compute_mask=lambda self, x, mask=None: None)
+        for y in self.on_both(cls()):
+            self.assertFalse(ops.is_masked(y))
+        cls = one_old(
+            compute_mask=lambda self, x, mask=None: ops.logical_not(mask)
+        )
+        eager, symbolic = self.on_both(cls())
+        self.assertAllEqual(eager.mask, ~old.MASK)
+        self.assertTrue(ops.is_masked(symbolic))
+
+    def test_a_subclass_that_ends_the_mask_of_its_base(self):
+        class Plain(layers.Embedding):
+            def compute_mask(self, ids, mask=None):
+                return None
+
+        layer = Plain(5, 3, mask_zero=True)
+        for ids in (old.IDS, layers.Input((4,), dtype="int32")):
+            self.assertFalse(ops.is_masked(layer(ids)))
+
+    def test_a_mask_that_is_masked_is_valid_where_both_are(self):
+        x = layers.Masking()(old.X)
+        mask = ops.not_equal(x[:, :, 0], old.X[0, 0, 0])
+        wanted = old.MASK & (old.X[:, :, 0] != old.X[0, 0, 0])
+        lstm = layers.LSTM(2, return_sequences=True)
+        old_one = old.Centered()
+        for layer in (lstm, old_one):
+            found = layer(old.X, mask=mask)
+            expected = layer(old.X, mask=ops.convert_to_tensor(wanted))
+            values = backend.convert_to_numpy(expected.values)
+            self.assertMaskedClose(found, values, wanted)
+        pooling = layers.GlobalAveragePooling1D()
+        self.assertAllClose(
+            pooling(old.X, mask=mask),
+            pooling(old.X, mask=ops.convert_to_tensor(wanted)),
+        )
+
+    def test_nothing_is_left_on_the_tensors(self):
+        plain = self.X.values
+        for make in (old.Tanh, old.Centered, old.ClearsMask, old.HangsMask):
+            layer = make()
+            y = layer(self.X)
+            y = getattr(y, "values", y) if ops.is_masked(y) else y
+            for x in (plain, y):
+                self.assertIsNone(backend.get_keras_mask(x))
+            self.assertAllEqual(self.X.mask, old.MASK)

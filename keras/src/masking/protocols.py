@@ -284,17 +284,21 @@ def legacy(layer, run, args, kwargs):
     """
     bound = layer._call_signature.bind(*args, **kwargs)
     fill_in_plain_masks(bound)
+    arguments = (bound.args, bound.kwargs)
+    given = [
+        (x.values, x.mask)
+        for x in tree.flatten(arguments)
+        if isinstance(x, MaskedTensorBase)
+    ]
     with all_plain() as scope:
-        args, kwargs = tree.map_structure(
-            scope.hang, (bound.args, bound.kwargs)
-        )
-        given = list(scope.carriers)
+        args, kwargs = tree.map_structure(scope.hang, arguments)
         kwargs, first, previous = _legacy_masks(layer, args, kwargs)
         outputs = run(*args, **kwargs)
         flat = tree.flatten(outputs)
         found = [_mask_by_call(layer, x, given) for x in flat]
         if layer.supports_masking and any(m is None for m in found):
-            computed = _computed_masks(layer, first, previous, flat)
+            computed = _padded(layer.compute_mask(first, previous), flat)
+            computed = _only_fitting(layer, flat, computed)
             found = [
                 old if old is not None else new
                 for old, new in zip(found, computed)
@@ -319,20 +323,24 @@ def _mask_by_call(layer, output, given):
     return None if any(output is x and mask is m for x, m in given) else mask
 
 
-def _computed_masks(layer, inputs, previous, outputs):
-    """What `compute_mask` says of each output, with None where it is silent.
+def _padded(computed, outputs):
+    """A list of what `compute_mask` gave, None for outputs it is silent on."""
+    computed = tree.flatten(computed)
+    return computed + [None] * (len(outputs) - len(computed))
+
+
+def _only_fitting(layer, outputs, computed):
+    """The masks that `compute_mask` gave, None for those that have ended.
 
     Args:
         layer: The layer.
-        inputs: Its first argument.
-        previous: The masks of it.
         outputs: List of tensors, or of their specs.
+        computed: List of masks and None, or of their specs.
 
     Raises:
         ValueError: If a mask does not cover leading axes of its output.
     """
-    computed = tree.flatten(layer.compute_mask(inputs, previous))
-    computed += [None] * (len(outputs) - len(computed))
+    cls = type(layer).__name__
     is_inherited = _defined_in_keras(type(layer), "compute_mask")
     for i, (output, mask) in enumerate(zip(outputs, computed)):
         if mask is None or _fits(output, mask):
@@ -341,7 +349,6 @@ def _computed_masks(layer, inputs, previous, outputs):
             # It has the flag only, and uses the masked axes up.
             computed[i] = None
             continue
-        cls = type(layer).__name__
         raise ValueError(
             f"`{cls}.compute_mask()` of layer '{layer.name}' returned a mask "
             f"of shape {tuple(mask.shape)} for output {i}, which is of shape "
@@ -398,11 +405,12 @@ def legacy_spec(layer, args, kwargs):
             previous = tree.map_structure(attributes.get_keras_mask, first)
             if explicit is not None:
                 previous = tree.map_structure(plain_mask, explicit)
-            return _computed_masks(layer, first, previous, flat)
+            return _padded(layer.compute_mask(first, previous), flat)
 
     found = backend.compute_output_spec(
         output_masks, first, bound.arguments.get("mask")
     )
+    found = _only_fitting(layer, flat, found)
     if any(m is not None for m in found):
         _warn_deprecated(layer)
     flat = [
