@@ -107,7 +107,7 @@ if backend.backend() == "jax":
     FLOATS.remove("float64")  # JAX makes float32 of it.
 INTS = ["int32", "int8", "uint8"]
 # Rows that take no complex numbers on any backend, or take them for real.
-REAL = set("cdist correlate geomspace linspace logspace norm".split())
+REAL = set("cdist correlate full geomspace linspace logspace norm".split())
 
 
 # Rows whose other arguments fit the sizes of their examples.
@@ -418,6 +418,14 @@ def windows(draw, shape):
 
 
 @st.composite
+def new_axes(draw, shape):
+    """Places of new axes in what they make of a shape, each once."""
+    ndim = len(shape) + draw(st.integers(1, 2))
+    axes = draw(st.permutations(range(ndim)))[: ndim - len(shape)]
+    return (tuple(a - ndim if draw(st.booleans()) else a for a in axes),)
+
+
+@st.composite
 def moves(draw, shape):
     axes = draw(st.lists(axis_of(shape), max_size=len(shape)))
     to = draw(st.permutations(range(len(shape))))[: len(axes)]
@@ -441,6 +449,7 @@ ARGUMENTS = {
         max_dims=3,
     ),
     "concatenate": joined(new_axis=False),
+    "expand_dims": one(new_axes, max_dims=3),
     "get_item": one(lambda shape: st.tuples(keys(shape))),
     "moveaxis": one(moves),
     "pad": one(
