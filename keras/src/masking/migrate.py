@@ -61,11 +61,15 @@ def main(arguments=None):
     counts, mechanical = collections.Counter(), 0
     show = _show_patch if options.diff else _printer()
     for source in project.sources():
-        found = [
-            finding
-            for finding in search.findings(source, project)
-            if finding.name not in options.ignore
-        ]
+        try:
+            found = [
+                finding
+                for finding in search.findings(source, project)
+                if finding.name not in options.ignore
+            ]
+        except RecursionError:
+            project.problems[source.path] = sources.TOO_DEEP
+            continue
         counts.update(finding.name for finding in found)
         mechanical += sum(finding.is_mechanical for finding in found)
         show(source, found)

@@ -35,7 +35,7 @@ def attribute_findings(source, project, layers):
             yield find(source, node, "metric_mask", code=code, owner=owner)
             continue
         cls = source.class_around(node)
-        layer = layers.get(cls.name) if cls else None
+        layer = layers.get(cls.node) if cls else None
         by_type = layer.goes_by_type if layer else all_by_type
         change = None
         if name == "keras_mask" and by_type:

@@ -48,9 +48,9 @@ OF_CONTAINERS = {"append", "extend", "get", "items", "keys"}
 
 
 def layers_of(source, project):
-    """The layers and models of a file: a `Layer` for each, by full name."""
+    """The layers and models of a file: a `Layer` for each definition."""
     return {
-        cls.name: Layer(source, project, cls)
+        cls.node: Layer(source, project, cls)
         for cls in source.classes.values()
         if project.is_a("layer", cls.name)
     }
@@ -225,6 +225,7 @@ class Layer:
             and self.call is not None
             and not self._mask_parameters
             and self.name not in self.project.extended
+            and not self.cls.has_twins
             and (method is None or _kind_of(method) == "_identity")
             and all(
                 self._statement_of(node) is not None
@@ -276,6 +277,8 @@ def _kind_of(method):
     if body and _is_docstring(body[0]):
         body = body[1:]
     match body:
+        case [cst.Return(value=value)]:
+            pass
         case [cst.SimpleStatementLine(body=[cst.Return(value=value)])]:
             pass
         case _:
@@ -329,7 +332,7 @@ def tensor_calls(source, function):
     tensors = _tensors_in(function)
     for node in walk(function.body):
         if isinstance(node, cst.Call) and not _is_static(node):
-            if any(reads(argument, tensors) for argument in node.args):
+            if reads(node, tensors):
                 yield node, source.name_of(node.func)
 
 

@@ -42,6 +42,9 @@ _HINTS = (
 _CLASS_HEADER = re.compile(rb"^[ \t]*class\s+\w+\s*\(([^)]*)\)", re.MULTILINE)
 
 
+TOO_DEEP = "nested too deeply"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Class:
     """A class of a file.
@@ -62,12 +65,18 @@ class Class:
 
     @functools.cached_property
     def methods(self):
-        """Functions in its body, by name."""
-        return {
-            statement.name.value: statement
-            for statement in self.node.body.body
-            if isinstance(statement, cst.FunctionDef)
-        }
+        """Functions in its body, by name; the last of those of one name."""
+        return {function.name.value: function for function in self._functions}
+
+    @property
+    def has_twins(self):
+        """Whether two functions in its body have the same name."""
+        return len(self._functions) > len(self.methods)
+
+    @functools.cached_property
+    def _functions(self):
+        body = self.node.body.body
+        return [s for s in body if isinstance(s, cst.FunctionDef)]
 
 
 class Source:
@@ -77,7 +86,7 @@ class Source:
         path: Its path, as given or as found below a directory.
         data: Its content, as bytes.
         tree: Its syntax tree; the module's code is the file to the byte.
-        classes: Its classes, by full name.
+        classes: A `Class` for each definition of one.
     """
 
     def __init__(self, path, data):
@@ -90,7 +99,7 @@ class Source:
         self.tree = self._wrapper.module
         self._names = self._wrapper.resolve(metadata.QualifiedNameProvider)
         classes = (n for n in walk(self.tree) if isinstance(n, cst.ClassDef))
-        self.classes = {c.name: c for c in map(self._class, classes)}
+        self.classes = {node: self._class(node) for node in classes}
 
     # These take as long as all else, and most files need neither.
 
@@ -133,7 +142,7 @@ class Source:
         return code if len(code) <= limit else code[: limit - 3] + "..."
 
     def around(self, node, *types):
-        """The definitions of these types around a node, from inside out."""
+        """The nodes of these types around a node, from inside out."""
         while (node := self._parents.get(node)) is not None:
             if isinstance(node, types):
                 yield node
@@ -141,7 +150,7 @@ class Source:
     def class_around(self, node):
         """The innermost `Class` that a node is in, or None."""
         for around in self.around(node, cst.ClassDef):
-            return self.classes[self.name_of(around)]
+            return self.classes[around]
 
 
 class Project:
@@ -180,7 +189,7 @@ class Project:
             self.problems[path] = _describe(error)
             return
         except (ValueError, RecursionError, MemoryError) as error:
-            self.problems[path] = str(error) or "nested too deeply"
+            self.problems[path] = str(error) or TOO_DEEP
             return
         self._data[path] = data
         self._modules[_module_of(path)[0]] = path
@@ -201,17 +210,15 @@ class Project:
         self._bases[path] = {}
         try:
             source = Source(path, self._data[path])
-            self._bases[path] = {
-                c.name: c.bases for c in source.classes.values()
-            }
-            return source
         except RecursionError:
-            self.problems[path] = "nested too deeply"
+            self.problems[path] = TOO_DEEP
         except (SyntaxError, cst.ParserSyntaxError) as error:
             self.problems[path] = f"libcst cannot read it: {error}"
         else:
-            classes = source.classes.values()
-            self._bases[path] = {cls.name: cls.bases for cls in classes}
+            bases = self._bases[path]
+            for cls in source.classes.values():
+                # A class of two definitions is what either is.
+                bases[cls.name] = bases.get(cls.name, ()) + cls.bases
             return source
 
     def is_a(self, kind, name):
