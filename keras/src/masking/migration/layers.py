@@ -18,11 +18,13 @@ RAW = re.compile(r"(?:jax|numpy|torch|tensorflow)\.(?!keras\.)")
 BACKEND = re.compile(r"(?:tensorflow\.)?keras\.(?:src\.)?backend\.")
 KERAS = re.compile(r"(?:tensorflow\.)?keras\.(?!(?:src\.)?backend\.)")
 
+# What is defined in a function has this in its full name, after the module.
+LOCAL = "<locals>"
+
 # Those that `keras.ops` calls otherwise.
 OTHER_NAMES = {
     "cat": "concatenate",
     "concat": "concatenate",
-    "dropout": "dropout",
     "gather": "take",
     "masked_fill": "where",
     "permute": "transpose",
@@ -255,7 +257,8 @@ class Layer:
 
     def _takes_masked(self, node, function):
         """Whether a call is known to take masked tensors."""
-        if KERAS.match(function) or function.startswith("builtins."):
+        known = KERAS.match(function) or function.startswith("builtins.")
+        if known and LOCAL not in function:
             return True
         if _is_of_self(node.func):
             return True
@@ -404,6 +407,8 @@ def _is_static(call):
 
 def is_raw(function):
     """Whether a function of this full name takes tensors and knows no masks."""
+    if LOCAL in function:
+        return False
     if BACKEND.match(function):
         return op_like(function) is not None
     return bool(RAW.match(function))

@@ -54,10 +54,10 @@ PATTERNS = {
         ),
         Pattern(
             "mask_argument",
-            "`{layer}.call` asks for `{argument}`, gets plain values with it, "
-            "and what it returns is plain",
-            "Return `keras.MaskedTensor(values, mask)` where the mask goes on; "
-            "or delete the argument and let `call` take the masked tensor",
+            "`{layer}.call` asks for `{argument}`, which goes on working: it "
+            "gets plain values with it. The mask ends here",
+            "Return `keras.MaskedTensor(values, mask)` if it is to go on; or "
+            "delete the argument and let `call` take the masked tensor",
         ),
         Pattern(
             "unused_mask_argument",

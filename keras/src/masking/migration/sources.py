@@ -261,7 +261,7 @@ class Project:
 
 
 # The library visits the whole node for this.
-@functools.lru_cache(maxsize=200_000)
+@functools.lru_cache(maxsize=50_000)
 def children_of(node):
     return tuple(node.children)
 

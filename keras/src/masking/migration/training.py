@@ -125,8 +125,9 @@ class _Place:
         if (self.function, self.cls) == (maker.function, maker.cls):
             return True
         function = maker.function and maker.function.name.value
-        if self.cls is maker.cls and function in SET_UP:
-            return True
+        if maker.cls is not None and self.cls is maker.cls:
+            if function in SET_UP:
+                return True
         names = {function}
         if maker.cls is not None:
             names.add(maker.cls.name.value)
