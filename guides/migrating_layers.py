@@ -13,7 +13,8 @@ minutes" (`masked_tensors.py`) says what a masked tensor is; read that first.
 
 Each pattern below comes twice, the old way and the new one, and both are run
 and compared, on this fork. The old way is run with upstream as well, in a
-process of its own: the very same script. `--no-upstream` leaves that out.
+process of its own: the very same script. `--no-upstream` leaves that out, and
+`--help` lists the options.
 
 ## Setup
 """
@@ -23,7 +24,6 @@ import inspect
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,7 +62,7 @@ it: `x + y` has none. So each layer must say that it hands the mask on
 at best, and padding counts from there on. What lies under a mask leaks into
 convolutions, means and gradients.
 
-Here a mask is a part of the tensor. This is all that changed:
+Here a mask is a part of the tensor. What follows from it:
 
 - **A tensor with a mask is a `keras.MaskedTensor`**, values and a mask. Each
   op of `keras.ops`, and each operator, takes one and says what becomes of the
@@ -635,10 +635,12 @@ with the line to write. Three things belong together:
 - `reduction="mean_with_sample_weight"` of the loss, which divides by the sum of
   the weights. The default one divides by the number of all entries.
 
-The numbers are then true, the same here and upstream, and do not depend on how
-far a mask comes. (Upstream they do: put one convolution into the model, and
-padding counts there as well.) A metric of your own takes `sample_weight` in its
+The numbers are then true, here and upstream, and do not depend on how far a
+mask comes. (Without weights they do: put one convolution into the model, and
+padding counts upstream, too.) A metric of your own takes `sample_weight` in its
 `update_state`; one that reads the mask off `y_pred` finds none here.
+
+(`OldHits` and `Hits` below, "hits" in the tables that are printed.)
 
 | accuracy, on JAX | reported | true |
 |---|---|---|
@@ -737,14 +739,14 @@ def truth(model, ids, tags):
 
 - `model.summary(show_masks=True)` has a column with the mask of each layer, and
   says where it ends.
-- `keras.utils.plot_model(model, show_masks=True)` draws it. (It needs `pydot`
-  and graphviz.)
+- `keras.utils.plot_model(model, show_masks=True)` draws it, with `pydot` and
+  graphviz; here if `--picture FILE` says where to.
 - `keras.utils.explain_mask(model, x)` runs a model on real input and says,
   layer by layer, how many entries are valid, and where a layer refuses.
 """
 
 
-def look(folder):
+def look(picture):
     model = keras.Sequential(
         [
             keras.Input((None,), name="ids"),
@@ -756,15 +758,14 @@ def look(folder):
         ],
         name="classifier",
     )
-    model.summary(show_masks=True, line_length=78)
+    model.summary(show_masks=True)
     ids, _ = tagged(2)
-    keras.utils.explain_mask(model, ids, line_length=78)
-    if shutil.which("dot") is None:
-        console.print("`plot_model` needs graphviz's program `dot`.")
-    else:
-        file = folder / "classifier.png"
-        keras.utils.plot_model(model, str(file), show_masks=True)
-        console.print(f"`plot_model` drew {file.name}.")
+    keras.utils.explain_mask(model, ids)
+    if picture:
+        try:
+            keras.utils.plot_model(model, str(picture), show_masks=True)
+        except ImportError as error:  # pydot or graphviz is missing.
+            console.print(str(error))
 
 
 """
@@ -846,8 +847,8 @@ write instead. `--diff` proposes the plain ones as a patch.
 
 ## Checklist
 
-1. Run your tests with `-W "error:Layer class:DeprecationWarning"`: the first
-   call of each class of the old kind fails, and names it.
+1. Run your tests with `-W "error:Layer class:DeprecationWarning"`: the call of
+   a class of the old kind fails, and names it.
 2. Delete `supports_masking` and each `compute_mask` that says what the ops of
    `call` say anyway.
 3. Where `compute_mask` made or changed a mask by a rule of its own, return
@@ -974,10 +975,9 @@ def main():
         options.json.write_text(json.dumps(measure()))
         return
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        numbers = measure_all(options, folder)
-        show(numbers)
-        look(folder)
+        numbers = measure_all(options, pathlib.Path(folder))
+    show(numbers)
+    look(options.picture)
     if options.json:
         options.json.write_text(json.dumps(numbers))
 
@@ -1006,9 +1006,9 @@ def show(numbers):
     title = "A function of the backend in `call`, on a masked tensor:"
     console.print(title, style="bold")
     error = refused()
-    notes = "\n".join(getattr(error, "__notes__", ()))
+    note = error.__notes__[-1]
     console.print(
-        f"{type(error).__name__}, with the note:\n{notes}", highlight=False
+        f"{type(error).__name__}, with the note:\n{note}", highlight=False
     )
     for name in who:
         show_scores(name, numbers[name]["scores"])
@@ -1057,6 +1057,9 @@ def arguments():
     )
     parser.add_argument(
         "--no-upstream", action="store_true", help="leave unpatched Keras out"
+    )
+    parser.add_argument(
+        "--picture", type=pathlib.Path, help="where to draw a model"
     )
     parser.add_argument(
         "--json", type=pathlib.Path, help="where to write the numbers"

@@ -40,9 +40,9 @@ every_layer_for_both = pytest.mark.parametrize("make", guide.FOR_BOTH)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The run of the guide; its numbers are in the attribute `numbers`."""
+    """The run of the guide, with its `folder` and its `numbers`."""
     folder = tmp_path_factory.mktemp("guide")
-    arguments = ["--json=numbers.json"]
+    arguments = ["--json=numbers.json", "--picture=model.png"]
     if not WITH_UPSTREAM:
         arguments.append("--no-upstream")
     run = subprocess.run(
@@ -53,6 +53,7 @@ def run(tmp_path_factory):
         text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
+    run.folder = folder
     run.numbers = json.loads((folder / "numbers.json").read_text())
     return run
 
@@ -110,11 +111,13 @@ def test_each_old_class_is_warned_of_once(run):
 def test_the_masks_are_shown(run):
     for text in (
         "- (ends)",  # the summary
-        "(2, 12): 8 of 24",  # explain_mask
-        "plot_model",
+        "(2, 12): 8 of 24 valid",  # explain_mask
         "Functions of the backend do not know masks",
     ):
         assert text in run.stdout
+    # A machine without graphviz draws nothing, and says so.
+    drawn = (run.folder / "model.png").exists()
+    assert drawn != ("You must install" in run.stdout)
 
 
 @every_pattern
