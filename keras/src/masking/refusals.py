@@ -100,7 +100,7 @@ def settle(error, args, kwargs):
         UnsupportedMaskError: If the setting is "raise", or the error is none
             of a call that can go on: it may come from a function of the user.
     """
-    frame = _users_frame()
+    frame = users_frame()
     if not error.is_open or frame is None:
         raise error
     error.is_open = False
@@ -117,24 +117,32 @@ _warned = set()
 
 def _warn(error, frame):
     """Warns once for each op in each line of the user's code."""
-    code, line = frame.f_code, frame.f_lineno
-    place = (code.co_filename, line, error.op_name)
+    place = (frame.f_code.co_filename, frame.f_lineno, error.op_name)
     if place in _warned:
         return
-    warnings.warn_explicit(
+    warn_at(
+        frame,
         f"{error} Instead, `{error.op_name}` goes on with 0 in place of masked "
         "entries and gives a plain result, as "
         '`keras.config.set_unsupported_mask("warn")` asks for.',
         UnsupportedMaskWarning,
-        code.co_filename,
-        line,
-        frame.f_globals.get("__name__"),
     )
     # Not before: a filter may have made an error of it.
     _warned.add(place)
 
 
-def _users_frame():
+def warn_at(frame, message, category):
+    """Warns of the line of code that a frame is at."""
+    warnings.warn_explicit(
+        message,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        frame.f_globals.get("__name__"),
+    )
+
+
+def users_frame():
     """The innermost frame of the user's code, None if a rule is further in."""
     from keras.src.masking.dispatch import Call
 

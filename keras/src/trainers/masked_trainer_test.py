@@ -230,6 +230,17 @@ class PaddingWarningTest(testing.TestCase):
         model.compile("sgd", "mse")
         self.assertLen(padding_warnings(lambda: self.run_all(model)), 1)
 
+    def test_it_is_about_the_line_of_the_user(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = make()
+            model.evaluate(IDS, Y, verbose=0)
+        (found,) = (w for w in caught if "sample_weight" in str(w.message))
+        self.assertEqual(found.filename, __file__)
+        with open(__file__) as file:
+            line = file.read().splitlines()[found.lineno - 1]
+        self.assertIn("model.evaluate(", line)
+
     def test_none_with_weights(self):
         model = make()
         found = padding_warnings(

@@ -1,5 +1,6 @@
 """Trainers build models on masked batches, and warn of padding that counts."""
 
+from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
 from pip_build import new
@@ -39,9 +40,11 @@ class Trainer:
             per_step = has_mask(output) and len(output.mask.shape) > 1
             if per_step and name not in warned:
                 warned.add(name)
-                warnings.warn(
+                # It is about the call of `fit` or `evaluate`.
+                refusals.warn_at(
+                    refusals.users_frame(),
                     _PADDING_COUNTS.format(name=name, model=self.name),
-                    stacklevel=2,
+                    UserWarning,
                 )
 
     @keeps("_symbolic_build_unmasked")
