@@ -20,6 +20,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.layers.preprocessing.data_layer import DataLayer
 from keras.src.masking import testing_utils as u
 from keras.src.masking.cases import layers as other_layers
 from keras.src.masking.cases import preprocessing
@@ -33,10 +34,13 @@ from keras.src.utils import set_random_seed
 IS_QUICK = backend.backend() in ("numpy", "torch")
 ALL = IS_QUICK or os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 CASES = other_layers.CASES | preprocessing.CASES
+# There, too, images are left to the other backends, but for these.
+LEFT_OUT = set() if ALL else set(preprocessing.IMAGES) - {"MixUp", "RandomFlip"}
 ELSEWHERE = other_layers.ELSEWHERE | preprocessing.ELSEWHERE
 NAMED_CASES = [
     (f"{name}_{i}", case)
     for name, cases in CASES.items()
+    if name not in LEFT_OUT
     for i, case in enumerate(cases if ALL else cases[:1])
 ]
 MORE = (1, 5, 17)
@@ -134,7 +138,11 @@ class Runner:
         self.differentiate = self._program(self._differentiate)
 
     def _program(self, function):
-        return u.compiled(function) if self.layer.supports_jit else function
+        # What changes images takes half a minute to compile, if it can be.
+        is_eager = isinstance(self.layer, DataLayer)
+        if is_eager or not self.layer.supports_jit:
+            return function
+        return u.compiled(function)
 
     def _run(self, training, args, trained):
         # PyTorch's own dropout has its own seed.
@@ -303,6 +311,9 @@ class LayersTest(testing.TestCase):
         batch = [(i, 0) for i in range(count)]
         if backend.backend() == "tensorflow" and case in CASES["Softmax"][5:]:
             # Upstream's `softmax` over several axes wants all sizes there.
+            batch = []
+        if backend.backend() == "jax" and case in CASES["MixUp"]:
+            # JAX permutes no number of images that is unknown.
             batch = []
         for unknown in ((), batch):
             specs = tree.flatten(layer(*u.symbolic(case.args, unknown)))

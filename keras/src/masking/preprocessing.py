@@ -16,6 +16,7 @@ from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import from_numpy_ma
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
 from keras.src.utils.backend_utils import PublicFunctions
 from keras.src.utils.backend_utils import in_tf_graph
@@ -36,6 +37,16 @@ def by_public_functions(layer, run, args, kwargs):
     if not _any_masked(args, kwargs):
         return protocols.by_type(layer, run, args, kwargs)
     with PublicFunctions():
+        try:
+            return protocols.by_type(layer, run, args, kwargs)
+        except Exception as error:
+            refused = isinstance(error, UnsupportedMaskError)
+            is_random = getattr(layer, "generator", None) is not None
+            if refused or not is_random or not in_symbolic_scope():
+                raise
+        # Not all that is random can be traced. In inference nothing is, and
+        # the mask is over as many axes.
+        kwargs = kwargs | {"training": False}
         return protocols.by_type(layer, run, args, kwargs)
 
 

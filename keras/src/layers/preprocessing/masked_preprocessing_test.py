@@ -12,7 +12,11 @@ from keras.src import backend
 from keras.src import layers
 from keras.src import ops
 from keras.src import testing
+from keras.src.masking.cases.preprocessing import IMAGES
+from keras.src.masking.cases.preprocessing import REFUSALS
 from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.testing_utils import draw
+from keras.src.masking.testing_utils import masked
 from keras.src.masking.testing_utils import over_all_axes
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 
@@ -323,3 +327,166 @@ class TokensTest(testing.TestCase):
         ):
             with self.assertRaisesRegex(UnsupportedMaskError, "feature_space"):
                 space({"x": x})
+
+
+def pictures(count=3):
+    return entries((count, 6, 5, 3)).astype("float32")
+
+
+VALID = np.array([True, False, True])
+# Pixels are counted over all images, at times: masked ones are not.
+OVER_ALL = ("AugMix", "Equalization", "RandAugment")
+
+
+class ImagesTest(testing.TestCase):
+    @parameterized.named_parameters(
+        (name, cases[0])
+        for name, cases in IMAGES.items()
+        if name not in OVER_ALL
+    )
+    def test_random_numbers_are_those_of_plain_images(self, case):
+        images = pictures()
+        results = []
+        for x in (images, keras.MaskedTensor(images, VALID)):
+            keras.utils.set_random_seed(1)
+            results.append(case.make()(x, training=True))
+        plain, result = results
+        mask = backend.convert_to_numpy(result.mask)
+        self.assertAllClose(
+            backend.convert_to_numpy(result.values)[mask],
+            backend.convert_to_numpy(plain)[mask],
+            atol=1e-3,
+        )
+
+    def test_masked_images_are_not_among_those_equalized(self):
+        images = pictures()
+        layer = layers.Equalization(bins=4)
+        result = layer(keras.MaskedTensor(images, VALID))
+        self.assertAllClose(
+            backend.convert_to_numpy(result.values)[VALID],
+            layer(images[VALID]),
+        )
+
+    @parameterized.named_parameters(REFUSALS.items())
+    def test_what_is_refused(self, case):
+        args = masked(draw(case.args, seed=1, share=0.6))
+        layer = case.make()
+        kwargs = {"training": True} if layer._call_has_training_arg else {}
+        with self.assertRaisesRegex(UnsupportedMaskError, case.reason):
+            layer(*args, **kwargs)
+
+    def test_valid_pixels_alone_make_the_contrast(self):
+        images = pictures()
+        mask = drawn_mask(images.shape[:3])
+        layer = layers.AutoContrast()
+        result = layer(keras.MaskedTensor(images, mask))
+        self.assertAllEqual(result.mask, mask)
+        values = backend.convert_to_numpy(result.values)
+        for one, found, valid in zip(images, values, mask):
+            pixels = one[valid]
+            low, high = pixels.min(0), pixels.max(0)
+            self.assertAllClose(
+                found[valid], (pixels - low) / (high - low) * 255, atol=1e-2
+            )
+
+    def test_masked_labels_of_mixed_images(self):
+        layer = layers.MixUp(seed=1)
+        labels = np.eye(3, dtype="float32")
+        data = {
+            "images": pictures(),
+            "labels": keras.MaskedTensor(labels, VALID),
+        }
+        order = np.asarray(
+            layers.MixUp(seed=1).get_random_transformation(pictures())[
+                "permutation_order"
+            ]
+        )
+        result = layer(data, training=True)
+        self.assertFalse(ops.is_masked(result["images"]))
+        self.assertAllEqual(result["labels"].mask, VALID & VALID[order])
+
+    def test_masked_boxes_stay_masked(self):
+        boxes = np.tile(np.array([0.0, 0, 2, 2], "float32"), (3, 2, 1))
+        mask = np.array([[True, False], [True, True], [False, False]])
+        for layer in (
+            layers.RandomFlip(seed=1, bounding_box_format="xyxy"),
+            layers.MaxNumBoundingBoxes(2, bounding_box_format="xyxy"),
+        ):
+            found = layer(
+                {
+                    "images": pictures(),
+                    "bounding_boxes": {
+                        "boxes": keras.MaskedTensor(boxes, mask),
+                        "labels": np.ones((3, 2), "int32"),
+                    },
+                },
+                training=True,
+            )["bounding_boxes"]["boxes"]
+            cells = ops.convert_to_numpy(ops.any(found, axis=-1))
+            self.assertAllEqual(~np.ma.getmaskarray(cells), mask)
+
+    def test_a_numpy_array_is_masked_too(self):
+        images = numpy_ma(pictures(), VALID)
+        for layer in (
+            layers.Rescaling(2.0),
+            layers.RandomFlip(seed=1),
+            layers.RandomCrop(4, 4, seed=1),
+        ):
+            self.assertTrue(ops.is_masked(layer(images)))
+
+    def test_graphs_have_the_masks(self):
+        x = layers.Input((6, 5, 3), mask_shape=())
+        y = layers.RandomCrop(4, 4, seed=1)(x)
+        y = layers.RandomElasticTransform(seed=1)(y)
+        self.assertEqual(y.shape, (None, 4, 4, 3))
+        model = keras.Model(x, layers.RandomRotation(0.1, seed=1)(y))
+        result = model(keras.MaskedTensor(pictures(), VALID))
+        self.assertAllEqual(result.mask, VALID)
+
+
+class PipelinesTest(testing.TestCase):
+    def test_in_a_data_pipeline(self):
+        if not ON_TENSORFLOW:
+            self.skipTest("Others have no masked tensors of TensorFlow.")
+        import tensorflow as tf
+
+        normalize = layers.Normalization()
+        values = entries((4, 3)).astype("float32")
+        mask = drawn_mask((4, 3))
+        x = keras.MaskedTensor(values, mask)
+        data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+        normalize.adapt(data)
+        wanted = moments_of(values, mask, -1)
+        self.assertAllClose(normalize.adapt_mean, wanted[0], rtol=1e-4)
+        self.assertAllClose(normalize.adapt_variance, wanted[1], rtol=1e-3)
+        for layer in (
+            normalize,
+            layers.Rescaling(2.0),
+            layers.Discretization([50.0, 99.0]),
+        ):
+            found = list(data.map(layer))
+            self.assertAllEqual(found[0].mask, mask[:2])
+            self.assertAllClose(
+                ops.filled(found[0]), ops.filled(layer(x[:2])), atol=1e-4
+            )
+        ids = keras.MaskedTensor([[1, 2], [3, 3]], [[True, False], [True] * 2])
+        data = tf.data.Dataset.from_tensor_slices(ids).batch(2)
+        for layer in (
+            layers.IntegerLookup(vocabulary=[1, 3], num_oov_indices=0),
+            layers.Hashing(3, output_mode="count"),
+        ):
+            (found,) = data.map(layer)
+            self.assertAllEqual(found.mask, layer(ids).mask)
+            self.assertAllEqual(ops.filled(found), ops.filled(layer(ids)))
+
+    def test_in_a_pipeline_of_another_backend(self):
+        if ON_TENSORFLOW:
+            self.skipTest("TensorFlow's own pipelines have masks.")
+        import tensorflow as tf
+
+        x = keras.MaskedTensor(np.ones((2, 3), "float32"), [True, False])
+        data = tf.data.Dataset.from_tensors(0)
+        with self.assertRaisesRegex(
+            UnsupportedMaskError, f"this one is {backend.backend()}"
+        ):
+            data.map(lambda _: layers.Rescaling(2.0)(x))

@@ -129,13 +129,13 @@ BY_COLOUR = {
 
 # An image as a whole.
 BY_IMAGE = {
-    **of_images("AugMix", seed=1, ranks=(1,)),
+    **of_images("AugMix", num_chains=1, chain_depth=1, seed=1, ranks=(1,)),
     **of_images(
         "ContrastLimitedAdaptiveHistogramEqualization",
         tile_grid_size=(2, 2),
         ranks=(1,),
     ),
-    **of_images("RandAugment", seed=1, ranks=(1,)),
+    **of_images("RandAugment", num_ops=1, seed=1, ranks=(1,)),
     **of_images("RandomElasticTransform", seed=1, ranks=(1,)),
     **of_images("RandomGaussianBlur", seed=1, ranks=(1,)),
     **of_images("RandomPerspective", seed=1, ranks=(1,)),
@@ -145,6 +145,8 @@ BY_IMAGE = {
     **of_images("RandomZoom", 0.3, seed=1, ranks=(1,)),
     **of_images("Resizing", 4, 4, ranks=(1,), mask=of_batch),
 }
+
+IMAGES = BY_PIXEL | BY_COLOUR | BY_IMAGE
 
 
 def mel():
@@ -219,9 +221,7 @@ CASES = {
     ),
     "Rescaling": of_entries(lambda: layers.Rescaling(0.5, offset=1.0)),
     "STFTSpectrogram": [Case(stft, (T((3, 32, 2), 1),), of_batch)],
-    **BY_PIXEL,
-    **BY_COLOUR,
-    **BY_IMAGE,
+    **IMAGES,
 }
 
 # Layers without a case, with the reason.

@@ -64,7 +64,7 @@ def layer_normalization(call):
     if not isinstance(call.args[0], MaskedTensorBase):
         raise call.refuse("The scale and the offset must be plain.")
     if not _takes_in_mask(call):
-        return unchanged(call)
+        return masks.finite(unchanged(call))
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
     power = ops.var(x, axis=axis, keepdims=True)
     gamma, beta = call.argument("gamma"), call.argument("beta")
@@ -79,7 +79,7 @@ def rms_normalization(call):
     from keras.src import ops
 
     if not _takes_in_mask(call):
-        return unchanged(call)
+        return masks.finite(unchanged(call))
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
     power = ops.mean(ops.square(x), axis=axis, keepdims=True)
     return _over_root(call, x, power, call.argument("scale"))
@@ -98,11 +98,8 @@ def _over_root(call, x, power, scale, offset=None):
         result = ops.multiply(result, _over_axes(scale, axes, x))
     if offset is not None:
         result = ops.add(result, _over_axes(offset, axes, x))
-    dtype = call.args[0].dtype
-    if not masks.is_wide(dtype):
-        # What is masked can be far beyond what is valid.
-        result = masks.wrap(masks.zero(result), result.mask)
-    return ops.cast(result, dtype)
+    # What is masked can be far beyond what is valid.
+    return ops.cast(result, call.args[0].dtype)
 
 
 def _over_axes(weight, axes, x):
