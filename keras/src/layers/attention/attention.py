@@ -2,6 +2,7 @@
 
 import functools
 
+from keras.src import tree
 from keras.src.masking import protocols
 from keras.src.masking.attention import without_unseen
 from pip_build import keeps
@@ -47,4 +48,8 @@ class Attention:
             places = ops.minimum(ops.arange(ops.shape(inputs[0])[-2]), last)
             any_seen = ops.take(any_seen, places, axis=-1)
             outputs = without_unseen(outputs, any_seen)
+        # NumPy's bfloat16 is float32 as soon as a score is masked.
+        outputs = tree.map_structure(
+            lambda x: ops.cast(x, self.compute_dtype), outputs
+        )
         return protocols.with_mask(outputs, query_mask)
