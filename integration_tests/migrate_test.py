@@ -537,6 +537,16 @@ NOT_MECHANICAL = {
     ),
     "function that is not seen": "def call(self, x):\n        return f(x)",
     "method of a tensor": "def call(self, x):\n        return x.sum()",
+    "raw function that is held": (
+        "def __init__(self):\n        self.f = jnp.sin\n\n"
+        "    def call(self, x):\n        return self.f(x)"
+    ),
+    "mask is asked for": (
+        "def call(self, x):\n        self.compute_mask(x)\n        return x"
+    ),
+    "mask is computed elsewhere": (
+        "compute_mask = f\n\n    def call(self, x):\n        return x"
+    ),
     "mask argument": "def call(self, x, mask=None):\n        return x",
     "no call": "pass",
     "mask changes": (

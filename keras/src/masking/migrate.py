@@ -5,6 +5,7 @@ python -m keras.src.masking.migrate PATH...
 
 import argparse
 import collections
+import os
 import sys
 
 import rich.console
@@ -25,7 +26,8 @@ definition in one of the files.
 exit status:
   0  nothing was found
   1  something was found
-  2  nothing was found, but not everything could be read
+  2  nothing was found, but not everything could be read; or libcst is
+     missing, or the arguments are wrong
 
 Importing Keras takes most of the time for a few files; KERAS_BACKEND=numpy in
 the environment makes it faster.
@@ -105,8 +107,8 @@ def _parser():
     parser.add_argument(
         "--diff",
         action="store_true",
-        help="print a patch instead, of what can be replaced without a "
-        "thought; it applies with `git apply` or `patch -p0`",
+        help="print a patch of what is mechanical instead; it applies here, "
+        "with `git apply` or `patch -p0`",
     )
     parser.add_argument(
         "--ignore",
@@ -158,4 +160,8 @@ def _printer():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # As in `... | head`; so something was found.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

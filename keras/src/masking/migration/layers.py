@@ -213,8 +213,8 @@ class Layer:
         """Whether the layer takes masked tensors once the patch is applied.
 
         That is: nothing is left that makes it one of the old kind, and `call`
-        does nothing but what is known to take them. No layer of another kind
-        is below or above it.
+        does nothing but what is known to take them. What `self` holds counts
+        as layers. No layer of another kind is below or above it.
         """
         bases = self.cls.bases
         plain = all(
@@ -229,6 +229,9 @@ class Layer:
             and self.name not in self.project.extended
             and not self.cls.has_twins
             and (method is None or _kind_of(method) == "_identity")
+            # It is neither called nor defined in another way.
+            and self._count("compute_mask") == (method is not None)
+            and not self._holds_raw()
             and all(
                 self._statement_of(node) is not None
                 for node in self._flag_nodes()
@@ -238,6 +241,17 @@ class Layer:
                 for method in self._reached_methods()
                 for node, function in tensor_calls(self.source, method)
             )
+        )
+
+    def _count(self, name):
+        return sum(_mentions(n, name, whole=True) for n in self._walk())
+
+    def _holds_raw(self):
+        """Whether a function that knows no masks is assigned to a name."""
+        return any(
+            is_raw(self.source.name_of(node.value))
+            for node in self._walk()
+            if isinstance(node, cst.Assign)
         )
 
     def _reached_methods(self):
