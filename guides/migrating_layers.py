@@ -971,6 +971,11 @@ def start_upstream(folder, file):
 
 def main():
     options = arguments()
+    if not FORK and not options.json:
+        sys.exit(
+            f"error: {keras.__file__} is unpatched Keras {keras.__version__}. "
+            "Install the fork: python pip_build.py --install"
+        )
     if not FORK:
         options.json.write_text(json.dumps(measure()))
         return
