@@ -414,10 +414,10 @@ class ImagesTest(testing.TestCase):
         ):
             found = layer(
                 {
-                    "images": pictures(),
+                    "images": ops.convert_to_tensor(pictures()),
                     "bounding_boxes": {
                         "boxes": keras.MaskedTensor(boxes, mask),
-                        "labels": np.ones((3, 2), "int32"),
+                        "labels": ops.ones((3, 2), "int32"),
                     },
                 },
                 training=True,
@@ -442,6 +442,24 @@ class ImagesTest(testing.TestCase):
         model = keras.Model(x, layers.RandomRotation(0.1, seed=1)(y))
         result = model(keras.MaskedTensor(pictures(), VALID))
         self.assertAllEqual(result.mask, VALID)
+
+
+class AddTest(testing.TestCase):
+    def test_one_number_for_each_image_is_no_bias(self):
+        """Upstream adds it to the channels on TensorFlow, if they are as many.
+
+        So it would be for any masked sum, which goes through `ops.add`.
+        """
+        for shape, other in (
+            ((3, 2, 2, 3), (3, 1, 1, 1)),
+            ((2, 3, 2, 3), (1, 3, 1, 1)),
+            ((2, 3, 2, 1), (3,)),
+            ((2, 3, 3), (3,)),
+            ((2, 3, 4), (3, 1)),
+        ):
+            x, y = entries(shape), entries(other, 1)
+            result = ops.add(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+            self.assertAllClose(result, x + y, rtol=1e-5)
 
 
 class PipelinesTest(testing.TestCase):

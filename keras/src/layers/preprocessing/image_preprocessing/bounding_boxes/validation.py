@@ -1,0 +1,9 @@
+"""Masked boxes have the shape of their values."""
+
+from keras.src.masking.dispatch import values_of
+from pip_build import keeps
+
+
+@keeps("_validate_plain")
+def validate_bounding_boxes(bounding_boxes):
+    _validate_plain(values_of(bounding_boxes))
