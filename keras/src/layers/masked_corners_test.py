@@ -5,6 +5,7 @@ put side by side in a batch of one.
 """
 
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 from keras.src import backend
@@ -326,6 +327,7 @@ class AttentionTest(testing.TestCase):
         causal=(False, True),
         has_key=(False, True),
     )
+    @pytest.mark.filterwarnings("ignore:You are using a softmax")
     def test_attention_of_lists(self, make, causal, has_key):
         layer = make()
         other = np.roll(SEEN, 1, axis=1) | SEEN

@@ -76,4 +76,5 @@ def without_unseen(outputs, any_seen, bias=None):
         first, *scores = outputs
         return (without_unseen(first, any_seen, bias), *scores)
     any_seen = masks.expand(any_seen, len(outputs.shape))
-    return ops.where(any_seen, outputs, 0 if bias is None else bias)
+    nothing = 0 if bias is None else ops.convert_to_tensor(bias)
+    return ops.where(any_seen, outputs, nothing)
