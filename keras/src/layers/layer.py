@@ -60,8 +60,13 @@ class Layer:
     @supports_masking.setter
     def supports_masking(self, value):
         self._supports_masking = value
-        if protocols.flag_is_set_outside():
+
+    @new
+    def _setattr_hook(self, name, value):
+        # Not in the setter: TensorFlow calls none for a value that is there.
+        if name == "supports_masking" and protocols.flag_is_set_outside():
             vars(self)["_flagged_outside"] = True
+        return super()._setattr_hook(name, value)
 
     def symbolic_call(self, *args, **kwargs):
         # The node is made at the end of `__call__`.

@@ -768,20 +768,19 @@ def results(outputs):
 def made(case):
     """The layer of a case, built, with its weights set."""
     layer = case.make()
-    case.run(layer, [ops.convert_to_tensor(x) for x in case.arrays])
+    case.run(layer, tensors(case))
     set_weights(layer)
     return layer
 
 
-def eagerly(case):
-    layer = made(case)
-    return case.run(layer, [ops.convert_to_tensor(x) for x in case.arrays])
+def tensors(case):
+    return [ops.convert_to_tensor(x) for x in case.arrays]
 
 
-def functional(case, layer=None):
+def functional(case, layer):
     """A model of the call of a layer."""
     xs = [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in case.arrays]
-    return keras.Model(xs, case.run(layer or made(case), xs))
+    return keras.Model(xs, case.run(layer, xs))
 
 
 TRAINED = (
@@ -912,11 +911,7 @@ def record(folder):
                 found[f"{key}/{i}/mask"] = ops.convert_to_numpy(mask)
 
     for name, case in CASES.items():
-        keep(f"{name}/eager", results(eagerly(case)))
-        model = functional(case)
-        masks = [get_keras_mask(y) is not None for y in model.outputs]
-        found[f"{name}/symbolic"] = np.array(masks)
-        keep(f"{name}/graph", results(model(list(case.arrays))))
+        keep(name, results(case.run(made(case), tensors(case))))
     for name in TRAINED:
         losses, weights = trained(name)
         found[f"{name}/losses"] = np.array(losses)
