@@ -25,4 +25,4 @@ class DTypePolicy:
         values = self._convert_plain_input(x.values, autocast, dtype)
         if values is x.values:
             return x
-        return masks.after_cast(backend.MaskedTensor._wrap(values, x.mask))
+        return masks.finite(backend.MaskedTensor._wrap(values, x.mask))

@@ -111,11 +111,11 @@ def is_wide(dtype):
     )
 
 
-def after_cast(x):
-    """A masked tensor that was cast, finite under the mask.
+def finite(x):
+    """A masked tensor of a small dtype, finite under the mask.
 
-    An ordinary number may be infinite in a small dtype, and a layer that it
-    goes through, a Dense for one, would then have a gradient that is NaN.
+    There, an ordinary number may be infinite, and a layer that it goes
+    through, a Dense for one, would then have a gradient that is NaN.
     """
     dtype = backend.standardize_dtype(x.dtype)
     if is_wide(dtype) or not backend.is_float_dtype(dtype):

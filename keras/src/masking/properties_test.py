@@ -111,7 +111,7 @@ REAL = set("cdist correlate full geomspace linspace logspace norm".split())
 
 
 # Rows whose other arguments fit the sizes of their examples.
-SIZES_STAY = {"full", "in_top_k"}
+SIZES_STAY = {"bincount", "full", "in_top_k"}
 # Rows in terms of the largest entry.
 NEED_ENTRIES = {"histogram"}
 # Rows that keep to the dtypes of their examples: one is the size of another
@@ -478,6 +478,20 @@ ARGUMENTS = {
         lambda shape: st.tuples(st.permutations(range(len(shape))).map(tuple))
     ),
 }
+
+
+def over_last(name):
+    """Arguments as the examples have them, with the last axis if with one."""
+    at = argument_names(name, EXAMPLES[name][0]).index("axis")
+    return resized(name).filter(
+        lambda args: args[at] in (-1, len(args[0].shape) - 1)
+    )
+
+
+if backend.backend() == "torch":
+    # Upstream's takes any axis for the last.
+    for each in ("layer_normalization", "rms_normalization"):
+        ARGUMENTS[each] = over_last(each)
 
 # ---------------------------------------------------------------------- tests
 

@@ -305,7 +305,7 @@ def select(conditions, choices, default):
     every = [x for x in (*conditions, *choices, default) if type(x) is Drawn]
     values = np.select(
         [x.values for x in conditions],
-        [u.widened(x.values) for x in choices],
+        [widened(x.values) for x in choices],
         default.values if type(default) is Drawn else default,
     )
     return [(values, np.logical_and.reduce([x.cells for x in every]))]

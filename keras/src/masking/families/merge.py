@@ -32,7 +32,7 @@ def _without_nan(operand, mask, ndim):
 
 def cast(call):
     """The mask stays; under it nothing is infinite in a smaller dtype."""
-    return masks.after_cast(merge(call))
+    return masks.finite(merge(call))
 
 
 def guarded(*constants):
