@@ -39,7 +39,9 @@ def sparsemax(call):
     x, axis = call.args[0], call.argument("axis", -1)
     axis = canonical_axes(axis, len(x.shape))[0]
     if axis >= len(x.mask.shape) or x.shape[axis] == 0:
-        return masks.wrap(call.compute(), x.mask)
+        # Of far numbers, rounded, none gets a share, and upstream divides by 0.
+        values = masks.fill(x.values, x.mask, 0)
+        return masks.wrap(call.compute(values), x.mask)
     top = ops.filled(ops.max(x, axis=axis, keepdims=True), 0)
     mask = masks.expand(x.mask, len(x.shape))
     below = ops.stop_gradient(ops.subtract(top, 2))
