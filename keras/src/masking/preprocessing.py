@@ -92,7 +92,9 @@ def of_each(layer, function, x, core, reason):
         if in_symbolic_scope():
             # NumPy runs the function on what memory holds.
             x = masks.wrap(backend.numpy.zeros_like(x.values), x.mask)
-    return protocols.on_values(function, x)
+    # Some defaults of the public functions are others.
+    with PublicFunctions(False):
+        return protocols.on_values(function, x)
 
 
 def entry_by_entry(layer, run, args, kwargs, values_of=values_of):

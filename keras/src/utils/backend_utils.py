@@ -25,10 +25,16 @@ class PublicFunctions:
 
     Those of a backend know no masks. The public ones have the same names and
     arguments, and each says what becomes of a mask.
+
+    Args:
+        public: False to be back with the backend's own in this scope.
     """
 
+    def __init__(self, public=True):
+        self._public = public
+
     def __enter__(self):
-        self._before, _instead.public = _instead.public, True
+        self._before, _instead.public = _instead.public, self._public
 
     def __exit__(self, *_):
         _instead.public = self._before
