@@ -80,6 +80,7 @@ MASKED_NAMES = [
 
 TRAINED = old.TRAINED if ALL else ("pooling", "encoder")
 SAVED = tuple(old.SAVED) if ALL else ("sequential", "lambda")
+H5 = ("sequential", "of_models", "explicit") if ALL else ("sequential",)
 
 
 @functools.cache
@@ -225,7 +226,7 @@ class SavedByUpstreamTest(testing.TestCase):
             found, expected = found[mask], expected[mask]
         self.assertAllClose(found, expected, atol=1e-5)
 
-    @parameterized.parameters(*SAVED)
+    @parameterized.named_parameters(zip(SAVED, SAVED))
     def test_model(self, name):
         path = str(recorded() / f"{name}.keras")
         model = keras.saving.load_model(path, safe_mode=False)
@@ -238,21 +239,19 @@ class SavedByUpstreamTest(testing.TestCase):
 
     # Of the others, upstream cannot read its own: there are operations in
     # them, or a `Lambda`.
-    @parameterized.parameters(
-        *(("sequential", "of_models", "explicit") if ALL else ("sequential",))
-    )
+    @parameterized.named_parameters(zip(H5, H5))
     def test_h5(self, name):
         path = str(recorded() / f"{name}.h5")
         self.assert_as_recorded(keras.saving.load_model(path), name)
 
-    @parameterized.parameters(*SAVED)
+    @parameterized.named_parameters(zip(SAVED, SAVED))
     def test_weights(self, name):
         make, _ = old.SAVED[name]
         model = make()
         model.load_weights(str(recorded() / f"{name}.weights.h5"))
         self.assert_as_recorded(model, name)
 
-    @parameterized.parameters(*SAVED)
+    @parameterized.named_parameters(zip(SAVED, SAVED))
     def test_upstream_could_read_what_is_saved_here(self, name):
         """The same layers with the same configurations, and no new keys.
 
