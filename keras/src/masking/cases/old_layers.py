@@ -327,7 +327,7 @@ class HangsMask(layers.Layer):
 
 
 class ClearsMask(layers.Layer):
-    """Takes the mask off its input, and returns a view of it."""
+    """Takes the mask off its input, in place."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
