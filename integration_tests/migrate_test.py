@@ -167,7 +167,7 @@ FOUND = {
                 z = jnp.tanh(z)  #: raw_backend_call
                 z = z + jax.nn.relu(rest[0])  #: raw_backend_call
                 z = tf.reduce_mean(z, axis=1)  #: raw_backend_call
-                z = torch.cat([z, z])  #: raw_backend_call
+                z = torch.cat([z, z]).contiguous()  #: raw_backend_call
                 z = K.dot(z, z) if z else K.epsilon()  #: raw_backend_call
                 z = backend.nn.relu(z)  #: raw_backend_call
                 z = tf.linalg.matvec(z, z)  #: raw_backend_call_without_op

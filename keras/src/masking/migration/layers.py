@@ -198,7 +198,9 @@ class Layer:
         if self.call is None or self._mask_parameters:
             return
         for node, function in tensor_calls(self.source, self.call):
-            if is_raw(function):
+            # A method of what a call returns would tell the same again.
+            of_result = any(isinstance(n, cst.Call) for n in walk(node.func))
+            if is_raw(function) and not of_result:
                 code = self.source.code_of(node.func)
                 op = op_like(function)
                 name = (
