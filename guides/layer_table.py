@@ -43,12 +43,14 @@ ATTENTION = "Masked keys get no attention; the mask of the queries stays."
 WINDOWS = "Only valid entries count; valid where the middle of the window is."
 POOLED = "Over the valid steps, of none 0; the result is plain."
 MOVED = "The mask is moved like the entries."
-COUNTED = "Masked ids count as nothing; of the ids themselves the mask stays."
+IMAGES = "A mask of the batch stays. Refused over pixels."
+COLOURS = "The mask stays. Refused over channels."
+FRAMES = "A mask of the batch stays. Refused over time."
 MIXED = "Valid where both images are."
-PIXELS = "The mask stays; numbers of an image are of its valid pixels."
-COLOURS = "The mask stays; one over channels is refused."
-IMAGES = "A mask of whole images stays."
-FRAMES = "A mask of whole signals stays."
+CROPPED = "The mask is cropped. Refused over pixels if resized."
+DRAWN = "A mask of the batch stays. Refused over pixels, if drawn."
+COUNTED = "The mask stays; in counts masked tokens are nothing."
+LEARNED = "The mask stays; `adapt()` learns of valid entries."
 
 # What becomes of the mask. A layer for 1 to 3 spatial axes is named once.
 TEXTS = {
@@ -60,14 +62,14 @@ TEXTS = {
     "AdditiveAttention": ATTENTION,
     "AlphaDropout": KEPT,
     "Attention": ATTENTION,
-    "AugMix": IMAGES,
-    "AutoContrast": PIXELS,
+    "AugMix": DRAWN,
+    "AutoContrast": "The mask stays; the range is that of valid pixels.",
     "Average": MERGED,
     "AveragePooling%dD": WINDOWS,
     "BatchNormalization": "Moments over the valid entries; the mask stays.",
     "Bidirectional": STEPS,
-    "CategoryEncoding": COUNTED,
-    "CenterCrop": MOVED,
+    "CategoryEncoding": "Masked ids count as nothing; valid if any id is.",
+    "CenterCrop": CROPPED,
     "Concatenate": "Masks are joined like the entries; plain parts are valid.",
     "ContrastLimitedAdaptiveHistogramEqualization": IMAGES,
     "Conv%dD": WINDOWS,
@@ -77,13 +79,13 @@ TEXTS = {
     "CutMix": MIXED,
     "Dense": FEATURES,
     "DepthwiseConv%dD": WINDOWS,
-    "Discretization": COUNTED,
+    "Discretization": LEARNED,
     "Dot": "Sums over what is valid in both; valid where any summand is.",
     "Dropout": KEPT,
     "EinsumDense": FEATURES,
     "ELU": KEPT,
     "Embedding": "Masked where the id is; with `mask_zero` where it is 0, too.",
-    "Equalization": PIXELS,
+    "Equalization": "The mask stays; only valid pixels are counted.",
     "Flatten": MOVED,
     "GaussianDropout": KEPT,
     "GaussianNoise": KEPT,
@@ -93,8 +95,8 @@ TEXTS = {
     "GroupQueryAttention": ATTENTION,
     "GRU": STEPS,
     "GRUCell": FEATURES,
-    "HashedCrossing": MERGED,
-    "Hashing": COUNTED,
+    "HashedCrossing": "Valid where both features are.",
+    "Hashing": "The mask stays; in counts masked entries are nothing.",
     "Identity": KEPT,
     "IntegerLookup": COUNTED,
     "Lambda": "What its function makes of it; `mask=` states another mask.",
@@ -104,26 +106,26 @@ TEXTS = {
     "LSTMCell": FEATURES,
     "Masking": "Masked where all features are `mask_value`.",
     "Maximum": MERGED,
-    "MaxNumBoundingBoxes": KEPT,
+    "MaxNumBoundingBoxes": "The masks of images and of boxes stay.",
     "MaxPooling%dD": WINDOWS,
     "MelSpectrogram": FRAMES,
     "Minimum": MERGED,
     "MixUp": MIXED,
     "MultiHeadAttention": ATTENTION,
     "Multiply": MERGED,
-    "Normalization": KEPT,
+    "Normalization": LEARNED,
     "Permute": MOVED,
-    "Pipeline": "What its layers make of it.",
+    "Pipeline": "As its layers do, one after the other.",
     "PReLU": KEPT,
-    "RandAugment": IMAGES,
+    "RandAugment": DRAWN,
     "RandomBrightness": KEPT,
     "RandomColorDegeneration": COLOURS,
     "RandomColorJitter": COLOURS,
-    "RandomContrast": PIXELS,
-    "RandomCrop": MOVED,
+    "RandomContrast": "The mask stays; the mean is that of valid pixels.",
+    "RandomCrop": CROPPED,
     "RandomElasticTransform": IMAGES,
     "RandomErasing": KEPT,
-    "RandomFlip": MOVED,
+    "RandomFlip": "The mask is flipped with the image.",
     "RandomGaussianBlur": IMAGES,
     "RandomGrayscale": COLOURS,
     "RandomHue": COLOURS,
@@ -132,7 +134,7 @@ TEXTS = {
     "RandomPosterization": KEPT,
     "RandomRotation": IMAGES,
     "RandomSaturation": COLOURS,
-    "RandomSharpness": PIXELS,
+    "RandomSharpness": "The mask stays; masked pixels smooth as 0.",
     "RandomShear": IMAGES,
     "RandomTranslation": IMAGES,
     "RandomZoom": IMAGES,
@@ -155,7 +157,7 @@ TEXTS = {
     "STFTSpectrogram": FRAMES,
     "StringLookup": COUNTED,
     "Subtract": MERGED,
-    "TextVectorization": "A text stays masked; masked parts of one are empty.",
+    "TextVectorization": "A masked text is empty; the mask of the batch stays.",
     "TimeDistributed": "A step is valid where anything in it is.",
     "UnitNormalization": "By the norm of the valid entries; the mask stays.",
     "UpSampling%dD": "Repeated like the entries.",
@@ -185,7 +187,7 @@ def rows():
         elif layer._mask_protocol is protocols.named:
             arguments = ", ".join(f"`{a}`" for a in mask_arguments(layer))
             how = f"by name: {arguments}"
-        elif text_of(name) in (IMAGES, FRAMES):
+        elif text_of(name) in (IMAGES, FRAMES, DRAWN):
             how = "over the batch"
         yield name, how, text_of(name)
     for name, reason in (layers.ELSEWHERE | preprocessing.ELSEWHERE).items():

@@ -111,7 +111,7 @@ REAL = set("cdist correlate full geomspace linspace logspace norm".split())
 
 
 # Rows whose other arguments fit the sizes of their examples.
-SIZES_STAY = {"full", "in_top_k"}
+SIZES_STAY = {"bincount", "full", "in_top_k"}
 # Rows in terms of the largest entry.
 NEED_ENTRIES = {"histogram"}
 # Rows that keep to the dtypes of their examples: one is the size of another
@@ -121,8 +121,8 @@ DTYPES_STAY = {"glu", "sparsemax", "view"}
 # Rows whose plain results have other dtypes than upstream's specs say.
 SPEC_DIFFERS_FROM_PLAIN = {"top_k"}
 if backend.backend() == "numpy":
-    # It is traced on memory as it is found, of which there is no histogram.
-    SPEC_DIFFERS_FROM_PLAIN.add("histogram")
+    # They are traced on memory as it is found, of which there is no count.
+    SPEC_DIFFERS_FROM_PLAIN |= {"bincount", "histogram"}
     # Tracing runs them on some hundred thousand rows, one by one.
     SIZES_STAY |= {"nanmedian", "nanpercentile", "nanquantile"}
 if backend.backend() == "tensorflow":
@@ -135,16 +135,8 @@ if backend.backend() == "tensorflow":
     # Upstream's takes no empty tensor.
     NEED_ENTRIES.add("sparsemax")
 if backend.backend() == "torch":
-    # Upstream's give other lengths than NumPy, split nothing at an index, or
-    # are traced with a size that is not that of the weights.
-    SIZES_STAY |= {
-        "bincount",
-        "correlate",
-        "dsplit",
-        "hsplit",
-        "split",
-        "vsplit",
-    }
+    # Upstream's give other lengths than NumPy, or split nothing at an index.
+    SIZES_STAY |= {"correlate", "dsplit", "hsplit", "split", "vsplit"}
     # Upstream's maximum takes no empty tensor, along whatever axis.
     NEED_ENTRIES |= set(
         """argmax argmin logsumexp nanargmax nanargmin nanmax nanmin ptp

@@ -445,6 +445,14 @@ def masked_at_the_door(x, mask, fills=True):
     return backend.MaskedTensor(x, mask) if fills else masks.wrap(x, mask)
 
 
+def masked_as_told(outputs, mask):
+    """The result for an explicit mask: masked by it, if a mask can be."""
+    if not _fits(outputs, mask):
+        return outputs
+    mask = backend.cast(backend.convert_to_tensor(mask), "bool")
+    return backend.MaskedTensor(outputs, mask)
+
+
 def join(inputs, mask):
     """Merges masks that were passed beside the inputs into the inputs.
 

@@ -16,7 +16,8 @@ class Softmax:
         if not ops.is_masked(inputs):
             return self._plain_call(inputs, mask=mask)
         if mask is not None and mask is not inputs.mask:
-            # An explicit mask beats the tensor's own, and need not be one over
-            # leading axes: it is broadcast, and the result is plain.
-            return self._plain_call(inputs.values, mask=mask)
+            # An explicit mask beats the tensor's own. It is broadcast, and if
+            # it is not one over leading axes the result is plain.
+            outputs = self._plain_call(inputs.values, mask=mask)
+            return protocols.masked_as_told(outputs, mask)
         return ops.softmax(inputs, axis=self.axis)

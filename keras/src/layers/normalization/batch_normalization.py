@@ -12,11 +12,12 @@ class BatchNormalization:
 
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None):
-        if ops.is_masked(inputs):
-            if mask is None or mask is inputs.mask:
-                return self._plain_call(inputs, training=training)
-            inputs = inputs.values
-        return self._plain_call(inputs, training=training, mask=mask)
+        if not ops.is_masked(inputs):
+            return self._plain_call(inputs, training=training, mask=mask)
+        if mask is None or mask is inputs.mask:
+            return self._plain_call(inputs, training=training)
+        outputs = self._plain_call(inputs.values, training=training, mask=mask)
+        return protocols.masked_as_told(outputs, mask)
 
     @keeps("_plain_moments")
     def _moments(self, inputs, mask):
