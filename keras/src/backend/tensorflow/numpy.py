@@ -11,25 +11,25 @@ def add(x1, x2):
     Upstream takes an operand with one axis for a bias if that is as long as
     the channels are, though it be one number for each image of the batch.
     """
-    if _only_looks_like_bias(x1, x2):
-        dtype = dtypes.result_type(x1.dtype, x2.dtype)
-        return tf.add(
-            convert_to_tensor(x1, dtype), convert_to_tensor(x2, dtype)
-        )
-    return _add_or_bias(x1, x2)
+    shape, other = getattr(x1, "shape", ()), getattr(x2, "shape", ())
+    # Most often the shapes are the same, which is quickly seen.
+    if not other or shape == other or not _only_looks_like_bias(shape, other):
+        return _add_or_bias(x1, x2)
+    x1, x2 = convert_to_tensor(x1), convert_to_tensor(x2)
+    dtype = dtypes.result_type(x1.dtype, x2.dtype)
+    return tf.add(convert_to_tensor(x1, dtype), convert_to_tensor(x2, dtype))
 
 
 @new
-def _only_looks_like_bias(x1, x2):
-    if not (isinstance(x1, tf.Tensor) and isinstance(x2, tf.Tensor)):
-        return False
-    if x1.shape.rank is None or x2.shape.rank is None:
-        return False
-    wide = [a - len(x2.shape) for a, n in enumerate(x2.shape) if n != 1]
-    if len(wide) != 1 or len(x2.shape) > len(x1.shape):
+def _only_looks_like_bias(shape, other):
+    shape, other = tf.TensorShape(shape), tf.TensorShape(other)
+    if shape.rank is None or len(other) > len(shape):
+        return True
+    wide = [a - len(other) for a, n in enumerate(other) if n != 1]
+    if len(wide) != 1:
         return False
     (axis,) = wide
     if axis == -1:
-        return x1.shape[-1] != x2.shape[-1]
-    is_second = axis == 1 - len(x1.shape)
-    return not is_second or x1.shape[-1] == x2.shape[axis]
+        return shape[-1] != other[-1]
+    is_second = axis == 1 - len(shape)
+    return not is_second or shape[-1] == other[axis]

@@ -411,7 +411,7 @@ def logsumexp(call):
         # The logarithm of 0 has an infinite slope.
         valid = masks.expand(_any(x.mask, mask_axes, True), len(rest.shape))
         result = backend.numpy.log(masks.fill(rest, valid, 1))
-        result = backend.numpy.add(result, top)
+        result = result + top
         if reduction.keepdims:
             return result
         return backend.numpy.squeeze(result, axis=axes)
