@@ -123,6 +123,8 @@ SPEC_DIFFERS_FROM_PLAIN = {"top_k"}
 if backend.backend() == "numpy":
     # They are traced on memory as it is found, of which there is no count.
     SPEC_DIFFERS_FROM_PLAIN |= {"bincount", "histogram"}
+    # It makes float64 of float32.
+    SPEC_DIFFERS_FROM_PLAIN.add("sparsemax")
     # Tracing runs them on some hundred thousand rows, one by one.
     SIZES_STAY |= {"nanmedian", "nanpercentile", "nanquantile"}
 if backend.backend() == "tensorflow":

@@ -26,6 +26,8 @@ class Bidirectional:
             outputs = self._plain_call(sequences, mask=mask, **kwargs)
         if not self.return_sequences:
             return outputs
+        if self.forward_layer.go_backwards:
+            mask = ops.flip(mask, axis=1)
 
         def masked(x):
             # An old half may have left anything there.
