@@ -21,6 +21,11 @@ REPO = Path(__file__).resolve().parents[1]
 UPSTREAM = REPO / "build" / "upstream"
 OWN_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
 UPSTREAM_BACKENDS = ("jax", "torch")
+# Most of what is compiled runs once: that takes longer than it could save.
+XLA_FLAGS = (
+    "--xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
 # Upstream's tests of these run always (some for what they found once), those of
 # other modules when the overlay touches the module.
 CENTRAL = (
@@ -122,10 +127,13 @@ def changed_modules():
 
 def stream(command, backend):
     """Runs a command; returns its status and the last line it printed."""
+    env = os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"}
+    if backend == "jax":
+        env.setdefault("XLA_FLAGS", XLA_FLAGS)
     process = subprocess.Popen(
         command,
         cwd=REPO,
-        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
