@@ -207,7 +207,11 @@ def _outline_of(layer):
 
     def outline(values):
         shapes = tree.map_structure(lambda x: tuple(x.shape), values)
-        return backend.numpy.zeros(layer.compute_output_shape(shapes))
+        shape = layer.compute_output_shape(shapes)
+        # Of TensorFlow's, some are unknown.
+        known = backend.shape(tree.flatten(values)[0])
+        shape = [known[a] if n is None else n for a, n in enumerate(shape)]
+        return backend.numpy.zeros(shape)
 
     return outline
 
