@@ -112,6 +112,8 @@ NOT_OURS = (
     "ignore:You passed `rms_scaling=True`",
     "ignore:Your input ran out of data",
     "ignore:The structure of `inputs` doesn't match",
+    # It comes before the error of a `call` that fails.
+    "ignore:Layer '.*' looks like it has unbuilt state",
     "ignore:NOLA condition failed",
     "ignore:.* cannot take this masked tensor",
     "ignore::DeprecationWarning",
