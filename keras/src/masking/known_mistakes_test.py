@@ -213,6 +213,17 @@ class KnownMistakesTest(testing.TestCase):
             self.assert_masked(found, [value, 0], [True, False])
             self.assertAllEqual(u.array(found.values)[1], 0)
 
+    def test_a_mask_over_the_batch_is_no_bias_of_the_channels(self):
+        """Keras's `add` on TensorFlow takes it for one where both are as long.
+
+        Upstream adds `[[10], [20]]` to a square as if it were `[[10, 20]]`.
+        """
+        column = np.array([[10.0], [20]], "float32")
+        self.assertAllClose(ops.add(X, column), X + column)
+        x = masked(X[::-1], [False, True])
+        self.assertAllClose(ops.max(x, axis=0), X[0])
+        self.assertAllClose(ops.logsumexp(x, axis=0), X[0])
+
     def test_a_norm_is_over_what_is_there(self):
         """`np.linalg.norm` forgets the mask of `numpy.ma`."""
         values, mask = [3, 100, 4], [True, False, True]

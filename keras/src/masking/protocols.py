@@ -447,10 +447,9 @@ def masked_at_the_door(x, mask, fills=True):
 
 def masked_as_told(outputs, mask):
     """The result for an explicit mask: masked by it, if a mask can be."""
-    if not _fits(outputs, mask):
-        return outputs
-    mask = backend.cast(backend.convert_to_tensor(mask), "bool")
-    return backend.MaskedTensor(outputs, mask)
+    return (
+        masked_at_the_door(outputs, mask) if _fits(outputs, mask) else outputs
+    )
 
 
 def join(inputs, mask):

@@ -296,7 +296,6 @@ class MaskedTensorBase(TakesOver):
         # In its own dtype from the start: the lowest float64 is no float32.
         value = backend.convert_to_tensor(value, dtype)
         bias = backend.cast(backend.numpy.where(self.mask, 0, value), dtype)
-        # By the operator: TensorFlow's `add` may take this for a bias.
         return values + masks.expand(bias, ndim)
 
     def _sum(self, axes, keepdims):
