@@ -15,7 +15,8 @@ def add(x1, x2):
     # Most often the shapes are the same, which is quickly seen.
     if not other or shape == other or not _only_looks_like_bias(shape, other):
         return _add_or_bias(x1, x2)
-    if any(isinstance(x, (tf.SparseTensor, tf.IndexedSlices)) for x in (x1, x2)):
+    unlike = (tf.SparseTensor, tf.IndexedSlices)
+    if isinstance(x1, unlike) or isinstance(x2, unlike):
         return _add_or_bias(x1, x2)
     x1, x2 = convert_to_tensor(x1), convert_to_tensor(x2)
     dtype = dtypes.result_type(x1.dtype, x2.dtype)
