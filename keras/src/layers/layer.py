@@ -107,7 +107,9 @@ class Layer:
             self._call_signature, self._call_context_args, args, kwargs
         )
         self._assert_input_compatibility(call_spec.first_arg)
-        explicit.check(self, call_spec.arguments_dict)
+        by_name = call_spec.arguments_dict
+        if explicit.check(self, by_name) and not symbolic_call:
+            args, kwargs = explicit.set_to_0(self, by_name, args, kwargs)
         with self._open_name_scope():
             self._maybe_build(call_spec)
 

@@ -9,8 +9,7 @@ from keras.src.masking import protocols
 def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
     """Runs a layer's attention with the masks of its inputs.
 
-    All masks become one attention mask. What is masked is 0 besides, since NaN
-    under an explicit mask would be left in any average.
+    All masks become one attention mask.
 
     Args:
         layer: The attention layer, whose `_plain_call` knows no masks.

@@ -1,10 +1,16 @@
 """Masks that a caller passes beside a tensor: `layer(x, mask=m)`.
 
 One that does not fit is refused where it is passed. Anything that broadcasts
-over leading axes fits, as it does upstream.
+over leading axes fits, as it does upstream. What lies under it is set to 0
+here, once: it is no masked tensor's, and there may be NaN.
 """
 
+import inspect
+
 from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.protocols import plain_mask
 from keras.src.masking.refusals import is_from_keras
 
 # Layers whose mask has a form of its own: a function of the layer and of the
@@ -33,29 +39,98 @@ def check(layer, arguments):
         layer: The layer.
         arguments: Arguments of its `call`, by their names.
 
+    Returns:
+        Whether there is a mask among the arguments.
+
     Raises:
         ValueError: If a mask cannot be broadcast over leading axes of the
             argument. It names both, their shapes, and the shapes that fit.
     """
+    found = False
+    for name, owner in _owners(arguments):
+        found = True
+        if not is_from_keras(type(layer).call.__module__):
+            break
+        pairs = zip(*map(tree.flatten, (arguments[owner], arguments[name])))
+        for x, mask in pairs:
+            if mask is not None and x is not None:
+                _check_one(layer, name, mask, owner, x)
+    return found
+
+
+def set_to_0(layer, arguments, args, kwargs):
+    """The arguments of a call, with 0 wherever an explicit mask is False.
+
+    Args:
+        layer: The layer. A mask is known if a class of Keras that the layer
+            inherits from has it in its `call`, beside the argument that it
+            belongs to, and no form of its own.
+        arguments: Arguments of its `call`, by their names.
+        args: The positional ones among them.
+        kwargs: The others.
+
+    Returns:
+        New `args` and `kwargs`.
+    """
+    args, kwargs = list(args), dict(kwargs)
+    places = {name: i for i, name in enumerate(arguments) if i < len(args)}
+    for name, owner in _owners(arguments):
+        if not _is_known(layer, name, owner):
+            continue
+        given = tree.flatten(arguments[name])
+        for one in _seen_under(owner, arguments):
+            flat = tree.flatten(arguments[one])
+            flat[: len(given)] = map(_set_to_0, flat, given)
+            filled = tree.pack_sequence_as(arguments[one], flat)
+            if one in places:
+                args[places[one]] = filled
+            else:
+                kwargs[one] = filled
+    return tuple(args), kwargs
+
+
+def _seen_under(owner, arguments):
+    """The arguments that an attention sees only where the owner is valid."""
+    shares = owner == "value" and arguments.get("key") is not None
+    return ("value", "key") if shares else (owner,)
+
+
+def _set_to_0(x, mask):
+    if x is None or mask is None:
+        return x
+    mask = masks.as_bool(plain_mask(mask))
+    if not any(_fits(mask.shape, one) for one in _leading(None, x.shape)):
+        return x
+    if not isinstance(x, MaskedTensorBase):
+        return masks.fill(x, mask, 0)
+    return masks.wrap(masks.fill(x.values, mask, 0), x.mask)
+
+
+def _owners(arguments):
+    """Yields the names of the masks given, each with its argument's."""
     for name, mask in arguments.items():
         if mask is None or not name.endswith("mask"):
             continue
         owner = name.removesuffix("_mask")
         if name == "mask":
             owner = next(iter(arguments))
-        if owner == name or owner not in arguments:
-            continue
-        if not is_from_keras(type(layer).call.__module__):
-            return
-        masks = tree.flatten(mask)
-        for x, one in zip(tree.flatten(arguments[owner]), masks):
-            if one is not None and x is not None:
-                _check_one(layer, name, one, owner, x)
+        if owner != name and owner in arguments:
+            yield name, owner
+
+
+def _is_known(layer, *names):
+    return _form(layer) is _leading and any(
+        is_from_keras(cls.__module__)
+        and "call" in vars(cls)
+        and inspect.signature(cls.call).parameters.keys() >= set(names)
+        for cls in type(layer).__mro__
+    )
 
 
 def _check_one(layer, name, mask, owner, x):
     shape, mask_shape = tuple(x.shape), tuple(getattr(mask, "shape", ()))
-    fitting = _fitting(layer, shape)
+    form = _form(layer)
+    fitting = form and form(layer, shape)
     if fitting is None or any(_fits(mask_shape, one) for one in fitting):
         return
     raise ValueError(
@@ -67,11 +142,14 @@ def _check_one(layer, name, mask, owner, x):
     )
 
 
-def _fitting(layer, shape):
+def _form(layer):
     for cls in type(layer).__mro__:
         if cls.__name__ in FORMS:
-            form = FORMS[cls.__name__]
-            return form and form(layer, shape)
+            return FORMS[cls.__name__]
+    return _leading
+
+
+def _leading(layer, shape):
     return [shape[:n] for n in range(1, len(shape) + 1)]
 
 

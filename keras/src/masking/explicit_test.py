@@ -111,8 +111,8 @@ FILLED = {
         lambda layer, x: layer(x, mask=STEPS),
     ),
     "bidirectional": (
-        lambda: layers.Bidirectional(layers.SimpleRNN(3)),
-        lambda layer, x: layer(x, mask=STEPS),
+        lambda: layers.Bidirectional(layers.SimpleRNN(3, dropout=0.5)),
+        lambda layer, x: layer(x, mask=STEPS, training=False),
     ),
     "attention": (
         layers.Attention,
@@ -130,6 +130,22 @@ FILLED = {
         lambda: layers.GroupedQueryAttention(3, 2, 1),
         lambda layer, x: layer(X, x, x, value_mask=STEPS, key_mask=STEPS),
     ),
+    "keys_of_a_list": (
+        layers.Attention,
+        lambda layer, x: layer([X, X, x], mask=[None, STEPS]),
+    ),
+    "keys_without_a_mask": (
+        lambda: layers.MultiHeadAttention(2, 3),
+        lambda layer, x: layer(X, X, x, value_mask=STEPS),
+    ),
+    "heir": (
+        lambda: Heir(3),
+        lambda layer, x: layer(x, mask=STEPS),
+    ),
+    "masked_as_well": (
+        lambda: layers.LSTM(3, return_sequences=True),
+        lambda layer, x: layer(backend.MaskedTensor(x, ones(2, 5)), mask=STEPS),
+    ),
     "pooling": (
         layers.GlobalAveragePooling1D,
         lambda layer, x: layer(x, mask=STEPS),
@@ -145,6 +161,13 @@ def poisoned():
     """The values with other things under the mask, each time others."""
     for poison in (0, np.nan, np.inf, 1e30):
         yield np.where(STEPS[..., None], X, poison).astype("float32")
+
+
+class Heir(layers.LSTM):
+    """A layer of an author's, whose mask is still that of an LSTM."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return super().call(sequences, initial_state, mask, training)
 
 
 class WithMask(layers.Layer):
@@ -241,7 +264,9 @@ class ExplicitMasksTest(testing.TestCase):
         for one in results[1:]:
             self.assertAllClose(one, results[0])
 
-    @parameterized.parameters("lstm", "multi_head")
+    @parameterized.parameters(
+        "lstm", "multi_head", "keys_of_a_list", "keys_without_a_mask", "heir"
+    )
     @pytest.mark.requires_trainable_backend
     def test_no_gradient_of_what_is_under_an_explicit_mask(self, name):
         make, call = FILLED[name]

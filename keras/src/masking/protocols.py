@@ -484,9 +484,7 @@ def step_mask(mask, ndim=2):
 
 
 def by_steps(sequences, mask, ndim=2):
-    """A sequence and its step mask; what is masked is 0.
-
-    An explicit mask says nothing of what lies under it: there may be NaN.
+    """A sequence and its step mask; what is masked inside of steps is 0.
 
     Args:
         sequences: Plain tensor of shape `(batch, time, ...)`, or None.
@@ -496,8 +494,10 @@ def by_steps(sequences, mask, ndim=2):
     """
     if sequences is None or mask is None:
         return sequences, None
-    whole, steps = tree.flatten(mask)[0], step_mask(mask, ndim)
-    sequences = masks.fill(sequences, masks.as_bool(whole), 0)
+    steps = step_mask(mask, ndim)
+    whole = masks.as_bool(tree.flatten(mask)[0])
+    if len(whole.shape) > ndim:
+        sequences = masks.fill(sequences, whole, 0)
     return sequences, masks.over_axes(steps, sequences, ndim)
 
 

@@ -4,47 +4,62 @@ The backends' own loops differ: two of them take the first state for the last
 output, and want states of rank 2.
 """
 
+from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.masking import masks
 
 
-def skip_masked(step, mask, zero_output=False):
-    """A step that keeps the states, and repeats the output, where masked.
-
-    It has two states more than `step`, the last ones: the number of steps
-    done, and the output so far. `initial_states` gives them.
+def with_mask(sequences, mask):
+    """What the steps of `skip_masked` have for inputs, in time.
 
     Args:
-        step: Function of the inputs and the states of a step, which returns
-            its output and the list of new states; of any ranks.
-        mask: Mask of shape `(batch, time)`, in the order of the steps.
+        sequences: Tensor of shape `(batch, time, ...)`.
+        mask: Mask of shape `(batch, time)`.
+    """
+    # TensorFlow's loop wants inputs of rank 3.
+    return sequences, ops.expand_dims(mask, -1)
+
+
+def skip_masked(step, shown=None, zero_output=False):
+    """A step that keeps the states, and repeats the output, where masked.
+
+    Args:
+        step: Function of the inputs and the list of states of a step, which
+            returns its output and the list of new states; of any ranks.
+        shown: Function of the states that gives the output that they come
+            with, for a cell that has it among its states. For any other, the
+            states have one more than those of `step`, the output so far.
         zero_output: Whether masked steps give 0 instead.
     """
 
     def masked_step(inputs, states):
-        *states, time, shown = states
-        valid = ops.take(mask, time, axis=1)
-        output, new_states = step(inputs, states)
-        pairs = zip(tree.flatten(new_states), tree.flatten(states))
-        kept = [_where(valid, new, old) for new, old in pairs]
-        kept = tree.pack_sequence_as(states, kept)
-        shown = _where(valid, output, shown)
-        output = _where(valid, output, 0) if zero_output else shown
-        return output, [*kept, time + 1, shown]
+        x, valid = inputs
+        states = list(states)
+        before = states.pop() if shown is None else None
+        output, new_states = step(x, states)
+        kept = _keep(valid, new_states, states)
+        if shown is None:
+            after = _where(valid, output, before)
+            states = [*kept, after]
+        else:
+            after, states = shown(kept), kept
+        output = _where(valid, output, 0) if zero_output else after
+        return output, states
 
     return masked_step
 
 
-def initial_states(states, output):
-    """The states to begin with, for `skip_masked`.
-
-    Args:
-        states: List of the states of `step`.
-        output: What is shown before the first valid step.
-    """
-    return [*states, ops.zeros((), "int32"), output]
+def _keep(valid, new_states, states):
+    # Most states are tensors. Their structure takes longer than their sums.
+    if not any(isinstance(x, (list, tuple, dict)) for x in states):
+        return [_where(valid, *pair) for pair in zip(new_states, states)]
+    pairs = zip(tree.flatten(new_states), tree.flatten(states))
+    kept = [_where(valid, *pair) for pair in pairs]
+    return tree.pack_sequence_as(states, kept)
 
 
 def _where(valid, x, other):
-    return ops.where(masks.expand(valid, len(x.shape)), x, other)
+    ndim = len(x.shape)
+    valid = masks.expand(valid, ndim) if ndim > 1 else valid[:, 0]
+    return backend.numpy.where(valid, x, other)

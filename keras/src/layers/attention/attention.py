@@ -3,6 +3,7 @@
 import functools
 
 from keras.src import tree
+from keras.src.masking import masks
 from keras.src.masking import protocols
 from keras.src.masking.attention import without_unseen
 from pip_build import keeps
@@ -26,6 +27,11 @@ class Attention:
         if not isinstance(mask, list) or all(m is None for m in mask):
             return self._plain_call(inputs, mask=mask, **kwargs)
         self._validate_inputs(inputs=inputs, mask=mask)
+        if len(inputs) > len(mask) > 1 and mask[1] is not None:
+            # The masks were passed, and the keys have none: they are the
+            # values', which may lie over NaN.
+            keys = masks.fill(inputs[2], masks.as_bool(mask[1]), 0)
+            inputs = [*inputs[:2], keys]
         pairs = zip(inputs, [*mask, None], strict=False)
         inputs, own_masks = map(
             list,

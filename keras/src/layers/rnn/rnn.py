@@ -53,36 +53,40 @@ class RNN:
         if self.stateful:
             # The variables change before gradients are computed.
             states = tree.map_structure(ops.copy, states)
+        cell, first = self._last_cell(states)
+        shown = None
+        if is_from_keras(type(cell).__module__):
+            # Whose first state is its output.
+            shown = lambda states: self._last_cell(states)[1]
+        else:
+            before = _output_before(first, step(sequences[:, 0], states)[0])
+            states = [*states, before]
         last_output, outputs, states = backend.rnn(
-            recurrence.skip_masked(
-                step,
-                ops.flip(mask, axis=1) if self.go_backwards else mask,
-                zero_output=self.zero_output_for_mask,
-            ),
-            sequences,
-            recurrence.initial_states(
-                states, self._output_before(step, sequences, states)
-            ),
+            recurrence.skip_masked(step, shown, self.zero_output_for_mask),
+            recurrence.with_mask(sequences, mask),
+            states,
             go_backwards=self.go_backwards,
-            unroll=self.unroll,
-            input_length=sequences.shape[1],
+            # NumPy's other loop takes no more than one sequence.
+            unroll=self.unroll or backend.backend() == "numpy",
+            # TensorFlow's has to be told, where there is not one sequence.
+            input_length=sequences.shape[1] or [ops.shape(sequences)[1]],
             return_all_outputs=self.return_sequences,
         )
-        return last_output, outputs, list(states[:-2])
+        states = list(states)
+        return last_output, outputs, states if shown else states[:-1]
 
     @new
-    def _output_before(self, step, sequences, states):
-        """The output before the first step: the first state if it fits, or 0.
+    def _last_cell(self, states):
+        """The cell that gives the output, and its first state."""
+        cell = self.cell
+        while isinstance(cell, StackedRNNCells):
+            cell, states = cell.cells[-1], states[-1]
+        return cell, tree.flatten(states)[0]
 
-        Keras's own cells have their last output as their first state.
-        """
-        cell, first = self.cell, states
-        if isinstance(cell, StackedRNNCells):
-            cell, first = cell.cells[-1], states[-1]
-        first = tree.flatten(first)[0]
-        if is_from_keras(type(cell).__module__):
-            return first
-        output, _ = step(sequences[:, 0], states)
-        if tuple(first.shape[1:]) == tuple(output.shape[1:]):
-            return ops.cast(first, output.dtype)
-        return ops.zeros_like(output)
+
+@new
+def _output_before(first_state, output):
+    """The output before the first step: the first state if it fits, or 0."""
+    if tuple(first_state.shape[1:]) == tuple(output.shape[1:]):
+        return ops.cast(first_state, output.dtype)
+    return ops.zeros_like(output)
