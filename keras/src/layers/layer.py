@@ -7,6 +7,7 @@ meets it.
 
 import contextlib
 
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import explicit
@@ -98,7 +99,7 @@ class Layer:
         self._check_super_called()
         self._called = True
         given = (args, kwargs)
-        symbolic_call = any_symbolic_tensors(args, kwargs)
+        symbolic_call = any_leaf(backend.KerasTensor, args, kwargs)
         if self._convert_input_args:
             args, kwargs = self._convert_arguments(args, kwargs)
         self._check_positional_arguments(args)
@@ -165,6 +166,8 @@ class Layer:
     @new
     def _check_positional_arguments(self, args):
         if self._allow_non_tensor_positional_args:
+            return
+        if all(map(is_backend_tensor_or_symbolic, args)):
             return
         for x in tree.flatten(args):
             if not is_backend_tensor_or_symbolic(x, allow_none=True):

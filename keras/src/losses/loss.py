@@ -56,9 +56,9 @@ def take_own_mask(losses, arguments):
 
     One that returns one of its arguments has not made what hangs on it.
     """
-    if any(losses is x for x in tree.flatten(arguments)):
-        return losses, None
     mask = backend.get_keras_mask(losses)
+    if mask is None or any(losses is x for x in tree.flatten(arguments)):
+        return losses, None
     if isinstance(losses, MaskedTensorBase):
         losses = losses.values
     return losses, mask

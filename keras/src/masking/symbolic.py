@@ -11,7 +11,13 @@ from keras.src.masking.masks import wrap
 
 def any_masked(args, kwargs):
     """Whether a masked tensor, eager or symbolic, is among the arguments."""
-    return any(has_mask(x) for x in tree.flatten((args, kwargs)))
+    items = (*args, *kwargs.values())
+    return any(map(has_mask, items)) or any(
+        has_mask(leaf)
+        for x in items
+        if tree.is_nested(x)
+        for leaf in tree.flatten(x)
+    )
 
 
 def values_spec(x):

@@ -1,5 +1,8 @@
 """Trainers build models on masked batches, and warn of padding that counts."""
 
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
@@ -49,8 +52,9 @@ class Trainer:
 
     @keeps("_symbolic_build_unmasked")
     def _symbolic_build(self, iterator=None, data_batch=None):
-        leaves = tree.flatten(data_batch)
-        if any(has_mask(x) for x in leaves):
+        if any_leaf((MaskedTensorBase, KerasTensor), (data_batch,)) and any(
+            map(has_mask, tree.flatten(data_batch))
+        ):
             self._build_on_masked(data_batch)
         self._symbolic_build_unmasked(iterator, data_batch)
 
