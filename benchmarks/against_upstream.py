@@ -2,7 +2,9 @@
 
 Each process measures one tree, "fork" or "upstream", on one backend, and the
 driver alternates between the two, so that a machine that slows down slows both
-down. Run it on an otherwise idle machine:
+down. Training steps vary more: there two processes live side by side and take
+turns, a few steps each, beside a third, upstream again, that tells what is
+noise. Run it on an otherwise idle machine:
 
     python benchmarks/against_upstream.py --backend jax
     python benchmarks/against_upstream.py --backend torch --only plain,masked
@@ -14,6 +16,7 @@ masked BiLSTM classifier and of a masked Transformer block.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -150,38 +153,46 @@ def transformer(keras):
     return keras.Model(ids, layers.Dense(64)(x))
 
 
-def training(keras, finish):
-    """Milliseconds of a compiled training step, the median of many."""
-    if keras.backend.backend() == "numpy":
-        return {}
+def training(name):
+    """Answers each line on standard input with the milliseconds of a step."""
     import numpy as np
+
+    import keras
 
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 64, (32, 40))
     ids[np.arange(40) >= rng.integers(5, 40, 32)[:, None]] = 0
-    results = {}
-    for name, make, y in (
-        ("BiLSTM step", bilstm, rng.normal(size=(32, 1))),
-        ("Transformer step", transformer, rng.normal(size=(32, 40, 64))),
-    ):
-        model = make(keras)
-        model.compile("adam", "mse")
-        weights = np.ones(y.shape[:-1])
-        spent = []
-        for _ in range(65):
-            start = time.perf_counter()
-            model.train_on_batch(ids, y, weights)
-            spent.append(time.perf_counter() - start)
-        spent = spent[5:]
-        results[name] = statistics.median(spent) * 1e3
-    return results
+    make, shape = STEPS[name]
+    y = rng.normal(size=shape)
+    weights = np.ones(y.shape[:-1])
+    model = make(keras)
+    model.compile("adam", "mse")
+
+    def step():
+        model.train_on_batch(ids, y, weights)
+
+    for _ in range(10):
+        step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(STEPS_A_TURN):
+            step()
+        spent = time.perf_counter() - start
+        print(spent / STEPS_A_TURN * 1e3, flush=True)
+
+
+STEPS_A_TURN = 8
+STEPS = {
+    "BiLSTM step": (bilstm, (32, 1)),
+    "Transformer step": (transformer, (32, 40, 64)),
+}
 
 
 SECTIONS = {
     "plain": plain,
     "masked": masked,
     "layers": masked_layers,
-    "training": training,
 }
 
 
@@ -196,17 +207,20 @@ def worker(only):
     print(json.dumps(results))
 
 
-def measure(tree, backend, only):
-    """One process on one tree."""
-    env = os.environ | {
+def environment(tree, backend):
+    return os.environ | {
         "PYTHONPATH": str(TREES[tree]),
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONHASHSEED": "0",
     }
+
+
+def measure(tree, backend, only):
+    """One process on one tree."""
     done = subprocess.run(
         [sys.executable, "-P", __file__, "--worker", "--only", only],
-        env=env,
+        env=environment(tree, backend),
         cwd=TREES[tree],
         capture_output=True,
         text=True,
@@ -216,13 +230,52 @@ def measure(tree, backend, only):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def take_turns(name, backend, turns):
+    """Milliseconds of a training step, turn by turn, of each tree.
+
+    Returns:
+        Three lists: of the fork, of upstream, and of upstream again.
+    """
+    trees = ("fork", "upstream", "upstream")
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-P", __file__, "--steps", name],
+                    env=environment(tree, backend),
+                    cwd=TREES[tree],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
+            for tree in trees
+        ]
+        for tree, worker in zip(trees, workers):
+            while (line := worker.stdout.readline()) != "ready\n":
+                if not line:
+                    sys.exit(f"The process on {tree} failed in '{name}'.")
+        spent = ([], [], [])
+        for turn in range(turns):
+            # Whose turn is first changes.
+            for i in range(3) if turn % 2 else (2, 1, 0):
+                print(file=workers[i].stdin, flush=True)
+                spent[i].append(float(workers[i].stdout.readline()))
+    return spent
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--turns", type=int, default=60)
+    parser.add_argument("--only", default=",".join((*SECTIONS, "training")))
     parser.add_argument("--worker", action="store_true")
+    parser.add_argument("--steps", choices=STEPS)
     args = parser.parse_args()
+    if args.steps:
+        return training(args.steps)
     if args.worker:
         return worker(args.only.split(","))
     from rich.console import Console
@@ -230,15 +283,15 @@ def main():
     from rich.table import Table
 
     runs = {"fork": [], "upstream": []}
-    for i in track(range(2 * args.rounds), description=args.backend):
+    rounds = 0 if args.only == "training" else args.rounds
+    for i in track(range(2 * rounds), description=args.backend):
         # The first of a pair is now the one, now the other.
         tree = ("fork", "upstream")[(i + i // 2) % 2]
         runs[tree].append(measure(tree, args.backend, args.only))
     table = Table(title=f"{args.backend}, median of {args.rounds} pairs")
     for column in ("what", "fork", "upstream", "fork / upstream"):
         table.add_column(column)
-    fork = medians(runs["fork"])
-    upstream = medians(runs["upstream"])
+    fork, upstream = medians(runs["fork"]), medians(runs["upstream"])
     for name, value in fork.items():
         other = upstream.get(name)
         if other is not None:
@@ -258,6 +311,14 @@ def main():
             ratio = fork[name] / fork[base]
             row = (f"{fork[name]:.2f}", f"{fork[base]:.2f}", f"{ratio:.2f}")
             table.add_row(f"{name}, beside {base}", *row)
+    if "training" in args.only and args.backend != "numpy":
+        for name in STEPS:
+            one, other, again = take_turns(name, args.backend, args.turns)
+            row = (f"{statistics.median(x):.2f}" for x in (one, other))
+            table.add_row(name, *row, spread(one, other))
+            table.add_row(
+                f"{name}, upstream twice", "", "", spread(again, other)
+            )
     console = Console()
     console.print(table)
     console.print(
@@ -266,9 +327,17 @@ def main():
 
 
 def medians(runs):
+    names = runs[0] if runs else ()
     return {
-        name: statistics.median(run[name] for run in runs) for name in runs[0]
+        name: statistics.median(run[name] for run in runs) for name in names
     }
+
+
+def spread(some, others):
+    """The median of the ratios, turn by turn, and their quartiles."""
+    ratios = [a / b for a, b in zip(some, others)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 if __name__ == "__main__":

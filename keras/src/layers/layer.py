@@ -147,15 +147,20 @@ class Layer:
     @new
     def _convert_arguments(self, args, kwargs):
         """Arrays become tensors of the right dtype, old masks part of them."""
-        if not kwargs and len(args) == 1:
-            x = args[0]
-            if (
-                is_backend_tensor_or_symbolic(x)
-                and backend.standardize_dtype(x.dtype) == self.input_dtype
-                and _hung_mask(x) is None
-            ):
-                return args, kwargs
+        if all(map(self._is_converted, (*args, *kwargs.values()))):
+            return args, kwargs
         return tree.map_structure(self._convert_argument, (args, kwargs))
+
+    @new
+    def _is_converted(self, x):
+        """Whether there is nothing to convert, as far as is seen quickly."""
+        if x is None or isinstance(x, (bool, str)):
+            return True
+        return (
+            is_backend_tensor_or_symbolic(x)
+            and backend.standardize_dtype(x.dtype) == self.input_dtype
+            and _hung_mask(x) is None
+        )
 
     @new
     def _convert_argument(self, x):
