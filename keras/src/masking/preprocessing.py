@@ -62,7 +62,7 @@ def at_the_door(layer, call, inputs, kwargs):
     if not needs_dispatch((inputs,), kwargs):
         return call(inputs, **kwargs)
     inputs, kwargs = tree.map_structure(from_numpy_ma, (inputs, kwargs))
-    if not symbolic.any_masked(inputs, kwargs):
+    if not symbolic.any_masked((inputs,), kwargs):
         return call(inputs, **kwargs)
     if in_tf_graph() and backend.backend() != "tensorflow":
         raise refuse(
