@@ -3,6 +3,7 @@
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import batches
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
@@ -52,11 +53,23 @@ class Trainer:
 
     @keeps("_symbolic_build_unmasked")
     def _symbolic_build(self, iterator=None, data_batch=None):
+        if data_batch is None and not self._is_whole():
+            _, _, steps = next(iter(iterator))
+            is_list = isinstance(steps, (list, tuple))
+            data_batch = steps[0] if is_list else next(steps)
+        data_batch = batches.to_masked_tensors(data_batch)
         if any_leaf((MaskedTensorBase, KerasTensor), (data_batch,)) and any(
             map(has_mask, tree.flatten(data_batch))
         ):
             self._build_on_masked(data_batch)
         self._symbolic_build_unmasked(iterator, data_batch)
+
+    @new
+    def _is_whole(self):
+        """Whether all that a batch would build is built."""
+        parts = (*self._flatten_layers(), self._compile_metrics)
+        parts = (*parts, self._compile_loss)
+        return all(part is None or part.built for part in parts)
 
     @new
     def _build_on_masked(self, data_batch):

@@ -67,6 +67,19 @@ MaskedTensor.Spec.shape = property(lambda spec: spec.values.shape)
 MaskedTensor.Spec.dtype = property(lambda spec: spec.values.dtype)
 
 
+def _common_spec(spec, others):
+    """What a trace for all of these takes; None where a rank would be lost.
+
+    A mask of unknown rank is of no use to a rule: there are two traces then.
+    """
+    common = super(type(spec), spec).most_specific_common_supertype(others)
+    ranks = common and (common.values.shape.rank, common.mask.shape.rank)
+    return common if ranks and None not in ranks else None
+
+
+MaskedTensor.Spec.most_specific_common_supertype = _common_spec
+
+
 # A plain tensor on the left of a comparison does not try the right operand:
 # it calls TensorFlow's function, which has to know the type.
 def _register_comparison(function, name):

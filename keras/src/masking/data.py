@@ -1,0 +1,228 @@
+"""Masked data on its way into a model.
+
+An adapter slices, shuffles and batches plain arrays. So masked ones are taken
+apart before, and put together again batch by batch. The mask of a target is
+data: there it becomes a sample weight.
+"""
+
+import collections
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.masking import masks
+from keras.src.masking import scoring
+from keras.src.masking.batches import Parts
+from keras.src.masking.errors import has_mask
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+# The parts of a `numpy.ma` array, whose mask is True where nothing is valid.
+HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
+# What is known of a target, whose values are a part of the data themselves.
+Valid = collections.namedtuple("Valid", ["mask"])
+Hidden = collections.namedtuple("Hidden", ["mask"])
+# The inputs, and the masks of those targets that have one, by their place.
+_Inputs = collections.namedtuple("_Inputs", ["x", "targets"])
+
+
+def is_masked_array(x):
+    """Whether this is a masked tensor or a `numpy.ma` array."""
+    return has_mask(x) or isinstance(x, np.ma.MaskedArray)
+
+
+def any_masked_array(*data):
+    """Whether there is a masked tensor or a `numpy.ma` array in the data."""
+    return any(map(is_masked_array, tree.flatten(data)))
+
+
+def take_apart(x, y, sample_weight):
+    """Data in plain arrays, which an adapter can slice.
+
+    Args:
+        x: Structure of inputs.
+        y: Structure of targets, or None.
+        sample_weight: Structure of weights, or None.
+
+    Returns:
+        The three. The inputs hold the masks of inputs and targets.
+    """
+    targets = {
+        str(i): _target_mask(one)
+        for i, one in enumerate(tree.flatten(y))
+        if is_masked_array(one)
+    }
+    return (
+        _Inputs(tree.map_structure(_parts, x), targets),
+        scoring.plain(y)[0],
+        scoring.weights(sample_weight),
+    )
+
+
+def put_together(data):
+    """What a step takes, of a batch of what `take_apart` gave.
+
+    Args:
+        data: The inputs, or a tuple of them, the targets and the weights.
+
+    Returns:
+        The same with masked tensors for inputs, and targets whose masks are
+        in the weights.
+    """
+    data = data if type(data) in (list, tuple) else (data,)
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+    if x.targets:
+        targets = tree.flatten(y)
+        masks_of = [None] * len(targets)
+        for place, mask in x.targets.items():
+            masks_of[int(place)] = _valid(mask)
+        y, sample_weight = _weigh(y, masks_of, sample_weight)
+    return data_adapter_utils.pack_x_y_sample_weight(
+        _all_whole(x.x), y, sample_weight
+    )
+
+
+def whole_batch(x, y=None, sample_weight=None, class_weight=None):
+    """What a step takes, of a batch as it is passed to `train_on_batch`.
+
+    Args:
+        x: Structure of inputs.
+        y: Structure of targets, or None.
+        sample_weight: Weights in the structure of `y`; one array for all
+            targets; or None.
+        class_weight: Dictionary from classes to weights, or None.
+
+    Returns:
+        The four, with masked tensors for inputs and the masks of targets in
+        the weights.
+    """
+    if not any_masked_array(x, y, sample_weight):
+        return x, y, sample_weight, class_weight
+    x = _all_whole(tree.map_structure(_parts, x))
+    sample_weight = scoring.weights(sample_weight)
+    if not any_masked_array(y):
+        return x, y, sample_weight, class_weight
+    if class_weight is not None:
+        sample_weight = weights_of_classes(y, sample_weight, class_weight)
+        class_weight = None
+    masks_of = [
+        _valid(_target_mask(one)) if is_masked_array(one) else None
+        for one in tree.flatten(y)
+    ]
+    (y,) = scoring.plain(y)
+    return x, *_weigh(y, masks_of, sample_weight), class_weight
+
+
+def weights_of_classes(y, sample_weight, class_weight):
+    """The weights of masked targets by their classes.
+
+    Args:
+        y: Target, of which the masked entries are taken to be of class 0.
+        sample_weight: Must be None.
+        class_weight: Dictionary from classes to weights.
+
+    Raises:
+        ValueError: If there are weights besides, or several targets.
+    """
+    if sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` and `class_weight` cannot be used together. "
+            "Multiply the weights of the classes into `sample_weight`."
+        )
+    if tree.is_nested(y):
+        raise ValueError(
+            "`class_weight` is only supported for models with a single "
+            "output. Pass a `sample_weight` for each output."
+        )
+    return data_adapter_utils.class_weight_to_sample_weights(
+        scoring.weights(y), class_weight
+    )
+
+
+def _weigh(y, masks_of, sample_weight):
+    """Targets that are 0 where a mask is False, and weights that are, too."""
+    targets, given = tree.flatten(y), tree.flatten(sample_weight)
+    if sample_weight is None or len(given) != len(targets):
+        given = [sample_weight] * len(targets)
+    weights = []
+    for target, mask, weight in zip(targets, masks_of, given, strict=True):
+        if mask is not None:
+            weight = times_mask(weight, mask)
+        elif weight is None:
+            weight = ops.ones((ops.shape(target)[0],), backend.floatx())
+        weights.append(weight)
+    targets = [
+        target
+        if mask is None
+        else masks.fill(ops.convert_to_tensor(target), mask, 0)
+        for target, mask in zip(targets, masks_of)
+    ]
+    return (
+        tree.pack_sequence_as(y, targets),
+        tree.pack_sequence_as(y, weights),
+    )
+
+
+def times_mask(weight, mask):
+    """The weights with 0 where the mask is False, over all axes of either.
+
+    Args:
+        weight: Weights over leading axes of a target, or None for 1.
+        mask: Mask over leading axes of the target.
+    """
+    mask = ops.cast(mask, backend.floatx())
+    if weight is None:
+        return mask
+    weight = ops.convert_to_tensor(weight)
+    ndim = max(len(weight.shape), len(mask.shape))
+    mask = ops.cast(masks.expand(mask, ndim), weight.dtype)
+    return ops.multiply(masks.expand(weight, ndim), mask)
+
+
+def _all_whole(structure):
+    def whole(x):
+        return _whole(x) if isinstance(x, (Parts, HiddenParts)) else None
+
+    return tree.traverse(whole, structure)
+
+
+def _whole(parts):
+    values, mask = parts
+    if isinstance(parts, HiddenParts):
+        mask = ops.logical_not(mask)
+    return backend.MaskedTensor(values, mask)
+
+
+def _parts(x):
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = x.mask
+        if hidden is np.ma.nomask:
+            # A view of one number.
+            hidden = np.broadcast_to(np.False_, x.shape)
+        return HiddenParts(x.data, hidden)
+    return Parts(x.values, x.mask) if has_mask(x) else x
+
+
+def _target_mask(x):
+    """The mask of a target, over the axes that a loss has.
+
+    A loss has no last axis where a target has features. The mask of a
+    `numpy.ma` array has, as it has all axes; it says the same of each feature
+    where entries are masked as a whole.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = _parts(x).hidden
+        # Row by row, so that nothing large is copied.
+        if hidden.ndim > 1 and all((x == x[..., :1]).all() for x in hidden):
+            hidden = hidden[..., 0]
+        return Hidden(hidden)
+    mask = x.mask
+    if len(mask.shape) > 1 and mask.shape[-1] == 1:
+        mask = ops.squeeze(mask, -1)
+    return Valid(mask)
+
+
+def _valid(target_mask):
+    (mask,) = target_mask
+    return ops.logical_not(mask) if isinstance(target_mask, Hidden) else mask

@@ -1,0 +1,60 @@
+"""Masked arrays are batched as their parts, and leave as masked tensors."""
+
+from keras.src.masking import batches
+from keras.src.masking import data
+from pip_build import keeps
+from pip_build import new
+
+
+class ArrayDataAdapter:
+    __added__ = ("_is_in_parts",)
+    _is_in_parts = False
+
+    @keeps("_init_plain")
+    def __init__(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        batch_size=None,
+        steps=None,
+        shuffle=False,
+        class_weight=None,
+    ):
+        if data.any_masked_array(x, y, sample_weight):
+            self._is_in_parts = True
+            if class_weight is not None:
+                sample_weight = data.weights_of_classes(
+                    y, sample_weight, class_weight
+                )
+                class_weight = None
+            x, y, sample_weight = data.take_apart(x, y, sample_weight)
+        self._init_plain(
+            x, y, sample_weight, batch_size, steps, shuffle, class_weight
+        )
+
+    @keeps("_get_plain_numpy_iterator")
+    def get_numpy_iterator(self):
+        return self._batches(self._get_plain_numpy_iterator())
+
+    @keeps("_get_plain_jax_iterator")
+    def get_jax_iterator(self):
+        # In parts, since each has a layout of its own on several devices.
+        return map(
+            batches.take_apart, self._batches(self._get_plain_jax_iterator())
+        )
+
+    @keeps("_get_plain_tf_dataset")
+    def get_tf_dataset(self):
+        dataset = self._get_plain_tf_dataset()
+        if not self._is_in_parts:
+            return dataset
+        return dataset.map(lambda *batch: data.put_together(batch))
+
+    @keeps("_get_plain_torch_dataloader")
+    def get_torch_dataloader(self):
+        return self._batches(self._get_plain_torch_dataloader())
+
+    @new
+    def _batches(self, plain):
+        return map(data.put_together, plain) if self._is_in_parts else plain

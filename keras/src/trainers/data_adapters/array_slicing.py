@@ -1,0 +1,21 @@
+"""A masked tensor is sliced as a whole."""
+
+from keras.src.masking.errors import has_mask
+from pip_build import keeps
+
+
+@keeps("_can_slice_plain")
+def can_slice_array(x):
+    return has_mask(x) or _can_slice_plain(x)
+
+
+@keeps("_plain_to_sliceable")
+def convert_to_sliceable(arrays, target_backend=None):
+    def convert(x):
+        if has_mask(x):
+            return Sliceable(x)
+        return _plain_to_sliceable(x, target_backend)
+
+    if not any(map(has_mask, tree.flatten(arrays))):
+        return _plain_to_sliceable(arrays, target_backend)
+    return tree.map_structure(convert, arrays)

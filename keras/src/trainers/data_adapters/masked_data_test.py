@@ -1,0 +1,353 @@
+"""Masked arrays go through `fit`, `evaluate` and `predict`.
+
+What is expected is worked out with plain NumPy: a mean over the valid steps of
+each row, a linear unit, and a weighted squared error.
+"""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from keras.src import backend
+from keras.src import layers
+from keras.src import models
+from keras.src import ops
+from keras.src import optimizers
+from keras.src import testing
+from keras.src.models import cloning
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+
+ROWS, STEPS, FEATURES, BATCH = 11, 5, 3, 4
+RATE = 0.1
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(ROWS, STEPS, FEATURES)).astype("float32")
+# One row has nothing.
+MASK = np.arange(STEPS) < RNG.integers(1, STEPS + 1, ROWS)[:, None]
+MASK[3] = False
+Y = RNG.normal(size=(ROWS, 1)).astype("float32")
+KNOWN = np.arange(ROWS) % 3 != 1
+KERNEL = RNG.normal(size=(FEATURES, 1)).astype("float32")
+TRAINS = pytest.mark.requires_trainable_backend
+
+
+def masked_tensor(values, mask):
+    return backend.MaskedTensor(values, mask)
+
+
+def numpy_ma(values, mask):
+    hidden = ~mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+    return np.ma.MaskedArray(values, np.broadcast_to(hidden, values.shape))
+
+
+KINDS = {"masked_tensor": masked_tensor, "numpy_ma": numpy_ma}
+POISONS = (0.0, np.nan, np.inf, 1e30)
+
+
+def make(kind, values, mask, poison=np.nan):
+    hidden = ~mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+    values = np.where(hidden, np.asarray(poison, values.dtype), values)
+    return KINDS[kind](values, mask)
+
+
+def means(rows=slice(None)):
+    """The mean of the valid steps of each row, 0 where there is none."""
+    weights = MASK[rows, :, None].astype("float64")
+    count = np.maximum(weights.sum(1), 1)
+    return (X[rows] * weights).sum(1) / count
+
+
+def trained(weights, epochs, batches):
+    """The losses of epochs and the parameters after them, by hand."""
+    kernel, bias, losses = KERNEL.astype("float64"), 0.0, []
+    for _ in range(epochs):
+        total = 0.0
+        for rows in batches:
+            x, y, w = means(rows), Y[rows], weights[rows][:, None]
+            error = x @ kernel + bias - y
+            total += (w * error**2).sum() / len(y) * len(y)
+            slope = 2 * w * error / len(y)
+            kernel = kernel - RATE * x.T @ slope
+            bias = bias - RATE * slope.sum()
+        losses.append(total / sum(map(len, (Y[rows] for rows in batches))))
+    return losses, kernel, bias
+
+
+def in_order(rows=ROWS):
+    return [slice(i, min(i + BATCH, rows)) for i in range(0, rows, BATCH)]
+
+
+def pooled(rate=RATE, **compile_arguments):
+    """A linear unit on the mean over the valid steps."""
+    model = models.Sequential(
+        [
+            layers.Input((STEPS, FEATURES)),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+        ]
+    )
+    model.layers[-1].set_weights([KERNEL, np.zeros(1)])
+    model.compile(optimizers.SGD(rate), "mse", **compile_arguments)
+    return model
+
+
+def per_step():
+    """A linear unit on each step: its output is masked."""
+    model = models.Sequential(
+        [layers.Input((STEPS, FEATURES)), layers.Dense(1)]
+    )
+    model.layers[-1].set_weights([KERNEL, np.zeros(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def fit(model, x, y=Y, epochs=2, shuffle=False, **kwargs):
+    return model.fit(
+        x, y, BATCH, epochs=epochs, shuffle=shuffle, verbose=0, **kwargs
+    ).history
+
+
+class MaskedInputsTest(testing.TestCase):
+    @parameterized.product(kind=list(KINDS), poison=POISONS)
+    @TRAINS
+    def test_fit(self, kind, poison):
+        model = pooled()
+        history = fit(model, make(kind, X, MASK, poison))
+        losses, kernel, bias = trained(np.ones(ROWS), 2, in_order())
+        self.assertAllClose(history["loss"], losses, atol=1e-5)
+        found_kernel, found_bias = model.get_weights()
+        self.assertAllClose(found_kernel, kernel, atol=1e-5)
+        self.assertAllClose(found_bias[0], bias, atol=1e-5)
+
+    @parameterized.product(kind=list(KINDS), poison=POISONS)
+    def test_predict_keeps_the_order_and_the_last_batch(self, kind, poison):
+        x = make(kind, X, MASK, poison)
+        found = pooled().predict(x, BATCH, verbose=0)
+        self.assertAllClose(found, means() @ KERNEL, atol=1e-5)
+        steps = per_step().predict(x, BATCH, verbose=0)
+        self.assertIsInstance(steps, np.ma.MaskedArray)
+        self.assertAllEqual(~steps.mask[..., 0], MASK)
+        self.assertAllClose(steps.data[MASK], (X @ KERNEL)[MASK], atol=1e-5)
+
+    @parameterized.parameters(*KINDS)
+    def test_evaluate_on_batches_and_on_one(self, kind):
+        x, error = make(kind, X, MASK), means() @ KERNEL - Y
+        model = pooled()
+        for found in (
+            model.evaluate(x, Y, BATCH, verbose=0),
+            model.test_on_batch(x, Y),
+        ):
+            self.assertAllClose(found, (error**2).mean(), atol=1e-5)
+        found = model.predict_on_batch(x)
+        self.assertAllClose(found, means() @ KERNEL, atol=1e-5)
+
+    @parameterized.parameters(*KINDS)
+    @TRAINS
+    def test_train_on_batch(self, kind):
+        model = pooled()
+        x = make(kind, X, MASK)
+        found = [model.train_on_batch(x, Y) for _ in range(2)]
+        losses, kernel, _ = trained(np.ones(ROWS), 2, [slice(0, ROWS)])
+        self.assertAllClose(found, losses, atol=1e-5)
+        self.assertAllClose(model.get_weights()[0], kernel, atol=1e-5)
+
+    @parameterized.product(kind=list(KINDS), shuffle=(True, "batch"))
+    @TRAINS
+    def test_rows_and_their_masks_are_shuffled_together(self, kind, shuffle):
+        """Nothing is learned, so that the loss of an epoch has no order."""
+        history = fit(pooled(rate=0.0), make(kind, X, MASK), shuffle=shuffle)
+        error = means() @ KERNEL - Y
+        self.assertAllClose(history["loss"], [(error**2).mean()] * 2, atol=1e-5)
+
+    @parameterized.parameters(*KINDS)
+    @TRAINS
+    def test_validation_split_takes_the_last_rows(self, kind):
+        x, y = make(kind, X, MASK), make(kind, Y, KNOWN)
+        history = fit(pooled(rate=0.0), x, y, validation_split=0.4)
+        error = (means() @ KERNEL - Y)[:, 0] ** 2 * KNOWN
+        split = int(ROWS * 0.6)
+        for name, rows in (
+            ("loss", slice(0, split)),
+            ("val_loss", slice(split, ROWS)),
+        ):
+            expected = error[rows].mean()
+            self.assertAllClose(history[name], [expected] * 2, atol=1e-5)
+
+    @parameterized.parameters(*KINDS)
+    @TRAINS
+    def test_validation_data(self, kind):
+        x, y = make(kind, X, MASK), make(kind, Y, KNOWN)
+        history = fit(pooled(rate=0.0), X, validation_data=(x, y))
+        error = (means() @ KERNEL - Y)[:, 0] ** 2 * KNOWN
+        self.assertAllClose(history["val_loss"], [error.mean()] * 2, atol=1e-5)
+
+    @parameterized.parameters("list", "dict", "tuple")
+    def test_masked_and_plain_inputs_in_a_structure(self, structure):
+        structure = {"list": list, "dict": dict, "tuple": tuple}[structure]
+        steps = layers.Input((STEPS, FEATURES), name="steps")
+        extra = layers.Input((1,), name="extra")
+        pooling = layers.GlobalAveragePooling1D()(steps)
+        model = models.Model(
+            {"steps": steps, "extra": extra}
+            if structure is dict
+            else structure([steps, extra]),
+            layers.Concatenate()([pooling, extra]),
+        )
+        for kind in KINDS:
+            x = make(kind, X, MASK)
+            if structure is dict:
+                data = {"steps": x, "extra": Y}
+            else:
+                data = structure([x, Y])
+            found = model.predict(data, BATCH, verbose=0)
+            expected = np.concatenate([means(), Y], axis=1)
+            self.assertAllClose(found, expected, atol=1e-5)
+
+    @parameterized.parameters("int32", "bool")
+    def test_values_that_are_no_floats(self, dtype):
+        ids = RNG.integers(0, 2, (ROWS, STEPS)).astype(dtype)
+        inputs = layers.Input((STEPS,), dtype=dtype)
+        counts = ops.sum(ops.cast(inputs, "int32"), axis=1)
+        model = models.Model(inputs, counts)
+        for kind in KINDS:
+            x = make(kind, ids, MASK, poison=1)
+            found = model.predict(x, BATCH, verbose=0)
+            self.assertAllEqual(np.asarray(found), (ids * MASK).sum(1))
+
+    @parameterized.parameters(*KINDS)
+    @TRAINS
+    def test_an_own_train_step_sees_masked_tensors_and_weights(self, kind):
+        seen = []
+
+        class Looks(models.Sequential):
+            def train_step(self, *args):
+                seen.append(args[-1])
+                return super().train_step(*args)
+
+        model = Looks(pooled().layers)
+        model.compile("sgd", "mse", run_eagerly=True)
+        fit(model, make(kind, X, MASK), make(kind, Y, KNOWN), epochs=1)
+        for rows, (x, y, weights) in zip(in_order(), seen, strict=True):
+            self.assertTrue(ops.is_masked(x))
+            mask = backend.convert_to_numpy(x.mask)
+            self.assertAllEqual(
+                mask.reshape(*mask.shape[:2], -1)[..., 0], MASK[rows]
+            )
+            self.assertFalse(ops.is_masked(y))
+            self.assertAllEqual(weights, KNOWN[rows].astype("float32"))
+
+    def test_no_more_is_copied_than_of_a_plain_array(self):
+        plain = np.ones((2_000, 1_000), "float32")
+        hidden = np.zeros(plain.shape, bool)
+        for x in (plain, np.ma.MaskedArray(plain, hidden)):
+            tracemalloc.start()
+            batches = ArrayDataAdapter(x, x, batch_size=8).get_numpy_iterator()
+            shapes = [next(batches)[0].shape for _ in range(3)]
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertLess(peak, plain.nbytes / 20)
+            self.assertEqual({tuple(shape) for shape in shapes}, {(8, 1_000)})
+
+
+class MaskedTargetsTest(testing.TestCase):
+    @parameterized.product(
+        kind=list(KINDS), poison=POISONS, weighted=(False, True)
+    )
+    @TRAINS
+    def test_the_mask_is_a_weight(self, kind, poison, weighted):
+        given = np.linspace(0.5, 2, ROWS).astype("float32")
+        weights = {"sample_weight": given} if weighted else {}
+        model = pooled(weighted_metrics=["mae"])
+        y = make(kind, Y, KNOWN, poison)
+        history = fit(model, make(kind, X, MASK), y, **weights)
+        expected = KNOWN * (given if weighted else 1.0)
+        losses, kernel, _ = trained(expected, 2, in_order())
+        self.assertAllClose(history["loss"], losses, atol=1e-5)
+        self.assertAllClose(model.get_weights()[0], kernel, atol=1e-5)
+        self.assertTrue(np.isfinite(history["mae"]).all())
+
+    @parameterized.product(kind=list(KINDS), rank=(1, 2))
+    def test_weights_and_masks_of_each_step(self, kind, rank):
+        y = RNG.normal(size=(ROWS, STEPS, 1)).astype("float32")
+        weights = RNG.uniform(size=(ROWS, STEPS)[:rank]).astype("float32")
+        expected = MASK * (weights if rank > 1 else weights[:, None])
+        error = ((X @ KERNEL - y) ** 2)[..., 0] * expected
+        model = per_step()
+        for found in (
+            model.evaluate(X, make(kind, y, MASK), BATCH, 0, weights),
+            model.test_on_batch(X, make(kind, y, MASK), weights),
+        ):
+            self.assertAllClose(found, error.mean(), atol=1e-5)
+
+    @parameterized.parameters(*KINDS)
+    def test_one_masked_output_of_two(self, kind):
+        steps = layers.Input((STEPS, FEATURES))
+        first = layers.GlobalAveragePooling1D(name="first")(steps)
+        last = layers.GlobalMaxPooling1D(name="last")(steps)
+        model = models.Model(steps, {"first": first, "last": last})
+        model.compile(loss={"first": "mse", "last": "mse"})
+        y = RNG.normal(size=(ROWS, FEATURES)).astype("float32")
+        targets = {"first": make(kind, y, KNOWN), "last": y}
+        # In one batch: on TensorFlow, the losses of outputs are means over
+        # batches, however large.
+        found = model.evaluate(
+            make(kind, X, MASK), targets, ROWS, 0, return_dict=True
+        )
+        error = ((means() - y) ** 2).mean(1)
+        self.assertAllClose(
+            found["first_loss"], (error * KNOWN).mean(), atol=1e-5
+        )
+        valid = np.where(MASK[..., None], X, -np.inf).max(1)
+        valid = np.where(np.isfinite(valid), valid, 0)
+        self.assertAllClose(
+            found["last_loss"], ((valid - y) ** 2).mean(), atol=1e-5
+        )
+
+    @parameterized.parameters(*KINDS)
+    @TRAINS
+    def test_weights_of_classes(self, kind):
+        classes = (np.arange(ROWS) % 3).astype("int32")
+        by_class = {0: 0.5, 1: 1.0, 2: 3.0}
+        model = models.Sequential([layers.Dense(3, "softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        found = model.train_on_batch(
+            Y, make(kind, classes, KNOWN, 7), class_weight=by_class
+        )
+        again = cloning.clone_model(model)
+        again.compile("sgd", "sparse_categorical_crossentropy")
+        weights = np.array([by_class[c] for c in classes]) * KNOWN
+        model.set_weights(again.get_weights())
+        found = fit(
+            model, Y, make(kind, classes, KNOWN, 7), class_weight=by_class
+        )
+        expected = fit(again, Y, classes, sample_weight=weights)
+        self.assertAllClose(found["loss"], expected["loss"], atol=1e-5)
+        with self.assertRaisesRegex(ValueError, "cannot be used together"):
+            fit(
+                model,
+                Y,
+                make(kind, classes, KNOWN, 7),
+                class_weight=by_class,
+                sample_weight=weights,
+            )
+
+    def test_masked_weights_weigh_nothing_where_masked(self):
+        weights = np.linspace(0.5, 2, ROWS).astype("float32")
+        error = (means() @ KERNEL - Y)[:, 0] ** 2
+        for kind in KINDS:
+            found = pooled().evaluate(
+                make(kind, X, MASK),
+                Y,
+                BATCH,
+                0,
+                make(kind, weights, KNOWN),
+            )
+            self.assertAllClose(
+                found, (error * weights * KNOWN).mean(), atol=1e-5
+            )
+
+    def test_the_number_of_rows_must_agree(self):
+        for kind in KINDS:
+            with self.assertRaisesRegex(ValueError, "number of samples"):
+                pooled().evaluate(make(kind, X, MASK), Y[:-1], verbose=0)
