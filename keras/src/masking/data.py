@@ -83,6 +83,54 @@ def put_together(data):
     )
 
 
+def batch_apart(batch, class_weight=None):
+    """A batch as it comes from a source of batches, in plain arrays.
+
+    Args:
+        batch: Inputs, or a tuple of them, the targets and the weights.
+        class_weight: Dictionary from classes to weights, or None.
+
+    Returns:
+        The batch itself if nothing in it is masked; else a tuple for
+        `batch_together`.
+    """
+    if not any_masked_array(batch):
+        return batch
+    parts = data_adapter_utils.unpack_x_y_sample_weight(batch)
+    *parts, _ = whole_batch(*parts, class_weight)
+    return tuple(one for one in take_apart(*parts) if one is not None)
+
+
+def batch_together(batch):
+    """The batch that a step takes, of one that is masked or apart."""
+    is_tuple = type(batch) in (list, tuple)
+    if isinstance(batch[0] if is_tuple and batch else batch, _Inputs):
+        return put_together(batch)
+    apart = batch_apart(batch)
+    return batch if apart is batch else put_together(apart)
+
+
+def dataset_together(dataset):
+    """A `tf.data.Dataset` of batches, with masked ones as steps take them."""
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or not isinstance(spec[0], _Inputs):
+        return dataset
+    return dataset.map(lambda *batch: put_together(batch))
+
+
+class TorchBatches:
+    """A loader of batches, with masked ones as steps take them."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __iter__(self):
+        return map(batch_together, self._loader)
+
+    def __len__(self):
+        return len(self._loader)
+
+
 def whole_batch(x, y=None, sample_weight=None, class_weight=None):
     """What a step takes, of a batch as it is passed to `train_on_batch`.
 

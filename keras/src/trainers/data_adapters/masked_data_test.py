@@ -17,6 +17,7 @@ from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
 from keras.src.models import cloning
+from keras.src.trainers.data_adapters import py_dataset_adapter
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 ROWS, STEPS, FEATURES, BATCH = 11, 5, 3, 4
@@ -248,6 +249,118 @@ class MaskedInputsTest(testing.TestCase):
             tracemalloc.stop()
             self.assertLess(peak, plain.nbytes / 20)
             self.assertEqual({tuple(shape) for shape in shapes}, {(8, 1_000)})
+
+
+def batches_of(kind, y=Y):
+    """Batches with masked inputs and masked targets."""
+    for rows in in_order():
+        yield make(kind, X[rows], MASK[rows]), make(kind, y[rows], KNOWN[rows])
+
+
+def generator(kind):
+    while True:
+        yield from batches_of(kind)
+
+
+class Batches(py_dataset_adapter.PyDataset):
+    def __init__(self, kind, y=Y, **kwargs):
+        super().__init__(**kwargs)
+        self.batches = list(batches_of(kind, y))
+
+    def __len__(self):
+        return len(in_order())
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def data_loader(kind):
+    import torch
+
+    def collate(rows):
+        return make(kind, X[rows], MASK[rows]), make(kind, Y[rows], KNOWN[rows])
+
+    return torch.utils.data.DataLoader(
+        range(ROWS), batch_size=BATCH, collate_fn=collate
+    )
+
+
+def tf_dataset(kind, y=Y):
+    import tensorflow as tf
+
+    # There are no `numpy.ma` arrays in it.
+    arrays = make("masked_tensor", X, MASK), make("masked_tensor", y, KNOWN)
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
+
+
+SOURCES = {
+    "generator": generator,
+    "py_dataset": Batches,
+    "threads": lambda kind: Batches(kind, workers=2),
+    "tf_dataset": tf_dataset,
+    "data_loader": data_loader,
+}
+# Whose masked tensors a pipeline of TensorFlow's can hold, and whose loaders
+# give batches of more than plain arrays.
+if backend.backend() == "tensorflow":
+    del SOURCES["data_loader"]
+else:
+    del SOURCES["tf_dataset"]
+
+
+class MaskedBatchesTest(testing.TestCase):
+    # Threads do not begin with the first batch, of plain arrays neither.
+    @parameterized.product(
+        source=[s for s in SOURCES if s != "threads"], kind=list(KINDS)
+    )
+    @TRAINS
+    def test_fit(self, source, kind):
+        model = pooled()
+        history = model.fit(
+            SOURCES[source](kind),
+            epochs=2,
+            steps_per_epoch=len(in_order()) if source == "generator" else None,
+            shuffle=False,
+            verbose=0,
+        ).history
+        losses, kernel, bias = trained(KNOWN * 1.0, 2, in_order())
+        self.assertAllClose(history["loss"], losses, atol=1e-5)
+        self.assertAllClose(model.get_weights()[0], kernel, atol=1e-5)
+        self.assertAllClose(model.get_weights()[1][0], bias, atol=1e-5)
+
+    @parameterized.product(source=list(SOURCES), kind=list(KINDS))
+    def test_evaluate_and_predict(self, source, kind):
+        steps = len(in_order()) if source == "generator" else None
+        error = (means() @ KERNEL - Y)[:, 0] ** 2 * KNOWN
+        found = pooled().evaluate(SOURCES[source](kind), steps=steps, verbose=0)
+        self.assertAllClose(found, error.mean(), atol=1e-5)
+        found = per_step().predict(
+            SOURCES[source](kind), steps=steps, verbose=0
+        )
+        self.assertAllEqual(~found.mask[..., 0], MASK)
+        self.assertAllClose(found.data[MASK], (X @ KERNEL)[MASK], atol=1e-5)
+
+    @parameterized.product(
+        source=[s for s in SOURCES if s in ("py_dataset", "tf_dataset")],
+        kind=list(KINDS),
+    )
+    @TRAINS
+    def test_weights_of_classes(self, source, kind):
+        classes = (np.arange(ROWS) % 3).astype("float32")
+        history = (
+            pooled(rate=0.0)
+            .fit(
+                SOURCES[source](kind, classes[:, None]),
+                class_weight={0: 0.5, 1: 2.0, 2: 1.0},
+                verbose=0,
+            )
+            .history
+        )
+        weights = KNOWN * np.array([0.5, 2.0, 1.0])[classes.astype(int)]
+        error = (means() @ KERNEL)[:, 0] - classes
+        self.assertAllClose(
+            history["loss"], [(error**2 * weights).mean()], atol=1e-5
+        )
 
 
 class MaskedTargetsTest(testing.TestCase):

@@ -1,0 +1,29 @@
+"""Batches that were taken apart become masked tensors at the very end."""
+
+from pip_build import keeps
+
+# What is masked is unpacked by these utilities: it is imported when it comes.
+
+
+@keeps("_plain_numpy_iterator")
+def get_numpy_iterator(iterable):
+    from keras.src.masking import data
+
+    return map(data.batch_together, _plain_numpy_iterator(iterable))
+
+
+@keeps("_plain_jax_iterator")
+def get_jax_iterator(iterable):
+    from keras.src.masking import batches
+    from keras.src.masking import data
+
+    # In parts, since each has a layout of its own on several devices.
+    whole = map(data.batch_together, _plain_jax_iterator(iterable))
+    return map(batches.take_apart, whole)
+
+
+@keeps("_plain_torch_dataloader")
+def get_torch_dataloader(iterable):
+    from keras.src.masking import data
+
+    return data.TorchBatches(_plain_torch_dataloader(iterable))

@@ -1,0 +1,14 @@
+"""A generator may yield masked arrays."""
+
+from keras.src.masking import data
+from pip_build import keeps
+
+
+class GeneratorDataAdapter:
+    @keeps("_init_plain")
+    def __init__(self, generator):
+        self._init_plain(map(data.batch_apart, generator))
+
+    @keeps("_get_plain_tf_dataset")
+    def get_tf_dataset(self):
+        return data.dataset_together(self._get_plain_tf_dataset())

@@ -1,0 +1,38 @@
+"""A `tf.data.Dataset` may hold masked tensors."""
+
+from keras.src import backend
+from keras.src.masking import data
+from keras.src.masking import scoring
+from keras.src.trainers.data_adapters import data_adapter_utils
+from pip_build import keeps
+from pip_build import new
+
+
+class TFDatasetAdapter:
+    @keeps("_init_plain")
+    def __init__(self, dataset, class_weight=None, distribution=None):
+        if _is_masked(getattr(dataset, "element_spec", None)):
+            dataset = dataset.map(_weigh_by(class_weight))
+            class_weight = None
+        self._init_plain(dataset, class_weight, distribution)
+
+
+@new
+def _is_masked(element_spec):
+    masked = getattr(backend.MaskedTensor, "Spec", ())
+    return any(isinstance(x, masked) for x in tree.flatten(element_spec))
+
+
+@new
+def _weigh_by(class_weight):
+    """A function of a batch that turns masks and classes into weights."""
+
+    def weigh(*batch):
+        x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(batch)
+        if class_weight is not None:
+            by_class = make_class_weight_map_fn(class_weight)
+            _, _, weights = by_class(*batch[:1], scoring.weights(y), *batch[2:])
+        x, y, weights, _ = data.whole_batch(x, y, weights)
+        return data_adapter_utils.pack_x_y_sample_weight(x, y, weights)
+
+    return weigh
