@@ -61,6 +61,10 @@ class RNN:
         else:
             before = _output_before(first, step(sequences[:, 0], states)[0])
             states = [*states, before]
+        steps = sequences.shape[1]
+        if steps is None:
+            # TensorFlow's loop has to be told, where there is not one sequence.
+            steps = [ops.shape(sequences)[1]]
         last_output, outputs, states = backend.rnn(
             recurrence.skip_masked(step, shown, self.zero_output_for_mask),
             recurrence.with_mask(sequences, mask),
@@ -68,8 +72,7 @@ class RNN:
             go_backwards=self.go_backwards,
             # NumPy's other loop takes no more than one sequence.
             unroll=self.unroll or backend.backend() == "numpy",
-            # TensorFlow's has to be told, where there is not one sequence.
-            input_length=sequences.shape[1] or [ops.shape(sequences)[1]],
+            input_length=steps,
             return_all_outputs=self.return_sequences,
         )
         states = list(states)
