@@ -187,6 +187,41 @@ class MaskedTensorBase(TakesOver):
             mask[i, : len(row)] = True
         return cls(values, mask)
 
+    def to_ragged(self):
+        """The valid steps of each row, as `from_ragged` takes them.
+
+        Returns:
+            List of NumPy arrays, one for each entry of the first axis, of
+            shape `(number of valid steps, ...)`. A row that is masked as a
+            whole has no steps.
+
+        Raises:
+            ValueError: If there is no second axis, or the mask says different
+                things of the entries of one step.
+
+        Example:
+
+        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]])
+        >>> x.to_ragged()
+        [array([1, 2, 3]), array([4])]
+        """
+        from keras.src import backend
+
+        values = backend.convert_to_numpy(self.values)
+        mask = backend.convert_to_numpy(self.mask)
+        if values.ndim > 1 and mask.ndim == 1:
+            mask = np.broadcast_to(mask[:, None], values.shape[:2])
+        steps = mask.reshape(*mask.shape[:2], -1)
+        if values.ndim < 2 or (steps != steps[..., :1]).any():
+            raise ValueError(
+                "`to_ragged` takes the valid steps of each row: the mask must "
+                "cover `(batch, time)`, or say the same of all entries of a "
+                f"step. Received values of shape {values.shape} and a mask of "
+                f"shape {mask.shape}. Write `keras.ops.convert_to_numpy(x)` "
+                "for a `numpy.ma` array."
+            )
+        return [x[valid] for x, valid in zip(values, steps.any(-1))]
+
     @property
     def shape(self):
         return self.values.shape

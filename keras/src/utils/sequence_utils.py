@@ -1,0 +1,65 @@
+"""Padded sequences may come with the mask that says what is padding."""
+
+import numpy as np
+
+from pip_build import keeps
+
+
+@keras_export(
+    [
+        "keras.utils.pad_sequences",
+        "keras.preprocessing.sequence.pad_sequences",
+    ]
+)
+@keeps("_pad_plain")
+def pad_sequences(
+    sequences,
+    maxlen=None,
+    dtype="int32",
+    padding="pre",
+    truncating="pre",
+    value=0.0,
+    masked=False,
+):
+    """Pads sequences to the same length.
+
+    Sequences that are shorter than `maxlen` are padded with `value`, those
+    that are longer are cut. With `masked=True` the result says which entries
+    are there, whatever they are: an id may be 0, and a measurement may be what
+    the padding is filled with.
+
+    Args:
+        sequences: List of sequences, which agree in all but their length.
+        maxlen: Length of the result. Defaults to that of the longest sequence.
+        dtype: Dtype of the result. For strings use `object`.
+        padding: `"pre"` or `"post"`: pad before or after each sequence.
+        truncating: `"pre"` or `"post"`: what to cut off longer ones, their
+            beginning or their end.
+        value: What to pad with. Of no use with `masked=True`, which has 0.
+        masked: Whether to return a masked tensor.
+
+    Returns:
+        NumPy array of shape `(len(sequences), maxlen, ...)`; or a masked
+        tensor of that shape with a mask of shape `(len(sequences), maxlen)`.
+
+    Raises:
+        ValueError: If the sequences differ in more than their length, or
+            `value` does not go with `dtype`.
+
+    Example:
+
+    >>> x = keras.utils.pad_sequences([[0, 7], [5]], masked=True)
+    >>> x
+    <MaskedTensor shape=(2, 2), dtype=int32, mask shape=(2, 2)
+    [[0 7]
+     [-- 5]]>
+    """
+    options = {"padding": padding, "truncating": truncating}
+    values = _pad_plain(sequences, maxlen, dtype, value=value, **options)
+    if not masked:
+        return values
+    valid = [np.ones(len(one), bool) for one in sequences]
+    mask = _pad_plain(valid, values.shape[1], "bool", value=False, **options)
+    from keras.src import backend
+
+    return backend.MaskedTensor(values, mask)
