@@ -79,9 +79,9 @@ def reduce_weighted_values(
         sample_weight = ops.cast(
             ops.convert_to_tensor(sample_weight, dtype=dtype), values.dtype
         )
-        values = scoring.without_weightless(
-            *squeeze_or_expand_to_same_rank(values, sample_weight)
-        )
+        aligned = squeeze_or_expand_to_same_rank(values, sample_weight)
+        scoring.check_weights(*aligned)
+        values = scoring.without_weightless(*aligned)
     return _reduce_all_weighted_values(
         values, sample_weight, mask, reduction, dtype
     )

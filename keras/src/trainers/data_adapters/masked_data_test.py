@@ -464,3 +464,21 @@ class MaskedTargetsTest(testing.TestCase):
         for kind in KINDS:
             with self.assertRaisesRegex(ValueError, "number of samples"):
                 pooled().evaluate(make(kind, X, MASK), Y[:-1], verbose=0)
+
+    @parameterized.parameters("masked", "weighted")
+    def test_weights_of_single_features_do_not_fit(self, kind):
+        y = np.ones((ROWS, 3), "float32")
+        some = RNG.uniform(size=y.shape) < 0.5
+        weights = None
+        if kind == "masked":
+            y = np.ma.MaskedArray(y, some)
+        else:
+            weights = some.astype("float32")
+        model = models.Sequential([layers.Input((1,)), layers.Dense(3)])
+        model.compile("sgd", "mse")
+        with self.assertRaisesRegex(
+            ValueError,
+            r"(?s)weight` of shape \(11, 3\) does not fit the losses, of "
+            r"shape \(11,\).*an output for each",
+        ):
+            model.test_on_batch(Y, y, weights)
