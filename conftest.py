@@ -93,6 +93,13 @@ NOT_OURS = (
     # JAX has no 64 bits unless it is asked for them, and casts by way of NumPy.
     "ignore:Explicitly requested dtype",
     "ignore:overflow encountered in cast",
+    # PyTorch of what upstream asks of it, of a type that tests compare with,
+    # and of functions that remember.
+    "ignore:The use of `x.T` on tensors",
+    "ignore:Tensor.T is deprecated",
+    "ignore:Using torch.cross without",
+    "ignore:The PyTorch API of MaskedTensors",
+    "ignore:Dynamo detected a call to a `functools.lru_cache`",
     # Plain numbers: of 0, of too small ones, a row of zeros in half precision.
     "ignore:divide by zero encountered in",
     "ignore:invalid value encountered in arccosh",
