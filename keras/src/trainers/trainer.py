@@ -54,9 +54,11 @@ class Trainer:
     @keeps("_symbolic_build_unmasked")
     def _symbolic_build(self, iterator=None, data_batch=None):
         if data_batch is None and not self._is_whole():
-            _, _, steps = next(iter(iterator))
-            is_list = isinstance(steps, (list, tuple))
-            data_batch = steps[0] if is_list else next(steps)
+            *_, steps = next(iter(iterator), (None,))
+            if isinstance(steps, (list, tuple)):
+                data_batch = steps[0]
+            elif steps is not None:
+                data_batch = next(steps)
         data_batch = batches.to_masked_tensors(data_batch)
         if any_leaf((MaskedTensorBase, KerasTensor), (data_batch,)) and any(
             map(has_mask, tree.flatten(data_batch))
