@@ -96,9 +96,13 @@ def batch_apart(batch, class_weight=None):
     """
     if not any_masked_array(batch):
         return batch
-    parts = data_adapter_utils.unpack_x_y_sample_weight(batch)
-    *parts, _ = whole_batch(*parts, class_weight)
-    return tuple(one for one in take_apart(*parts) if one is not None)
+    x, y, sample_weight, class_weight = whole_batch(
+        *data_adapter_utils.unpack_x_y_sample_weight(batch), class_weight
+    )
+    if class_weight is not None:
+        sample_weight = weights_of_classes(y, sample_weight, class_weight)
+    parts = take_apart(x, y, sample_weight)
+    return tuple(one for one in parts if one is not None)
 
 
 def batch_together(batch):
@@ -163,10 +167,10 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
 
 
 def weights_of_classes(y, sample_weight, class_weight):
-    """The weights of masked targets by their classes.
+    """The weights of targets by their classes.
 
     Args:
-        y: Target, of which the masked entries are taken to be of class 0.
+        y: Target, whose masked entries are taken to be of class 0.
         sample_weight: Must be None.
         class_weight: Dictionary from classes to weights.
 

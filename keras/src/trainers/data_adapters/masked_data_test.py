@@ -254,10 +254,13 @@ class MaskedInputsTest(testing.TestCase):
             self.assertEqual({tuple(shape) for shape in shapes}, {(8, 1_000)})
 
 
-def batches_of(kind, y=Y):
-    """Batches with masked inputs and masked targets."""
+def batches_of(kind, y=Y, known=KNOWN):
+    """Batches with masked inputs and targets, which `known` may be None for."""
     for rows in in_order():
-        yield make(kind, X[rows], MASK[rows]), make(kind, y[rows], KNOWN[rows])
+        targets = y[rows]
+        if known is not None:
+            targets = make(kind, targets, known[rows])
+        yield make(kind, X[rows], MASK[rows]), targets
 
 
 def generator(kind):
@@ -266,9 +269,9 @@ def generator(kind):
 
 
 class Batches(py_dataset_adapter.PyDataset):
-    def __init__(self, kind, y=Y, **kwargs):
+    def __init__(self, kind, y=Y, known=KNOWN, **kwargs):
         super().__init__(**kwargs)
-        self.batches = list(batches_of(kind, y))
+        self.batches = list(batches_of(kind, y, known))
 
     def __len__(self):
         return len(in_order())
@@ -288,11 +291,12 @@ def data_loader(kind):
     )
 
 
-def tf_dataset(kind, y=Y):
+def tf_dataset(kind, y=Y, known=KNOWN):
     import tensorflow as tf
 
     # There are no `numpy.ma` arrays in it.
-    arrays = make("masked_tensor", X, MASK), make("masked_tensor", y, KNOWN)
+    targets = y if known is None else make("masked_tensor", y, known)
+    arrays = make("masked_tensor", X, MASK), targets
     return tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
 
 
@@ -346,20 +350,22 @@ class MaskedBatchesTest(testing.TestCase):
     @parameterized.product(
         source=[s for s in SOURCES if s in ("py_dataset", "tf_dataset")],
         kind=list(KINDS),
+        known=(KNOWN, None),
     )
     @TRAINS
-    def test_weights_of_classes(self, source, kind):
+    def test_weights_of_classes(self, source, kind, known):
         classes = (np.arange(ROWS) % 3).astype("float32")
         history = (
             pooled(rate=0.0)
             .fit(
-                SOURCES[source](kind, classes[:, None]),
+                SOURCES[source](kind, classes[:, None], known),
                 class_weight={0: 0.5, 1: 2.0, 2: 1.0},
                 verbose=0,
             )
             .history
         )
-        weights = KNOWN * np.array([0.5, 2.0, 1.0])[classes.astype(int)]
+        weights = np.array([0.5, 2.0, 1.0])[classes.astype(int)]
+        weights = weights if known is None else weights * known
         error = (means() @ KERNEL)[:, 0] - classes
         self.assertAllClose(
             history["loss"], [(error**2 * weights).mean()], atol=1e-5
