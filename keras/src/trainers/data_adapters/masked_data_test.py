@@ -360,6 +360,7 @@ class MaskedBatchesTest(testing.TestCase):
             .fit(
                 SOURCES[source](kind, classes[:, None], known),
                 class_weight={0: 0.5, 1: 2.0, 2: 1.0},
+                shuffle=False,
                 verbose=0,
             )
             .history
