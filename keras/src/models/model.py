@@ -1,7 +1,38 @@
-"""A summary can show masks."""
+"""A summary can show masks, and masked batches are taken on any backend."""
+
+from keras.src.masking import data
+from pip_build import new
 
 
 class Model:
+    @new
+    def train_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        class_weight=None,
+        return_dict=False,
+    ):
+        return super().train_on_batch(
+            *data.whole_batch(x, y, sample_weight, class_weight), return_dict
+        )
+
+    @new
+    def test_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        return_dict=False,
+    ):
+        x, y, sample_weight, _ = data.whole_batch(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, return_dict)
+
+    @new
+    def predict_on_batch(self, x):
+        return super().predict_on_batch(data.whole_batch(x)[0])
+
     @traceback_utils.filter_traceback
     def summary(
         self,

@@ -1,7 +1,6 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
 from keras.src.masking import batches
-from keras.src.masking import data
 from pip_build import keeps
 
 
@@ -25,30 +24,4 @@ class TorchTrainer:
 
     @keeps("_predict_on_batch_in_parts")
     def predict_on_batch(self, x):
-        return batches.to_numpy(
-            self._predict_on_batch_in_parts(data.whole_batch(x)[0])
-        )
-
-    @keeps("_train_on_weighted_batch")
-    def train_on_batch(
-        self,
-        x,
-        y=None,
-        sample_weight=None,
-        class_weight=None,
-        return_dict=False,
-    ):
-        return self._train_on_weighted_batch(
-            *data.whole_batch(x, y, sample_weight, class_weight), return_dict
-        )
-
-    @keeps("_test_on_weighted_batch")
-    def test_on_batch(
-        self,
-        x,
-        y=None,
-        sample_weight=None,
-        return_dict=False,
-    ):
-        x, y, sample_weight, _ = data.whole_batch(x, y, sample_weight)
-        return self._test_on_weighted_batch(x, y, sample_weight, return_dict)
+        return batches.to_numpy(self._predict_on_batch_in_parts(x))
