@@ -141,7 +141,8 @@ def quiet_targets(y_true, sample_weight):
     if sample_weight is None:
         return y_true
     _, largest = FINITE[backend.standardize_dtype(y_true.dtype)]
-    limit = largest**0.5
+    # A tensor: TensorFlow takes a number in Python for one of float32.
+    limit = ops.convert_to_tensor(largest**0.5, y_true.dtype)
     # NaN is not less than anything.
     quiet = ops.less(ops.absolute(y_true), limit)
     keep = ops.logical_or(quiet, ops.not_equal(sample_weight, 0))

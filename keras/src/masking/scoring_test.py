@@ -200,6 +200,19 @@ class LossMaskTest(testing.TestCase):
             expected = loss if expected is None else expected
             self.assertEqual(loss, expected)
 
+    @parameterized.parameters("float16", "float32", "float64")
+    def test_a_target_of_weight_0_may_be_of_any_dtype(self, dtype):
+        """Also beyond what the dtype of the loss has."""
+        y_true = np.array([[1.0], [2.0]], dtype)
+        for poison in (np.nan, np.inf, np.finfo(dtype).max):
+            y_true[1] = poison
+            metric = metrics.MeanSquaredError()
+            for judge in (losses.MeanSquaredError(), metric):
+                found = judge(y_true, np.zeros((2, 1)), np.array([1.0, 0.0]))
+                # A loss is the mean over all, a metric that of the weights.
+                expected = 1.0 if judge is metric else 0.5
+                self.assertAllClose(found, expected)
+
     def test_a_weighted_loss_of_close_entries_is_left_alone(self):
         # Circle compares the labels of a batch: none may be changed.
         rng = np.random.default_rng(SEED)
