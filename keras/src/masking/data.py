@@ -96,12 +96,10 @@ def batch_apart(batch, class_weight=None):
     """
     if not any_masked_array(batch):
         return batch
-    x, y, sample_weight, class_weight = whole_batch(
+    *whole, _ = whole_batch(
         *data_adapter_utils.unpack_x_y_sample_weight(batch), class_weight
     )
-    if class_weight is not None:
-        sample_weight = weights_of_classes(y, sample_weight, class_weight)
-    parts = take_apart(x, y, sample_weight)
+    parts = take_apart(*whole)
     return tuple(one for one in parts if one is not None)
 
 
@@ -146,24 +144,15 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
         class_weight: Dictionary from classes to weights, or None.
 
     Returns:
-        The four, with masked tensors for inputs and the masks of targets in
-        the weights.
+        The four, with masked tensors for inputs and, where anything is masked,
+        the masks of targets and the weights of classes in the weights.
     """
     if not any_masked_array(x, y, sample_weight):
         return x, y, sample_weight, class_weight
-    x = _all_whole(tree.map_structure(_parts, x))
-    sample_weight = scoring.weights(sample_weight)
-    if not any_masked_array(y):
-        return x, y, sample_weight, class_weight
     if class_weight is not None:
         sample_weight = weights_of_classes(y, sample_weight, class_weight)
-        class_weight = None
-    masks_of = [
-        _valid(_target_mask(one)) if is_masked_array(one) else None
-        for one in tree.flatten(y)
-    ]
-    (y,) = scoring.plain(y)
-    return x, *_weigh(y, masks_of, sample_weight), class_weight
+    whole = put_together(take_apart(x, y, sample_weight))
+    return *data_adapter_utils.unpack_x_y_sample_weight(whole), None
 
 
 def weights_of_classes(y, sample_weight, class_weight):
