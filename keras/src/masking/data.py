@@ -6,6 +6,9 @@ data: there it becomes a sample weight.
 """
 
 import collections
+import functools
+import inspect
+import types
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.masking import masks
+from keras.src.masking import ragged
 from keras.src.masking import scoring
 from keras.src.masking.batches import Parts
 from keras.src.masking.errors import has_mask
@@ -94,6 +98,7 @@ def batch_apart(batch, class_weight=None):
         The batch itself if nothing in it is masked; else a tuple for
         `batch_together`.
     """
+    batch = of_ragged(batch)
     if not any_masked_array(batch):
         return batch
     *whole, _ = whole_batch(
@@ -120,17 +125,70 @@ def dataset_together(dataset):
     return dataset.map(lambda *batch: put_together(batch))
 
 
-class TorchBatches:
-    """A loader of batches, with masked ones as steps take them."""
+class Batches:
+    """What a function makes of the batches of a source, time and again."""
 
-    def __init__(self, loader):
-        self._loader = loader
+    def __init__(self, function, source):
+        self._function = function
+        self._source = source
 
     def __iter__(self):
-        return map(batch_together, self._loader)
+        return map(self._function, self._source)
 
     def __len__(self):
-        return len(self._loader)
+        return len(self._source)
+
+
+def of_ragged(structure, is_taken=ragged.is_foreign):
+    """The structure, with masked tensors for ragged ones.
+
+    Args:
+        structure: Structure of tensors and of anything else.
+        is_taken: Function of a leaf: whether it is a ragged one to take.
+    """
+    if not any(map(is_taken, tree.flatten(structure))):
+        return structure
+
+    def masked(x):
+        return backend.MaskedTensor.from_ragged(x) if is_taken(x) else x
+
+    return tree.map_structure(masked, structure)
+
+
+def of_ragged_for(model, source):
+    """Data for a model, with masked tensors for ragged ones.
+
+    On TensorFlow, ragged tensors stay what they are for a model that may be
+    made for them: it has ragged inputs, or none yet.
+
+    Args:
+        model: The model.
+        source: Structure of arrays, or a `tf.data.Dataset` or a generator of
+            batches of them. Any other source stays as it is.
+    """
+    if not ragged.is_known_to_be_dense(model):
+        return of_ragged(source)
+    taken = functools.partial(of_ragged, is_taken=ragged.is_ragged)
+    if isinstance(source, types.GeneratorType):
+        return (taken(batch) for batch in source)
+    if backend.SUPPORTS_RAGGED_TENSORS and ragged.is_ragged_dataset(source):
+        return source.map(lambda *batch: taken(batch))
+    return taken(source)
+
+
+def takes_ragged(method):
+    """Decorator: a model's method that takes ragged data for masked data."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def with_masked(self, *args, **kwargs):
+        bound = signature.bind(self, *args, **kwargs)
+        for name in {"x", "y", "validation_data"} & set(bound.arguments):
+            given = bound.arguments[name]
+            bound.arguments[name] = of_ragged_for(self, given)
+        return method(*bound.args, **bound.kwargs)
+
+    return with_masked
 
 
 def whole_batch(x, y=None, sample_weight=None, class_weight=None):

@@ -5,6 +5,12 @@ from pip_build import new
 
 
 class Model:
+    __added__ = ("fit", "evaluate", "predict")
+
+    fit = data.takes_ragged(Trainer.fit)
+    evaluate = data.takes_ragged(Trainer.evaluate)
+    predict = data.takes_ragged(Trainer.predict)
+
     @new
     def train_on_batch(
         self,
@@ -15,7 +21,10 @@ class Model:
         return_dict=False,
     ):
         return super().train_on_batch(
-            *data.whole_batch(x, y, sample_weight, class_weight), return_dict
+            *data.whole_batch(
+                *data.of_ragged_for(self, (x, y)), sample_weight, class_weight
+            ),
+            return_dict,
         )
 
     @new
@@ -26,12 +35,16 @@ class Model:
         sample_weight=None,
         return_dict=False,
     ):
-        x, y, sample_weight, _ = data.whole_batch(x, y, sample_weight)
+        x, y, sample_weight, _ = data.whole_batch(
+            *data.of_ragged_for(self, (x, y)), sample_weight
+        )
         return super().test_on_batch(x, y, sample_weight, return_dict)
 
     @new
     def predict_on_batch(self, x):
-        return super().predict_on_batch(data.whole_batch(x)[0])
+        return super().predict_on_batch(
+            data.whole_batch(data.of_ragged_for(self, x))[0]
+        )
 
     @traceback_utils.filter_traceback
     def summary(

@@ -148,13 +148,16 @@ class MaskedTensorBase(TakesOver):
         """Makes a masked tensor of arrays of unequal length.
 
         Args:
-            rows: List of arrays that agree in all but their first axis.
+            rows: List of arrays that agree in all but their first axis, a
+                `tf.RaggedTensor`, or a nested tensor of PyTorch; on any
+                backend.
             length: Length of the time axis of the result. Defaults to that of
                 the longest row.
 
         Returns:
             A masked tensor of shape `(len(rows), length, ...)` with a mask of
             shape `(len(rows), length)`, valid where there is a row's entry.
+            The mask has an axis more for each further ragged one.
 
         Raises:
             ValueError: If the rows differ in more than their length, or one is
@@ -168,24 +171,9 @@ class MaskedTensorBase(TakesOver):
         [[1 2 3]
          [4 -- --]]>
         """
-        rows = [np.asarray(row) for row in rows]
-        inner = {row.shape[1:] for row in rows}
-        longest = max((len(row) for row in rows), default=0)
-        length = longest if length is None else length
-        if len(inner) > 1 or longest > length:
-            raise ValueError(
-                "The rows of a ragged list must agree in all but their first "
-                f"axis, and be no longer than length={length}. Received rows "
-                f"of shapes {sorted({row.shape for row in rows})}."
-            )
-        inner = inner.pop() if inner else ()
-        dtype = np.result_type(*rows) if rows else "float32"
-        values = np.zeros((len(rows), length) + inner, dtype)
-        mask = np.zeros((len(rows), length), "bool")
-        for i, row in enumerate(rows):
-            values[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return cls(values, mask)
+        from keras.src.masking import ragged
+
+        return cls(*ragged.padded(rows, length))
 
     def to_ragged(self):
         """The valid steps of each row, as `from_ragged` takes them.

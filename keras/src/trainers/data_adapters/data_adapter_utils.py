@@ -26,4 +26,4 @@ def get_jax_iterator(iterable):
 def get_torch_dataloader(iterable):
     from keras.src.masking import data
 
-    return data.TorchBatches(_plain_torch_dataloader(iterable))
+    return data.Batches(data.batch_together, _plain_torch_dataloader(iterable))

@@ -4,6 +4,7 @@ What is expected is worked out with plain NumPy: a mean over the valid steps of
 each row, a linear unit, and a weighted squared error.
 """
 
+import functools
 import tracemalloc
 
 import numpy as np
@@ -86,7 +87,7 @@ def pooled(rate=RATE, **compile_arguments):
     """A linear unit on the mean over the valid steps."""
     model = models.Sequential(
         [
-            layers.Input((STEPS, FEATURES)),
+            layers.Input((None, FEATURES)),
             layers.GlobalAveragePooling1D(),
             layers.Dense(1),
         ]
@@ -98,9 +99,7 @@ def pooled(rate=RATE, **compile_arguments):
 
 def per_step():
     """A linear unit on each step: its output is masked."""
-    model = models.Sequential(
-        [layers.Input((STEPS, FEATURES)), layers.Dense(1)]
-    )
+    model = models.Sequential([layers.Input((None, FEATURES)), layers.Dense(1)])
     model.layers[-1].set_weights([KERNEL, np.zeros(1)])
     model.compile("sgd", "mse")
     return model
@@ -280,14 +279,35 @@ class Batches(py_dataset_adapter.PyDataset):
         return self.batches[index]
 
 
-def data_loader(kind):
+def collate(rows, kind):
+    return make(kind, X[rows], MASK[rows]), make(kind, Y[rows], KNOWN[rows])
+
+
+def data_loader(kind, **kwargs):
     import torch
 
-    def collate(rows):
-        return make(kind, X[rows], MASK[rows]), make(kind, Y[rows], KNOWN[rows])
-
     return torch.utils.data.DataLoader(
-        range(ROWS), batch_size=BATCH, collate_fn=collate
+        range(ROWS),
+        batch_size=BATCH,
+        collate_fn=functools.partial(collate, kind=kind),
+        **kwargs,
+    )
+
+
+def grain_dataset(kind):
+    import grain
+
+    return grain.MapDataset.source(list(batches_of(kind)))
+
+
+def grain_loader(kind):
+    import grain
+
+    return grain.DataLoader(
+        data_source=list(batches_of(kind)),
+        sampler=grain.samplers.SequentialSampler(
+            len(in_order()), grain.sharding.NoSharding()
+        ),
     )
 
 
@@ -304,15 +324,13 @@ SOURCES = {
     "generator": generator,
     "py_dataset": Batches,
     "threads": lambda kind: Batches(kind, workers=2),
-    "tf_dataset": tf_dataset,
     "data_loader": data_loader,
+    "grain_dataset": grain_dataset,
+    "grain_loader": grain_loader,
 }
-# Whose masked tensors a pipeline of TensorFlow's can hold, and whose loaders
-# give batches of more than plain arrays.
+# Whose masked tensors a pipeline of TensorFlow's can hold.
 if backend.backend() == "tensorflow":
-    del SOURCES["data_loader"]
-else:
-    del SOURCES["tf_dataset"]
+    SOURCES["tf_dataset"] = tf_dataset
 
 
 class MaskedBatchesTest(testing.TestCase):
@@ -346,6 +364,17 @@ class MaskedBatchesTest(testing.TestCase):
         )
         self.assertAllEqual(~found.mask[..., 0], MASK)
         self.assertAllClose(found.data[MASK], (X @ KERNEL)[MASK], atol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:.*fork:")
+    def test_worker_processes_make_numpy_arrays(self):
+        """Which any backend takes: few can be forked themselves."""
+        for source in (
+            data_loader("numpy_ma", num_workers=1),
+            Batches("numpy_ma", workers=1, use_multiprocessing=True),
+        ):
+            error = (means() @ KERNEL - Y)[:, 0] ** 2 * KNOWN
+            found = pooled().evaluate(source, verbose=0)
+            self.assertAllClose(found, error.mean(), atol=1e-5)
 
     @parameterized.product(
         source=[s for s in SOURCES if s in ("py_dataset", "tf_dataset")],

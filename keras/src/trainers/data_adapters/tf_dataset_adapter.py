@@ -1,7 +1,10 @@
-"""A `tf.data.Dataset` may hold masked tensors."""
+"""A `tf.data.Dataset` may hold masked tensors, or ragged ones."""
+
+import functools
 
 from keras.src import backend
 from keras.src.masking import data
+from keras.src.masking import ragged
 from keras.src.masking import scoring
 from keras.src.trainers.data_adapters import data_adapter_utils
 from pip_build import keeps
@@ -9,12 +12,41 @@ from pip_build import new
 
 
 class TFDatasetAdapter:
+    __added__ = ("_apart",)
+    # The batches of a dataset of ragged tensors, on another backend.
+    _apart = None
+
     @keeps("_init_plain")
     def __init__(self, dataset, class_weight=None, distribution=None):
         if _is_masked(getattr(dataset, "element_spec", None)):
             dataset = dataset.map(_weigh_by(class_weight))
             class_weight = None
+        elif not backend.SUPPORTS_RAGGED_TENSORS:
+            if ragged.is_ragged_dataset(dataset):
+                apart = functools.partial(
+                    data.batch_apart, class_weight=class_weight
+                )
+                self._apart = data.Batches(apart, dataset)
+                class_weight = None
         self._init_plain(dataset, class_weight, distribution)
+
+    @keeps("_get_plain_numpy_iterator")
+    def get_numpy_iterator(self):
+        if self._apart:
+            return data_adapter_utils.get_numpy_iterator(self._apart)
+        return self._get_plain_numpy_iterator()
+
+    @keeps("_get_plain_jax_iterator")
+    def get_jax_iterator(self):
+        if self._apart:
+            return data_adapter_utils.get_jax_iterator(self._apart)
+        return self._get_plain_jax_iterator()
+
+    @keeps("_get_plain_torch_dataloader")
+    def get_torch_dataloader(self):
+        if self._apart:
+            return data_adapter_utils.get_torch_dataloader(self._apart)
+        return self._get_plain_torch_dataloader()
 
 
 @new

@@ -3,20 +3,42 @@
 from keras.src.masking import batches
 from keras.src.masking import data
 from pip_build import keeps
+from pip_build import new
 
 
 class TorchDataLoaderAdapter:
     def get_numpy_iterator(self):
+        return map(data.batch_together, self._get_numpy_parts())
+
+    @new
+    def _get_numpy_parts(self):
         def to_numpy(x):
             return np.asarray(x.cpu() if hasattr(x, "cpu") else x)
 
         for batch in map(data.batch_apart, self._dataloader):
-            batch = tree.map_structure(to_numpy, batch, none_is_leaf=False)
-            yield data.batch_together(tuple(batch))
+            yield tuple(tree.map_structure(to_numpy, batch, none_is_leaf=False))
 
     def get_jax_iterator(self):
         return map(batches.take_apart, self.get_numpy_iterator())
 
+    def get_tf_dataset(self):
+        from keras.src.utils.module_utils import tensorflow as tf
+
+        if self._output_signature is None:
+            first = itertools.islice(
+                self._get_numpy_parts(),
+                data_adapter_utils.NUM_BATCHES_FOR_TENSOR_SPEC,
+            )
+            self._output_signature = data_adapter_utils.get_tensor_spec(
+                list(first)
+            )
+        dataset = tf.data.Dataset.from_generator(
+            self._get_numpy_parts, output_signature=self._output_signature
+        )
+        return data.dataset_together(dataset)
+
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
-        return data.TorchBatches(self._get_plain_torch_dataloader())
+        return data.Batches(
+            data.batch_together, self._get_plain_torch_dataloader()
+        )

@@ -1,0 +1,60 @@
+"""A dataset of grain may give masked arrays."""
+
+import copy
+
+from keras.src.masking import batches
+from keras.src.masking import data
+from pip_build import keeps
+from pip_build import new
+
+
+class GrainDatasetAdapter:
+    @keeps("_init_plain")
+    def __init__(self, dataset):
+        self._init_plain(_mapped(data.batch_apart, dataset))
+
+    @keeps("_get_plain_dataset_info")
+    def _get_dataset_info(self, dataset):
+        apart = data.Batches(data.batch_apart, dataset)
+        return self._get_plain_dataset_info(apart)
+
+    @keeps("_get_plain_numpy_iterator")
+    def get_numpy_iterator(self):
+        return data.Batches(
+            data.batch_together, self._get_plain_numpy_iterator()
+        )
+
+    @keeps("_get_plain_jax_iterator")
+    def get_jax_iterator(self):
+        whole = data.Batches(
+            data.batch_together, self._get_plain_jax_iterator()
+        )
+        return data.Batches(batches.take_apart, whole)
+
+    @keeps("_get_plain_tf_dataset")
+    def get_tf_dataset(self):
+        return data.dataset_together(self._get_plain_tf_dataset())
+
+    @keeps("_get_plain_torch_dataloader")
+    def get_torch_dataloader(self):
+        return data.Batches(
+            data.batch_together, self._get_plain_torch_dataloader()
+        )
+
+
+@new
+def _mapped(function, dataset):
+    """The dataset, with a function applied to what it gives."""
+    if isinstance(dataset, (grain.MapDataset, grain.IterDataset)):
+        return dataset.map(function)
+    if not isinstance(dataset, grain.DataLoader):
+        return dataset
+
+    class Mapped(grain.transforms.Map):
+        def map(self, x):
+            return function(x)
+
+    # Which upstream makes its own loaders of.
+    loader = copy.copy(dataset)
+    loader._operations = [*loader._operations, Mapped()]
+    return loader
