@@ -49,8 +49,27 @@ def _runs_on_cpu(values):
     return values.device.type == "cpu"
 
 
+def _check_devices(values, mask):
+    """Raises where a mask would be moved to the values, or made up there."""
+    tensors = isinstance(values, torch.Tensor) and isinstance(
+        mask, torch.Tensor
+    )
+    # While a layer is traced, the values have no device.
+    if tensors and mask.device != values.device and not values.is_meta:
+        raise ValueError(
+            "The mask of a masked tensor must be on the device of its values. "
+            f"Received values of shape {tuple(values.shape)} on "
+            f"{values.device}, and a mask of shape {tuple(mask.shape)} on "
+            f"{mask.device}. Write `mask.to(values.device)`."
+        )
+
+
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
+
+    def __init__(self, values, mask):
+        _check_devices(values, mask)
+        super().__init__(values, mask)
 
     @staticmethod
     def is_concrete(x):

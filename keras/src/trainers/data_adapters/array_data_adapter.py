@@ -6,6 +6,16 @@ from pip_build import keeps
 from pip_build import new
 
 
+@new
+def _check_rows(x):
+    shapes = [tuple(one.shape) for one in tree.flatten(x) if one is not None]
+    if any(shape and shape[0] == 0 for shape in shapes):
+        raise ValueError(
+            "There is nothing to go through: the data have no rows. Received "
+            f"arrays of shapes {shapes}."
+        )
+
+
 class ArrayDataAdapter:
     __added__ = ("_is_in_parts",)
     _is_in_parts = False
@@ -29,6 +39,7 @@ class ArrayDataAdapter:
                 )
                 class_weight = None
             x, y, sample_weight = data.take_apart(x, y, sample_weight)
+            _check_rows(x)
         self._init_plain(
             x, y, sample_weight, batch_size, steps, shuffle, class_weight
         )

@@ -17,6 +17,7 @@ from keras.src import models
 from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.models import cloning
 from keras.src.trainers.data_adapters import py_dataset_adapter
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
@@ -521,3 +522,40 @@ class MaskedTargetsTest(testing.TestCase):
             r"shape \(11,\).*an output for each",
         ):
             model.test_on_batch(Y, y, weights)
+
+
+class BadDataTest(testing.TestCase):
+    @parameterized.parameters(*KINDS)
+    def test_no_rows(self, kind):
+        model, x = pooled(), make(kind, X[:0], MASK[:0])
+        methods = [model.predict, functools.partial(model.evaluate, y=Y[:0])]
+        if backend.backend() != "numpy":
+            methods.append(functools.partial(model.fit, y=Y[:0]))
+        for method in methods:
+            with self.assertRaisesRegex(ValueError, r"no rows.*\(0, 5, 3\)"):
+                method(x, verbose=0)
+
+    @parameterized.parameters(*KINDS)
+    def test_a_model_whose_first_op_refuses(self, kind):
+        inputs = layers.Input((STEPS, FEATURES))
+        outputs = ops.corrcoef(ops.max(inputs, axis=0))
+        model = models.Model(inputs, outputs)
+        with self.assertRaisesRegex(
+            UnsupportedMaskError, r"corrcoef(.|\n)*keras.ops.filled"
+        ):
+            model.predict(make(kind, X, MASK), verbose=0)
+
+    @parameterized.parameters(*KINDS)
+    def test_inputs_of_other_lengths_than_the_targets(self, kind):
+        with self.assertRaisesRegex(ValueError, "same number of samples"):
+            pooled().evaluate(make(kind, X, MASK), Y[:-1], verbose=0)
+
+    @pytest.mark.skipif(
+        backend.backend() != "torch", reason="moves tensors between devices"
+    )
+    def test_a_mask_on_another_device(self):
+        import torch
+
+        mask = torch.ones(X.shape[:2], dtype=torch.bool, device="meta")
+        with self.assertRaisesRegex(ValueError, r"on cpu.*on meta.*mask\.to"):
+            backend.MaskedTensor(torch.as_tensor(X), mask)
