@@ -11,12 +11,14 @@ noise. Run it on an otherwise idle machine:
 
 What is measured: the plain path (`add`, `matmul`, `mean`, `Dense` on small
 tensors), the import, masked arithmetic beside the plain op of the same tree,
-eager calls of layers on masked input, and one compiled training step of a
-masked BiLSTM classifier and of a masked Transformer block.
+eager calls of layers on masked input, `predict` with masked outputs beside
+plain ones, one compiled training step of a masked BiLSTM classifier and of a
+masked Transformer block, and `fit` on masked input.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -24,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TREES = {"fork": ROOT / "build", "upstream": ROOT / "build" / "upstream"}
@@ -131,6 +134,31 @@ def masked_layers(keras, finish):
     }
 
 
+def predict(keras, finish):
+    """`predict` of a layer on all steps, masked and plain, and its memory."""
+    import numpy as np
+
+    model = keras.Sequential([keras.Input((64, 32)), keras.layers.Dense(32)])
+    values = np.ones((4_096, 64, 32), "float32")
+    data = {"plain": values}
+    if hasattr(keras, "MaskedTensor"):
+        lengths = np.random.default_rng(0).integers(0, 65, 4_096)
+        mask = np.arange(64) < lengths[:, None]
+        data["masked"] = keras.MaskedTensor(values, mask)
+    results = {}
+    for kind, x in data.items():
+
+        def call(x=x):
+            return model.predict(x, batch_size=256, verbose=0)
+
+        results[f"predict, {kind}"] = per_call(call, finish)
+        tracemalloc.start()
+        call()
+        results[f"peak of predict, {kind}"] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return results
+
+
 def bilstm(keras):
     layers = keras.layers
     return keras.Sequential(
@@ -153,39 +181,88 @@ def transformer(keras):
     return keras.Model(ids, layers.Dense(64)(x))
 
 
-def training(name):
-    """Answers each line on standard input with the milliseconds of a step."""
+def training_step(make, shape, keras):
+    """A step on ids whose 0 is masked, and on weights."""
     import numpy as np
-
-    import keras
 
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 64, (32, 40))
     ids[np.arange(40) >= rng.integers(5, 40, 32)[:, None]] = 0
-    make, shape = STEPS[name]
     y = rng.normal(size=shape)
     weights = np.ones(y.shape[:-1])
     model = make(keras)
     model.compile("adam", "mse")
+    return lambda: model.train_on_batch(ids, y, weights)
 
-    def step():
-        model.train_on_batch(ids, y, weights)
 
-    for _ in range(10):
+def fit_on_series(make, shape, keras):
+    """`fit` on masked series; upstream gets 0 for what is masked."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(SAMPLES, 40, 16)).astype("float32")
+    mask = np.arange(40) < rng.integers(5, 40, SAMPLES)[:, None]
+    y = rng.normal(size=(SAMPLES, *shape))
+    model = make(keras)
+    model.compile("adam", "mse")
+    x = x * mask[..., None]
+    if hasattr(keras, "MaskedTensor"):
+        x = keras.MaskedTensor(x, mask)
+    weights = mask[:, : y.shape[1]] * 1.0 if y.ndim > 2 else None
+    return lambda: model.fit(x, y, sample_weight=weights, verbose=0)
+
+
+def of_series(*layers):
+    """A model of masked series, or of series with 0 for what is masked."""
+
+    def make(keras):
+        is_masked = hasattr(keras, "MaskedTensor")
+        first = [] if is_masked else [keras.layers.Masking()]
+        return keras.Sequential(
+            first + [layer(keras.layers) for layer in layers]
+        )
+
+    return make
+
+
+lstm_of_series = of_series(lambda k: k.LSTM(32), lambda k: k.Dense(1))
+steps_of_series = of_series(
+    lambda k: k.Dense(64, activation="relu"),
+    lambda k: k.LayerNormalization(),
+    lambda k: k.Dense(1),
+)
+
+
+def turns(name):
+    """Answers each line on standard input with the milliseconds of a step."""
+    import keras
+
+    make, calls = STEPS[name]
+    step = make(keras)
+    for _ in range(calls + 2):
         step()
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
-        for _ in range(STEPS_A_TURN):
+        for _ in range(calls):
             step()
         spent = time.perf_counter() - start
-        print(spent / STEPS_A_TURN * 1e3, flush=True)
+        print(spent / calls * 1e3, flush=True)
 
 
-STEPS_A_TURN = 8
+SAMPLES = 256
+# What makes a step, and how many of them are a turn.
 STEPS = {
-    "BiLSTM step": (bilstm, (32, 1)),
-    "Transformer step": (transformer, (32, 40, 64)),
+    "BiLSTM step": (functools.partial(training_step, bilstm, (32, 1)), 8),
+    "Transformer step": (
+        functools.partial(training_step, transformer, (32, 40, 64)),
+        8,
+    ),
+    "LSTM fit": (functools.partial(fit_on_series, lstm_of_series, (1,)), 1),
+    "Steps fit": (
+        functools.partial(fit_on_series, steps_of_series, (40, 1)),
+        1,
+    ),
 }
 
 
@@ -193,6 +270,7 @@ SECTIONS = {
     "plain": plain,
     "masked": masked,
     "layers": masked_layers,
+    "predict": predict,
 }
 
 
@@ -270,12 +348,14 @@ def main():
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turns", type=int, default=60)
-    parser.add_argument("--only", default=",".join((*SECTIONS, "training")))
+    parser.add_argument(
+        "--only", default=",".join((*SECTIONS, "training", "fit"))
+    )
     parser.add_argument("--worker", action="store_true")
     parser.add_argument("--steps", choices=STEPS)
     args = parser.parse_args()
     if args.steps:
-        return training(args.steps)
+        return turns(args.steps)
     if args.worker:
         return worker(args.only.split(","))
     from rich.console import Console
@@ -283,7 +363,8 @@ def main():
     from rich.table import Table
 
     runs = {"fork": [], "upstream": []}
-    rounds = 0 if args.only == "training" else args.rounds
+    chosen = args.only.split(",")
+    rounds = args.rounds if set(chosen) & {*SECTIONS} else 0
     for i in track(range(2 * rounds), description=args.backend):
         # The first of a pair is now the one, now the other.
         tree = ("fork", "upstream")[(i + i // 2) % 2]
@@ -306,13 +387,19 @@ def main():
         ("masked + 1.0", "plain + 1.0"),
         ("masked + masked", "plain + plain"),
         ("masked + other mask", "plain + plain"),
+        ("predict, masked", "predict, plain"),
+        ("peak of predict, masked", "peak of predict, plain"),
     ):
         if name in fork:
             ratio = fork[name] / fork[base]
             row = (f"{fork[name]:.2f}", f"{fork[base]:.2f}", f"{ratio:.2f}")
             table.add_row(f"{name}, beside {base}", *row)
-    if "training" in args.only and args.backend != "numpy":
+    if args.backend != "numpy":
+        # The last word of a step's name is what it is chosen by.
+        kinds = {"step": "training", "fit": "fit"}
         for name in STEPS:
+            if kinds[name.split()[-1]] not in chosen:
+                continue
             one, other, again = take_turns(name, args.backend, args.turns)
             row = (f"{statistics.median(x):.2f}" for x in (one, other))
             table.add_row(name, *row, spread(one, other))
@@ -322,7 +409,8 @@ def main():
     console = Console()
     console.print(table)
     console.print(
-        "Microseconds a call; milliseconds for the import and the steps."
+        "Microseconds a call; milliseconds for the import, the steps and "
+        f"`fit` of {SAMPLES} samples; bytes that NumPy and Python took."
     )
 
 
