@@ -159,14 +159,14 @@ def of_ragged_for(model, source):
     """Data for a model, with masked tensors for ragged ones.
 
     On TensorFlow, ragged tensors stay what they are for a model that may be
-    made for them: it has ragged inputs, or none yet.
+    made for them.
 
     Args:
         model: The model.
         source: Structure of arrays, or a `tf.data.Dataset` or a generator of
             batches of them. Any other source stays as it is.
     """
-    if not ragged.is_known_to_be_dense(model):
+    if not ragged.takes_no_ragged(model):
         return of_ragged(source)
     taken = functools.partial(of_ragged, is_taken=ragged.is_ragged)
     if isinstance(source, types.GeneratorType):

@@ -1,11 +1,16 @@
 """Rows of unequal length, and ragged tensors of TensorFlow and PyTorch."""
 
+import itertools
+
 import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.masking.refusals import is_from_keras
+from keras.src.ops.function import Function
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import data_adapter_utils
+from keras.src.trainers.trainer import Trainer
 from keras.src.utils.module_utils import tensorflow as tf
 
 
@@ -37,11 +42,33 @@ def is_ragged_dataset(x):
     )
 
 
-def is_known_to_be_dense(model):
-    """Whether the inputs of a model are known and none is ragged."""
+def takes_no_ragged(model):
+    """Whether a model is known to be made for dense tensors.
+
+    Its inputs are known, none is ragged, and all go into Keras's own layers
+    and operations. Layers and models of others may be made for ragged ones.
+    """
+    graph = getattr(model, "_functional", model)
     # A `Sequential` has none before it is built.
-    inputs = tree.flatten(getattr(model, "inputs", None))
-    return all(getattr(x, "ragged", True) is False for x in inputs)
+    if not isinstance(graph, Function):
+        return False
+    inputs = tree.flatten(graph.inputs)
+    if any(x.ragged for x in inputs):
+        return False
+    known = {id(x) for x in inputs}
+    nodes = itertools.chain(*graph._nodes_by_depth.values())
+    return not any(
+        is_of_others(node.operation)
+        for node in nodes
+        if known.intersection(map(id, node.arguments.keras_tensors))
+    )
+
+
+def is_of_others(operation):
+    """Whether a layer or operation is not Keras's own, or made of others."""
+    return isinstance(operation, Trainer) or not is_from_keras(
+        type(operation).__module__
+    )
 
 
 def padded(rows, length=None):
