@@ -20,6 +20,7 @@ from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
 from keras.src.utils.backend_utils import PublicFunctions
 from keras.src.utils.backend_utils import in_tf_graph
+from keras.src.utils.jax_utils import is_in_jax_tracing_scope
 from keras.src.utils.module_utils import tensorflow as tf
 
 # What an array of NumPy holds that no backend but TensorFlow has tensors of.
@@ -64,7 +65,7 @@ def at_the_door(layer, call, inputs, kwargs):
     inputs, kwargs = tree.map_structure(from_numpy_ma, (inputs, kwargs))
     if not symbolic.any_masked((inputs,), kwargs):
         return call(inputs, **kwargs)
-    if in_tf_graph() and backend.backend() != "tensorflow":
+    if _in_pipeline_of_another_backend(tree.flatten(inputs)[0]):
         raise refuse(
             layer.name,
             tree.flatten(inputs),
@@ -74,6 +75,15 @@ def at_the_door(layer, call, inputs, kwargs):
         )
     with PublicFunctions():
         return call(inputs, **kwargs)
+
+
+def _in_pipeline_of_another_backend(x):
+    """Whether TensorFlow traces, and not JAX inside of it, for an export."""
+    return (
+        backend.backend() != "tensorflow"
+        and in_tf_graph()
+        and not is_in_jax_tracing_scope(x)
+    )
 
 
 def of_each(layer, function, x, core, reason):

@@ -511,3 +511,22 @@ class PipelinesTest(testing.TestCase):
             UnsupportedMaskError, f"this one is {backend.backend()}"
         ):
             data.map(lambda _: layers.Rescaling(2.0)(x))
+
+    def test_in_a_graph_that_jax_exports(self):
+        """There JAX traces inside of TensorFlow, which is no pipeline."""
+        if backend.backend() != "jax":
+            self.skipTest("Only JAX traces inside of TensorFlow.")
+        import tensorflow as tf
+
+        x = keras.Input((3,))
+        mask = keras.Input((), dtype="bool")
+        normalize = layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 9, 1])
+        y = layers.Rescaling(2.0)(normalize(keras.MaskedTensor(x, mask)))
+        model = keras.Model([x, mask], ops.sum(y, axis=0))
+        folder = self.get_temp_dir()
+        model.export(folder, verbose=False)
+        values = np.array([[np.nan, 1, np.inf], [5, 8, 4], [3, 5, 2]])
+        found = tf.saved_model.load(folder).serve(
+            [values.astype("float32"), np.array([False, True, True])]
+        )
+        self.assertAllClose(found, [6.0, 6.0, 0.0])
