@@ -22,6 +22,8 @@ CACHE = ROOT / ".cache"
 LOCK = ROOT / "overlay.lock"
 STAMP = BUILD / "stamp.json"
 VENV = ROOT / ".venv"
+# For the data of a guide alone: what it requires, nothing here does.
+DATA = "aeon==1.6.0"
 
 # A file that is run by its path, or loaded by setuptools, finds `patchset` too.
 if str(ROOT) not in sys.path:
@@ -202,6 +204,9 @@ def environment():
         print("installing requirements (minutes, the first time)", flush=True)
         _run([python, "-m", "pip", "install", "-q", "-r", str(requirements)])
         _stamp("requirements", _hash(requirements), write=True)
+    if _stamp("data", DATA):
+        _run([python, "-m", "pip", "install", "-q", "--no-deps", DATA])
+        _stamp("data", DATA, write=True)
     return python
 
 

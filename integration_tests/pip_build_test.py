@@ -943,16 +943,21 @@ def test_the_environment_is_made_once(tmp_path, monkeypatch):
     commands = []
 
     def fake_run(command):
-        commands.append(" ".join(command[2:4]))
+        commands.append(command[2:])
         (tmp_path / "bin").mkdir(parents=True, exist_ok=True)
         (tmp_path / "bin/python").touch()
 
     monkeypatch.setattr(pip_build, "VENV", tmp_path)
     monkeypatch.setattr(pip_build, "_run", fake_run)
     pip_build.environment()
-    assert commands == [f"venv {tmp_path}", "pip install"]
+    install = ["pip", "install", "-q"]
+    requirements = [*install, "-r", str(pip_build.ROOT / "requirements.txt")]
+    data = [*install, "--no-deps", "aeon==1.6.0"]
+    assert commands == [["venv", str(tmp_path)], requirements, data]
     assert pip_build.environment() == str(pathlib.Path(tmp_path, "bin/python"))
-    assert len(commands) == 2
+    assert len(commands) == 3
     (tmp_path / "requirements.stamp").write_text("of an older list")
     pip_build.environment()
-    assert commands[2:] == ["pip install"]
+    (tmp_path / "data.stamp").write_text("of an older release")
+    pip_build.environment()
+    assert commands[3:] == [requirements, data]
