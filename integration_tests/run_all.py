@@ -92,7 +92,7 @@ def own_tests(backend):
     Those that change an upstream file run with upstream's tests, or here
     where those do not run. The builder's do not depend on the backend.
     """
-    guides = "guide", "guide_ops", "guide_migrating"
+    guides = "guide", "guide_ops", "guide_migrating", "guide_speaker"
     tests = [f"integration_tests/{name}_test.py" for name in guides]
     if backend == "numpy":
         tests = ["integration_tests"]
