@@ -29,8 +29,10 @@ class Loss:
         """
         from keras.src.masking import scoring
 
-        y_true, y_pred = scoring.plain(y_true, y_pred)
         sample_weight = scoring.weights(sample_weight)
+        if sample_weight is not None:
+            y_pred = scoring.quiet_masked(y_pred, sample_weight)
+        y_true, y_pred = scoring.plain(y_true, y_pred)
 
         def to_tensor(x):
             return ops.convert_to_tensor(x, dtype=self.dtype)
@@ -40,7 +42,7 @@ class Loss:
             y_pred = tree.map_structure(to_tensor, y_pred)
             if sample_weight is not None:
                 y_true = tree.map_structure(
-                    lambda y: scoring.quiet_targets(y, sample_weight), y_true
+                    lambda y: scoring.quiet(y, sample_weight), y_true
                 )
             losses, mask = take_own_mask(
                 self.call(y_true, y_pred), (y_true, y_pred)

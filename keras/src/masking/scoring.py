@@ -13,6 +13,7 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
 from keras.src.masking.families.reduce import FINITE
 
@@ -52,11 +53,13 @@ def ignores_masks(update_state):
 
     Required of the decorated: it is a method, and weights are passed in its
     argument `sample_weight`, if it has one. Decorating twice does no more than
-    decorating once.
+    decorating once. One that takes `y_true` and `y_pred` besides gets them
+    without the NaN, inf and huge numbers that weigh 0.
     """
     if getattr(update_state, "_ignores_masks", False):
         return update_state
     position = _position(update_state, "sample_weight")
+    pairs = min(_position(update_state, n) for n in ("y_true", "y_pred")) >= 0
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
@@ -67,6 +70,10 @@ def ignores_masks(update_state):
             if "sample_weight" in kwargs:
                 kwargs["sample_weight"] = weights(kwargs["sample_weight"])
             args, kwargs = plain(args, kwargs)
+        if pairs and ("sample_weight" in kwargs or 0 <= position < len(args)):
+            bound = inspect.signature(update_state).bind(self, *args, **kwargs)
+            _quiet_weightless(self, bound.arguments)
+            (_, *args), kwargs = bound.args, bound.kwargs
         # Bound, since a `tf.function` tells methods by that.
         return update_state.__get__(self)(*args, **kwargs)
 
@@ -80,6 +87,48 @@ def _position(method, name):
         return list(inspect.signature(method).parameters).index(name) - 1
     except (TypeError, ValueError):
         return -1
+
+
+def _quiet_weightless(metric, arguments):
+    """Replaces targets and predictions of weight 0 that could do harm.
+
+    Args:
+        metric: The metric that gets them.
+        arguments: Dictionary of the arguments of its `update_state`.
+    """
+    from keras.src.metrics.reduction_metrics import Mean
+
+    # A mean leaves out the values of weight 0 by itself, and TensorFlow looks
+    # for the logits that belong to its predictions.
+    pair = ["y_true"] if isinstance(metric, Mean) else ["y_true", "y_pred"]
+    sample_weight = arguments["sample_weight"]
+    for name in pair if sample_weight is not None else ():
+        if "float" in str(getattr(arguments[name], "dtype", "")):
+            arguments[name] = quiet(arguments[name], sample_weight)
+
+
+def quiet_masked(y_pred, sample_weight):
+    """Predictions whose masked tensors are plain and quiet where they weigh 0.
+
+    Whatever is masked is finite, but a loss of it need not be, nor its slope.
+    So none of the gradient goes into masked entries of weight 0. Plain
+    predictions stay what they are.
+    """
+
+    def quiet_one(x):
+        # TensorFlow looks for the logits of a softmax, whose loss is finite.
+        if not has_mask(x) or hasattr(x.values, "_keras_logits"):
+            return x
+        values = quiet(x.values, sample_weight)
+        weights = _over_leading_axes(sample_weight, values)
+        if weights is None:
+            return values
+        reached = ops.logical_or(
+            masks.expand(x.mask, len(values.shape)), ops.not_equal(weights, 0)
+        )
+        return ops.where(reached, values, ops.stop_gradient(values))
+
+    return tree.map_structure(quiet_one, y_pred)
 
 
 def without_weightless(values, sample_weight):
@@ -119,39 +168,39 @@ def check_weights(values, sample_weight):
     )
 
 
-def quiet_targets(y_true, sample_weight):
-    """Targets without the NaN, inf and huge numbers that weigh 0.
+def quiet(y, sample_weight):
+    """Targets or predictions without NaN, inf and huge numbers that weigh 0.
 
     A loss of such a target would be multiplied by 0 too late: its gradient is
     NaN already. Numbers whose square the dtype can hold are left as they are,
     since a loss may compare entries with each other.
 
     Args:
-        y_true: Targets, floating point or not.
-        sample_weight: Weights over leading axes of the targets: of shape
-            `(batch,)` or `(batch, time)` for targets of shape `(batch, time,
-            features)`. An axis of size 1 more or less at the end is the same.
-            With any other shape the targets are returned as they are.
+        y: Array of targets or of predictions, floating point or not.
+        sample_weight: Weights over its leading axes: of shape `(batch,)` or
+            `(batch, time)` for targets of shape `(batch, time, features)`. An
+            axis of size 1 more or less at the end is the same. With any other
+            shape the array is returned as it is.
     """
-    if not backend.is_float_dtype(y_true.dtype):
-        return y_true
-    sample_weight = _over_leading_axes(
-        ops.convert_to_tensor(sample_weight), y_true
-    )
+    if not backend.is_float_dtype(y.dtype):
+        return y
+    y = ops.convert_to_tensor(y)
+    sample_weight = _over_leading_axes(sample_weight, y)
     if sample_weight is None:
-        return y_true
-    _, largest = FINITE[backend.standardize_dtype(y_true.dtype)]
+        return y
+    _, largest = FINITE[backend.standardize_dtype(y.dtype)]
     # A tensor: TensorFlow takes a number in Python for one of float32.
-    limit = ops.convert_to_tensor(largest**0.5, y_true.dtype)
+    limit = ops.convert_to_tensor(largest**0.5, y.dtype)
     # NaN is not less than anything.
-    quiet = ops.less(ops.absolute(y_true), limit)
-    keep = ops.logical_or(quiet, ops.not_equal(sample_weight, 0))
-    return ops.where(keep, y_true, 0)
+    small = ops.less(ops.absolute(y), limit)
+    keep = ops.logical_or(small, ops.not_equal(sample_weight, 0))
+    return ops.where(keep, y, 0)
 
 
-def _over_leading_axes(sample_weight, y_true):
-    """The weights with axes to broadcast over targets, None if they do not."""
-    ndim = len(y_true.shape)
+def _over_leading_axes(sample_weight, y):
+    """The weights with axes to broadcast over `y`, None if they do not."""
+    sample_weight = ops.convert_to_tensor(sample_weight)
+    ndim = len(y.shape)
     missing = ndim - len(sample_weight.shape)
     if missing == -1 and sample_weight.shape[-1] == 1:
         sample_weight = ops.squeeze(sample_weight, -1)
@@ -161,6 +210,6 @@ def _over_leading_axes(sample_weight, y_true):
         )
     if len(sample_weight.shape) != ndim:
         return None
-    sizes = zip(sample_weight.shape, y_true.shape, strict=True)
+    sizes = zip(sample_weight.shape, y.shape, strict=True)
     fits = all(w in (1, None, n) or n is None for w, n in sizes)
     return sample_weight if fits else None

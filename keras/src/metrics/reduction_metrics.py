@@ -50,13 +50,6 @@ def _reduce_inner(x, reduce_fn):
 
 class MeanMetricWrapper:
     def update_state(self, y_true, y_pred, sample_weight=None):
-        if sample_weight is not None and hasattr(y_true, "dtype"):
-            # Functions may look at all targets, as hinge does for their range.
-            from keras.src.masking import scoring
-
-            y_true = scoring.quiet_targets(
-                ops.convert_to_tensor(y_true), sample_weight
-            )
         values, mask = losses.loss.take_own_mask(
             self._fn(y_true, y_pred, **self._fn_kwargs), (y_true, y_pred)
         )

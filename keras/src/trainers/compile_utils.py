@@ -1,4 +1,4 @@
-"""Compiled losses pair targets with the values of masked predictions."""
+"""Compiled losses get plain targets and weights."""
 
 from pip_build import keeps
 
@@ -8,7 +8,7 @@ class CompileLoss:
     def call(self, y_true, y_pred, sample_weight=None):
         from keras.src.masking import scoring
 
-        y_true, y_pred = scoring.plain(y_true, y_pred)
+        (y_true,) = scoring.plain(y_true)
         return self._call_on_plain(
             y_true, y_pred, scoring.weights(sample_weight)
         )
