@@ -4,6 +4,7 @@ What is expected is worked out in NumPy, over the entries that weigh something
 and over no others. A class that has no formula here fails the tests.
 """
 
+import functools
 import inspect
 import itertools
 import typing
@@ -487,32 +488,56 @@ class EveryLossTest(testing.TestCase):
             "sum": total,
             "sum_over_batch_size": mean,
             "mean": mean,
-            "mean_with_sample_weight": total / np.sum(weights),
+            "mean_with_sample_weight": total / max(np.sum(weights), 1e-9),
         }
 
     def make(self, name, reduction):
         arguments = LOSSES[name].arguments
         return getattr(keras.losses, name)(reduction=reduction, **arguments)
 
+    def check(self, make, each, weights, *arguments, mask=None, **tolerance):
+        """Compares what each reduction gives with what is worked out.
+
+        Args:
+            make: Function that makes the loss, of the reduction.
+            each: The losses of the entries, by hand.
+            weights: Their weights.
+            *arguments: Targets, predictions and maybe weights, for the loss.
+            mask: Of the predictions, None for plain ones.
+        """
+        expected = self.reduced(each, weights)
+
+        y, p, *given = arguments
+        p = p if mask is None else wrapped(p, mask)
+        for reduction, value in expected.items():
+            found = number(make(reduction)(y, p, *given))
+            self.assertEqual(found.shape, np.shape(value))
+            self.assertAllClose(found, value, **tolerance)
+
     @parameterized.named_parameters(named(LOSSES))
     def test_masked_predictions_count_by_their_values(self, name):
         y, p = DATA[LOSSES[name].kind]
         each = self.each(name, y, p, np.ones_like(MASK))
-        for reduction, expected in self.reduced(each, np.ones(12)).items():
-            loss = self.make(name, reduction)
-            found = number(loss(y, wrapped(p, MASK)))
-            self.assertAllClose(found, expected, rtol=1e-5)
-            self.assertAllEqual(found, number(loss(y, p)))
+        make = functools.partial(self.make, name)
+        for mask in (MASK, None):
+            self.check(make, each, np.ones(12), y, p, mask=mask, rtol=1e-5)
 
     @parameterized.named_parameters(named(LOSSES))
     def test_what_weighs_0_stays_out(self, name):
-        for label, y, p, mask, weights in ranks(*DATA[LOSSES[name].kind]):
+        make = functools.partial(self.make, name)
+        for _, y, p, mask, weights in ranks(*DATA[LOSSES[name].kind]):
             each = self.each(name, y, p, mask)
-            y, p = poisoned(y, mask), garbled(p, mask)
-            for reduction, expected in self.reduced(each, weights).items():
-                found = number(self.make(name, reduction)(y, p, weights))
-                self.assertEqual(found.shape, np.shape(expected), label)
-                self.assertAllClose(found, expected, rtol=1e-5, msg=label)
+            y, p = poisoned(y, mask), poisoned(p, mask, GARBAGE)
+            arguments = y, p, weights
+            self.check(make, each, weights, *arguments, mask=mask, rtol=1e-5)
+
+    def gradient(self, loss, y, p, mask, weights):
+        """That of the predictions, None on a backend without gradients."""
+
+        found = gradients(
+            lambda xs: loss(y, wrapped(xs[0], mask), weights), [p]
+        )
+        return None if found is None else number(found[0])
 
     @parameterized.named_parameters(named(LOSSES))
     @pytest.mark.requires_trainable_backend
@@ -527,28 +552,21 @@ class EveryLossTest(testing.TestCase):
             formula = LOSSES[name].formula
             slope = formula(entries[0], up) - formula(entries[0], down)
             expected[MASK, place] = slope / 2e-5 * entries[2]
-        loss = self.make(name, "sum")
         y, p = poisoned(y, MASK), poisoned(p, MASK, GARBAGE)
-        (found,) = gradients(
-            lambda xs: loss(y, wrapped(xs[0], MASK), WEIGHTS), [p]
-        )
-        self.assertAllClose(number(found), expected, rtol=1e-3, atol=1e-5)
-        self.assertAllEqual(number(found)[~MASK], 0 * p[~MASK])
+        loss = self.make(name, "sum")
+        found = self.gradient(loss, y, p, MASK, WEIGHTS)
+        self.assertAllClose(found, expected, rtol=1e-3, atol=1e-5)
+        self.assertAllEqual(found[~MASK], 0 * found[MASK])
 
-    def check_rows(self, loss_class, y, p, each, mask):
-        """A loss for each row, in a batch in which some weigh nothing."""
+    def check_rows(self, make, y, p, each, mask):
+        """A loss for each row, in a batch in which one weighs nothing."""
         weights = WEIGHTS[:, 0] * mask
-        for reduction, expected in self.reduced(each, weights).items():
-            found = loss_class(reduction=reduction)
-            found = found(y, wrapped(p, mask), weights)
-            self.assertAllClose(number(found), expected, rtol=1e-4)
-        loss = loss_class(reduction="sum")
-        found = gradients(
-            lambda xs: loss(y, wrapped(xs[0], mask), weights), [p]
-        )
+        arguments = y, p, weights
+        self.check(make, each, weights, *arguments, mask=mask, rtol=1e-4)
+        found = self.gradient(make("sum"), y, p, mask, weights)
         if found is not None:
-            self.assertTrue(np.all(np.isfinite(number(found[0]))))
-            self.assertTrue(np.any(number(found[0])[mask]))
+            self.assertTrue(np.all(np.isfinite(found)))
+            self.assertTrue(np.all(np.any(found, (-1))[mask]))
 
     def test_circle(self):
         labels = np.array([1.0, 1.0, 2.0, 2.0], "float32")
@@ -576,15 +594,13 @@ class EveryLossTest(testing.TestCase):
         nothing = np.zeros_like(MASK)
         y, p = poisoned(y, nothing), poisoned(p, nothing, GARBAGE)
         weights = nothing.astype("float32")
-        for reduction in ("sum", "mean", "mean_with_sample_weight"):
-            loss = self.make(name, reduction)
-            found = loss(y, wrapped(p, nothing), weights)
-            self.assertEqual(number(found), 0)
-        found = gradients(
-            lambda xs: loss(y, wrapped(xs[0], nothing), weights), [p]
-        )
+        make, each = functools.partial(self.make, name), np.zeros(MASK.shape)
+        arguments = y, p, weights
+        self.check(make, each, weights, *arguments, mask=nothing, atol=0)
+        loss = self.make(name, "mean_with_sample_weight")
+        found = self.gradient(loss, y, p, nothing, weights)
         if found is not None:
-            self.assertAllEqual(number(found[0]), np.zeros(p.shape))
+            self.assertAllEqual(found, np.zeros(p.shape))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -616,7 +632,7 @@ class EveryMetricTest(testing.TestCase):
         data = DATA[METRICS[name].kind]
         expected = self.by_hand(name, *data, WEIGHTS)
         for label, y, p, mask, weights in ranks(*data):
-            if name in FLAT and label != "rank 1":
+            if (name in FLAT) != (label == "rank 1"):
                 continue
             metric = self.make(name)
             metric.update_state(poisoned(y, mask), garbled(p, mask), weights)
@@ -629,15 +645,16 @@ class EveryMetricTest(testing.TestCase):
 
     @parameterized.named_parameters(named(METRICS))
     def test_plain_predictions_that_weigh_0_may_be_anything(self, name):
-        y, p = (flat(x) for x in DATA[METRICS[name].kind])
-        expected = self.by_hand(name, y, p, flat(WEIGHTS))
+        data = DATA[METRICS[name].kind]
+        expected = self.by_hand(name, *data, WEIGHTS)
+        _, y, p, mask, weights = next(ranks(*data))
         poison = POISON
         if backend.backend() == "torch" and name == "BinaryCrossentropy":
             # PyTorch's own refuses NaN for a probability.
             poison = GARBAGE
         metric = self.make(name)
-        p = poisoned(p, flat(MASK), poison)
-        metric.update_state(poisoned(y, flat(MASK)), p, flat(WEIGHTS))
+        p = poisoned(p, mask, poison)
+        metric.update_state(poisoned(y, mask), p, weights)
         self.assertAllClose(number(metric.result()), expected, rtol=1e-4)
 
     # Of nothing, R2Score gives NaN: it divides by how much the targets vary.
