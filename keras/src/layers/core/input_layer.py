@@ -47,7 +47,9 @@ class InputLayer:
             name,
             **kwargs,
         )
-        self.mask_shape = mask_shape
+        # Of a tensor that was given, too.
+        mask = self.output._mask_spec
+        self.mask_shape = None if mask is None else mask.shape[1:]
 
     @keeps("_plain_get_config")
     def get_config(self):
