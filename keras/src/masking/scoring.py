@@ -58,8 +58,11 @@ def ignores_masks(update_state):
     """
     if getattr(update_state, "_ignores_masks", False):
         return update_state
-    position = _position(update_state, "sample_weight")
-    pairs = min(_position(update_state, n) for n in ("y_true", "y_pred")) >= 0
+    signature = _signature(update_state)
+    names = list(signature.parameters)[1:]
+    weighted = "sample_weight" in names
+    position = names.index("sample_weight") if weighted else -1
+    pairs = {"y_true", "y_pred"} <= set(names)
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
@@ -71,7 +74,7 @@ def ignores_masks(update_state):
                 kwargs["sample_weight"] = weights(kwargs["sample_weight"])
             args, kwargs = plain(args, kwargs)
         if pairs and ("sample_weight" in kwargs or 0 <= position < len(args)):
-            bound = inspect.signature(update_state).bind(self, *args, **kwargs)
+            bound = signature.bind(self, *args, **kwargs)
             _quiet_weightless(self, bound.arguments)
             (_, *args), kwargs = bound.args, bound.kwargs
         # Bound, since a `tf.function` tells methods by that.
@@ -81,12 +84,12 @@ def ignores_masks(update_state):
     return with_plain_tensors
 
 
-def _position(method, name):
-    """Position of an argument, not counting `self`; -1 without it."""
+def _signature(method):
+    """Its signature; one without parameters where there is none."""
     try:
-        return list(inspect.signature(method).parameters).index(name) - 1
+        return inspect.signature(method)
     except (TypeError, ValueError):
-        return -1
+        return inspect.Signature()
 
 
 def _quiet_weightless(metric, arguments):

@@ -35,3 +35,17 @@ def potentially_ragged_concat(tensors):
     if isinstance(tensors[0], MaskedTensor):
         return batches.concat_batches(tensors)
     return _concat_plain_if_not_ragged(tensors)
+
+
+class TensorFlowTrainer:
+    @keeps("_maybe_plain_symbolic_build")
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        if iterator is not None and several:
+            batch = next(next(iter(iterator))[-1])
+            # The mean over replicas is of plain tensors; any replica will do.
+            local = self.distribute_strategy.experimental_local_results
+            first = tree.map_structure(lambda x: local(x)[0], batch)
+            if any(isinstance(x, MaskedTensor) for x in tree.flatten(first)):
+                iterator, data_batch = None, first
+        self._maybe_plain_symbolic_build(iterator, data_batch)

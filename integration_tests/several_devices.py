@@ -1,0 +1,116 @@
+"""Trains and asks a masked model on one device or on several.
+
+    KERAS_BACKEND=jax python integration_tests/several_devices.py data 8
+
+Prints the losses, the weights, and what `predict` says, as JSON. `ENGINES`
+names what shares the work between the devices.
+"""
+
+import json
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+)
+
+import numpy as np
+
+import keras
+
+ROWS, STEPS, FEATURES, BATCH = 24, 6, 3, 8
+EPOCHS = 2
+RATE = 0.5
+
+
+def data():
+    """Series of unequal length, some targets unknown, and what is masked NaN.
+
+    On two devices one gets the long series and the other the short ones; on
+    eight one has nothing at all.
+    """
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(ROWS, STEPS, FEATURES)).astype("float32")
+    lengths = np.where(np.arange(ROWS) % BATCH < BATCH // 2, STEPS, 1)
+    lengths[BATCH - 1 :: BATCH] = 0
+    mask = np.arange(STEPS) < lengths[:, None]
+    values[~mask] = np.nan
+    y = rng.normal(size=(ROWS, 1)).astype("float32")
+    known = np.arange(ROWS) % 2 == 0
+    y[~known] = np.nan
+    return keras.MaskedTensor(values, mask), keras.MaskedTensor(y, known)
+
+
+def model():
+    """A mean over the steps of what an LSTM and a residual branch give."""
+    inputs = keras.Input((STEPS, FEATURES))
+    h = keras.layers.Dense(4, name="branch")(inputs)
+    steps = h + keras.layers.LSTM(4, return_sequences=True)(h)
+    pooled = keras.layers.GlobalAveragePooling1D()(steps)
+    outputs = keras.layers.Dense(1)(pooled)
+    made = keras.Model(inputs, outputs)
+    rng = np.random.default_rng(1)
+    made.set_weights([rng.normal(size=w.shape) for w in made.get_weights()])
+    made.compile(keras.optimizers.SGD(RATE), "mse", weighted_metrics=["mae"])
+    return made, keras.Model(inputs, steps)
+
+
+def train_and_ask():
+    x, y = data()
+    made, of_steps = model()
+    history = made.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False).history
+    steps = of_steps.predict(x, BATCH, verbose=0)
+    return {
+        **history,
+        "evaluate": made.evaluate(x, y, BATCH, verbose=0),
+        "weights": [w.tolist() for w in made.get_weights()],
+        "predict": made.predict(x, BATCH, verbose=0).tolist(),
+        "steps": steps.filled(0).tolist(),
+        "mask": steps.mask.tolist(),
+    }
+
+
+def jax_data(devices):
+    devices = keras.distribution.list_devices()[:devices]
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=devices)
+    )
+    return train_and_ask()
+
+
+def jax_model(devices):
+    """Half of the devices share each kernel, and two share the batch."""
+    mesh = keras.distribution.DeviceMesh(
+        (2, devices // 2) if devices > 1 else (1, 1),
+        ["batch", "model"],
+        keras.distribution.list_devices()[:devices],
+    )
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*(lstm|branch).*kernel"] = (None, "model")
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(
+            layout_map=layout, batch_dim_name="batch"
+        )
+    )
+    return train_and_ask()
+
+
+def tf_mirrored(devices):
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+    )
+    names = [f"CPU:{i}" for i in range(devices)]
+    with tf.distribute.MirroredStrategy(names).scope():
+        return train_and_ask()
+
+
+ENGINES = {f.__name__: f for f in (jax_data, jax_model, tf_mirrored)}
+
+
+if __name__ == "__main__":
+    engine, devices = sys.argv[1:]
+    print(json.dumps(ENGINES[engine](int(devices))))
