@@ -100,6 +100,8 @@ NOT_OURS = (
     "ignore:Using torch.cross without",
     "ignore:The PyTorch API of MaskedTensors",
     "ignore:Dynamo detected a call to a `functools.lru_cache`",
+    # Its compiler of tensors on which it goes on after a break.
+    r"ignore:The \.grad attribute of a Tensor that is not a leaf",
     # Plain numbers: of 0, of too small ones, a row of zeros in half precision.
     "ignore:divide by zero encountered in",
     "ignore:invalid value encountered in arccosh",

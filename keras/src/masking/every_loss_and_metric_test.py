@@ -510,7 +510,7 @@ class EveryLossTest(testing.TestCase):
         y, p, *given = arguments
         p = p if mask is None else wrapped(p, mask)
         for reduction, value in expected.items():
-            found = number(make(reduction)(y, p, *given))
+            found = number(make(reduction=reduction)(y, p, *given))
             self.assertEqual(found.shape, np.shape(value))
             self.assertAllClose(found, value, **tolerance)
 
@@ -563,7 +563,7 @@ class EveryLossTest(testing.TestCase):
         weights = WEIGHTS[:, 0] * mask
         arguments = y, p, weights
         self.check(make, each, weights, *arguments, mask=mask, rtol=1e-4)
-        found = self.gradient(make("sum"), y, p, mask, weights)
+        found = self.gradient(make(reduction="sum"), y, p, mask, weights)
         if found is not None:
             self.assertTrue(np.all(np.isfinite(found)))
             self.assertTrue(np.all(np.any(found, (-1))[mask]))
