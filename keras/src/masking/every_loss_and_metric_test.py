@@ -510,7 +510,7 @@ class EveryLossTest(testing.TestCase):
         y, p, *given = arguments
         p = p if mask is None else wrapped(p, mask)
         for reduction, value in expected.items():
-            found = number(make(reduction=reduction)(y, p, *given))
+            found = number(make(reduction)(y, p, *given))
             self.assertEqual(found.shape, np.shape(value))
             self.assertAllClose(found, value, **tolerance)
 
@@ -558,15 +558,19 @@ class EveryLossTest(testing.TestCase):
         self.assertAllClose(found, expected, rtol=1e-3, atol=1e-5)
         self.assertAllEqual(found[~MASK], 0 * found[MASK])
 
-    def check_rows(self, make, y, p, each, mask):
+    def check_rows(self, loss_class, y, p, each, mask):
         """A loss for each row, in a batch in which one weighs nothing."""
+
+        def make(reduction):
+            return loss_class(reduction=reduction)
+
         weights = WEIGHTS[:, 0] * mask
         arguments = y, p, weights
         self.check(make, each, weights, *arguments, mask=mask, rtol=1e-4)
-        found = self.gradient(make(reduction="sum"), y, p, mask, weights)
+        found = self.gradient(make("sum"), y, p, mask, weights)
         if found is not None:
             self.assertTrue(np.all(np.isfinite(found)))
-            self.assertTrue(np.all(np.any(found, (-1))[mask]))
+            self.assertTrue(np.all(np.any(found[mask], axis=-1)))
 
     def test_circle(self):
         labels = np.array([1.0, 1.0, 2.0, 2.0], "float32")

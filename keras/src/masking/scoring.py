@@ -58,11 +58,9 @@ def ignores_masks(update_state):
     """
     if getattr(update_state, "_ignores_masks", False):
         return update_state
-    signature = _signature(update_state)
-    names = list(signature.parameters)[1:]
-    weighted = "sample_weight" in names
-    position = names.index("sample_weight") if weighted else -1
-    pairs = {"y_true", "y_pred"} <= set(names)
+    names = _arguments(update_state)
+    position = names.index("sample_weight") if "sample_weight" in names else -1
+    pairs = {"y_true", "y_pred", "sample_weight"} <= set(names)
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
@@ -73,10 +71,9 @@ def ignores_masks(update_state):
             if "sample_weight" in kwargs:
                 kwargs["sample_weight"] = weights(kwargs["sample_weight"])
             args, kwargs = plain(args, kwargs)
-        if pairs and ("sample_weight" in kwargs or 0 <= position < len(args)):
-            bound = signature.bind(self, *args, **kwargs)
-            _quiet_weightless(self, bound.arguments)
-            (_, *args), kwargs = bound.args, bound.kwargs
+        if pairs:
+            args, kwargs = list(args), dict(kwargs)
+            _quiet_weightless(self, names, args, kwargs)
         # Bound, since a `tf.function` tells methods by that.
         return update_state.__get__(self)(*args, **kwargs)
 
@@ -84,30 +81,41 @@ def ignores_masks(update_state):
     return with_plain_tensors
 
 
-def _signature(method):
-    """Its signature; one without parameters where there is none."""
+def _arguments(method):
+    """Names of the arguments but `self`; none if they cannot be told."""
     try:
-        return inspect.signature(method)
+        return list(inspect.signature(method).parameters)[1:]
     except (TypeError, ValueError):
-        return inspect.Signature()
+        return []
 
 
-def _quiet_weightless(metric, arguments):
+def _quiet_weightless(metric, names, args, kwargs):
     """Replaces targets and predictions of weight 0 that could do harm.
 
     Args:
         metric: The metric that gets them.
-        arguments: Dictionary of the arguments of its `update_state`.
+        names: Names of the positional arguments of its `update_state`.
+        args: List of the positional arguments.
+        kwargs: Dictionary of the others.
     """
     from keras.src.metrics.reduction_metrics import Mean
+    from keras.src.trainers.compile_utils import CompileMetrics
 
+    given = dict(zip(names, args)) | kwargs
+    sample_weight = given.get("sample_weight")
+    # Some of the metrics of a model are not weighted.
+    if sample_weight is None or isinstance(metric, CompileMetrics):
+        return
     # A mean leaves out the values of weight 0 by itself, and TensorFlow looks
     # for the logits that belong to its predictions.
     pair = ["y_true"] if isinstance(metric, Mean) else ["y_true", "y_pred"]
-    sample_weight = arguments["sample_weight"]
-    for name in pair if sample_weight is not None else ():
-        if "float" in str(getattr(arguments[name], "dtype", "")):
-            arguments[name] = quiet(arguments[name], sample_weight)
+    for name in pair:
+        if "float" in str(getattr(given.get(name), "dtype", "")):
+            found = quiet(given[name], sample_weight)
+            if name in kwargs:
+                kwargs[name] = found
+            else:
+                args[names.index(name)] = found
 
 
 def quiet_masked(y_pred, sample_weight):

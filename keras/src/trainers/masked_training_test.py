@@ -316,6 +316,17 @@ class MaskedTrainingTest(testing.TestCase):
         self.assertAllClose(loss, np.sum(error**2) / MASK.size, rtol=1e-5)
         self.assertAllClose(mae, np.mean(np.abs(error)), rtol=1e-5)
 
+    def test_only_weighted_metrics_leave_out_what_weighs_0(self):
+        model = make(metrics=["mse"])
+        y = np.where(MASK[..., None], Y, np.nan)
+        weights = MASK.astype("float32")
+        found = model.evaluate(
+            masked(X, MASK), y, ROWS, 0, weights, return_dict=True
+        )
+        error = np.abs(centred(MASK) @ KERNEL - Y)[MASK]
+        self.assertAllClose(found["mae"], error.mean(), rtol=1e-5)
+        self.assertTrue(np.isnan(found["mse"]))
+
     def test_loss_scaling_in_half_precision(self):
         scaled = LossScaleOptimizer(optimizers.SGD(RATE), initial_scale=256.0)
         model = make(optimizer=scaled, policy="mixed_float16")
@@ -413,7 +424,7 @@ class MaskedTrainingTest(testing.TestCase):
 
     def test_a_run_that_was_cut_off_goes_on(self):
         curve = by_hand(4)
-        # The callback takes its folder away at the end.
+        # It removes its folder in the end.
         folder = os.path.join(self.get_temp_dir(), "backup")
         with self.assertRaises(Stop):
             fit(
