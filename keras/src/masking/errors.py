@@ -146,7 +146,11 @@ def has_mask(x):
 
 def describe(x):
     """Shapes of the values and of the mask of `x`, in words."""
-    mask = x.mask if isinstance(x, MaskedTensorBase) else x._mask_spec
     return f"values of shape {tuple(x.shape)}, mask of shape " + str(
-        tuple(mask.shape)
+        tuple(mask_or_spec(x).shape)
     )
+
+
+def mask_or_spec(x):
+    """The mask of a masked tensor; its spec, for a symbolic one."""
+    return x.mask if isinstance(x, MaskedTensorBase) else x._mask_spec

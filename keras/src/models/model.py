@@ -1,6 +1,12 @@
-"""A summary can show masks, and masked batches are taken on any backend."""
+"""A summary can show masks, masked batches are taken on any backend, and what
+is exported takes and gives masks as tensors of their own."""
 
+from keras.src import tree
+from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import data
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import mask_or_spec
+from pip_build import keeps
 from pip_build import new
 
 
@@ -46,6 +52,67 @@ class Model:
             data.whole_batch(data.of_ragged_for(self, x))[0]
         )
 
+    @new
+    def _maybe_build(self, call_spec):
+        arguments = call_spec.tensor_arguments_dict
+        if needs_dispatch((), arguments):
+            # What `export` can know of the inputs of a model of any class.
+            inputs = [x for name, x in arguments.items() if name != "mask"]
+            ndims = list(map(_mask_ndim, tree.flatten(inputs)))
+            if any(ndims):
+                vars(self)["_masks_of_call"] = ndims
+        super()._maybe_build(call_spec)
+
+    @keeps("_export_plain")
+    @traceback_utils.filter_traceback
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        **kwargs,
+    ):
+        """Writes what the model computes, for inference without its code.
+
+        What is written takes and gives plain tensors. A masked input `x`
+        becomes two, `x` and `x_mask`, and all inputs are then passed by name,
+        in a dictionary. A masked output becomes two by name, `output_0` and
+        `output_0_mask`, or, where the model returns a dictionary, that of its
+        key and the same with `_mask`. What is in `output_0` where its mask is
+        False means nothing.
+
+        On TensorFlow, the endpoint `serve` of a SavedModel takes and gives
+        masked tensors in a program that has imported Keras, as
+        `keras.layers.TFSMLayer` does. Its signature, which is served, has the
+        pairs.
+
+        Inputs are masked if they are declared so, by `mask_shape`, or if the
+        model was called with masked tensors.
+
+        Args:
+            filepath: Path to write to.
+            format: "tf_saved_model", "onnx", "openvino", "litert" or "torch".
+                Not all backends have all of them.
+            verbose: Whether to print a message.
+            input_signature: List of what describes the positional inputs:
+                `keras.InputSpec`s, tensors or, for a masked input,
+                `keras.Input(shape, mask_shape=...)`.
+            **kwargs: As upstream takes them for the format.
+        """
+        from keras.src.export import in_pairs
+
+        # PyTorch's tracer, which OpenVINO reads from, knows no dictionaries.
+        is_named = (backend.backend(), format) != ("torch", "openvino")
+        model, input_signature = in_pairs.for_export(
+            self, input_signature, is_named
+        )
+        if format == "tf_saved_model" and backend.backend() == "jax":
+            kwargs = in_pairs.with_shapes(model, kwargs)
+        model._export_plain(
+            filepath, format, verbose, input_signature, **kwargs
+        )
+
     @traceback_utils.filter_traceback
     def summary(
         self,
@@ -87,3 +154,8 @@ class Model:
             layer_range,
             show_masks,
         )
+
+
+@new
+def _mask_ndim(x):
+    return len(mask_or_spec(x).shape) if has_mask(x) else 0

@@ -1,0 +1,186 @@
+"""Exported models take and give a masked tensor as two plain ones.
+
+No exporter knows masked tensors. So what is exported is a model around the
+model: a masked input `x` comes in as `x` and `x_mask`, a masked output goes
+out as `output_0` and `output_0_mask`.
+"""
+
+from keras.src import backend
+from keras.src import layers
+from keras.src import models
+from keras.src import tree
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.export.export_utils import get_input_signature
+from keras.src.export.export_utils import make_input_spec
+from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import mask_or_spec
+
+
+class InPairs(models.Model):
+    """A model that has pairs of tensors where another has masked ones.
+
+    Args:
+        model: The other model.
+        signature: Its positional inputs, as symbolic tensors.
+        is_named: Whether the outputs have names; else they are a tuple.
+    """
+
+    def __init__(self, model, signature, is_named):
+        super().__init__(name=model.name, dtype=model.dtype_policy)
+        self.model = model
+        # Hidden from what tracks the state of layers, which changes lists.
+        self._of_model = lambda: signature
+        self._is_named = is_named
+        self.built = True
+
+    @property
+    def of_model(self):
+        """The positional inputs of the other model, as symbolic tensors."""
+        return self._of_model()
+
+    @property
+    def has_masked_inputs(self):
+        return any(map(has_mask, tree.flatten(self.of_model)))
+
+    def call(self, *args):
+        if self.has_masked_inputs:
+            args = self._to_masked(*args)
+        outputs = _to_pairs(self.model(*args))
+        if isinstance(outputs, dict) and not self._is_named:
+            return tuple(outputs.values())
+        return outputs
+
+    def _to_masked(self, named):
+        flat = [
+            backend.MaskedTensor(named[name], named[f"{name}_mask"])
+            if has_mask(x)
+            else named[name]
+            for name, x in self._inputs_by_name()
+        ]
+        return tree.pack_sequence_as(self.of_model, flat)
+
+    def _inputs_by_name(self):
+        return [(x.name, x) for x in tree.flatten(self.of_model)]
+
+    def input_signature(self):
+        """What this model takes, where anything is masked: a dictionary."""
+        specs = {}
+        for name, x in self._inputs_by_name():
+            parts = {name: x}
+            if has_mask(x):
+                parts[f"{name}_mask"] = x._mask_spec
+            for part, spec in parts.items():
+                if part in specs:
+                    raise ValueError(
+                        f"Model '{self.name}' would be exported with two "
+                        f"inputs '{part}': the mask of an input 'x' is called "
+                        "'x_mask'. Give its inputs other names."
+                    )
+                specs[part] = _input_spec(spec, part)
+        return [specs]
+
+    def polymorphic_shapes(self):
+        """The shapes as JAX takes them, with letters for open sizes.
+
+        The values and the mask of an input have the same ones, which JAX does
+        not find out by itself.
+        """
+        shapes = {}
+        for i, (name, x) in enumerate(self._inputs_by_name()):
+            sizes = ["batch"] + [
+                f"d{i}_{axis}" if size is None else str(size)
+                for axis, size in enumerate(x.shape[1:])
+            ]
+            shapes[name] = f"({', '.join(sizes)})"
+            if has_mask(x):
+                sizes = sizes[: len(x._mask_spec.shape)]
+                shapes[f"{name}_mask"] = f"({', '.join(sizes)},)"
+        return [shapes]
+
+
+def _to_pairs(outputs):
+    """Outputs by name, the masks beside the values; plain ones, as they are.
+
+    Where outputs have no names they get those that TensorFlow would give them.
+    """
+    flat = tree.flatten(outputs)
+    if not any(map(has_mask, flat)):
+        return outputs
+    names = [f"output_{i}" for i in range(len(flat))]
+    if isinstance(outputs, dict) and len(outputs) == len(flat):
+        names = tree.flatten({name: name for name in outputs})
+    named = {}
+    for name, x in zip(names, flat):
+        named[name] = values_of(x)
+        if has_mask(x):
+            named[f"{name}_mask"] = x.mask
+    return named
+
+
+def for_export(model, input_signature, is_named):
+    """What to export of a model: the model itself, where nothing is masked.
+
+    Args:
+        model: The model.
+        input_signature: Its positional inputs, as its user describes them, or
+            None.
+        is_named: Whether the outputs may have names.
+
+    Returns:
+        A model and its `input_signature`.
+    """
+    signature = input_signature
+    if signature is None:
+        signature = get_input_signature(model)
+    flat = tree.flatten(signature)
+    flat = [_symbol(x, f"input_{i}") for i, x in enumerate(flat)]
+    symbols = tree.pack_sequence_as(signature, flat)
+    if any(map(has_mask, flat)):
+        around = InPairs(model, symbols, is_named)
+        return around, around.input_signature()
+    if _gives_masks(model, symbols):
+        return InPairs(model, symbols, is_named), signature
+    return model, input_signature
+
+
+def with_shapes(model, kwargs):
+    """The arguments of an export from JAX, with the shapes of pairs."""
+    if not isinstance(model, InPairs) or not model.has_masked_inputs:
+        return kwargs
+    shapes = {"polymorphic_shapes": model.polymorphic_shapes()}
+    given = kwargs.get("jax2tf_kwargs") or {}
+    return {**kwargs, "jax2tf_kwargs": {**shapes, **given}}
+
+
+def _symbol(spec, name):
+    """A symbolic tensor of whatever may describe an input.
+
+    Args:
+        spec: The description.
+        name: What to call it if it has no name.
+    """
+    is_whole = isinstance(spec, KerasTensor) and has_mask(spec)
+    # TensorFlow need not be there to ask whether it is one of its own.
+    if not is_whole and type(spec).__name__ != "TensorSpec":
+        spec = make_input_spec(spec)
+    mask = None
+    if has_mask(spec):
+        mask = KerasTensor(mask_or_spec(spec).shape, "bool")
+    return KerasTensor(
+        tuple(spec.shape),
+        backend.standardize_dtype(spec.dtype),
+        name=getattr(spec, "name", None) or name,
+        mask=mask,
+    )
+
+
+def _gives_masks(model, symbols):
+    outputs = getattr(model, "outputs", None)
+    if outputs is None:
+        outputs = backend.compute_output_spec(model, *symbols)
+    return any(map(has_mask, tree.flatten(outputs)))
+
+
+def _input_spec(x, name=None):
+    return layers.InputSpec(dtype=x.dtype, shape=x.shape, name=name or x.name)
