@@ -34,3 +34,21 @@ class Function:
         return self._run_through_graph(
             flat, operation_fn=lambda op: op._call_spec
         )
+
+    def call(self, inputs):
+        """Computes output tensors for new inputs."""
+        self._assert_input_compatibility(inputs)
+        if any(map(has_mask, self._inputs)):
+            pairs = zip(tree.flatten(inputs), self._inputs)
+            inputs = [_as_declared(x, ref) for x, ref in pairs]
+        return self._run_through_graph(inputs)
+
+
+@new
+def _as_declared(x, declared):
+    # Imported late: the operations are built on this module.
+    from keras.src import ops
+
+    if has_mask(declared) and x is not None:
+        x = ops.convert_to_tensor(x)
+    return symbolic.like_input(x, declared)

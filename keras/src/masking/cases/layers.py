@@ -460,12 +460,12 @@ CASES["Conv1D"] += [
 
 # Layers without a case, with the reason.
 ELSEWHERE = {
-    "FlaxLayer": "Its module is the user's, and sees the masked tensor.",
+    "FlaxLayer": "Its module sees a masked tensor; pass both parts.",
     "InputLayer": "It makes symbolic tensors, see `mask_shape`.",
     "InputSpec": "It is no layer.",
-    "JaxLayer": "Its function is the user's, and sees the masked tensor.",
+    "JaxLayer": "Its function sees a masked tensor; pass both parts.",
     "Layer": "It is the base of all others.",
-    "TFSMLayer": "Its signature is the user's, and sees the masked tensor.",
-    "TorchModuleWrapper": "Its module is the user's, and sees the mask.",
+    "TFSMLayer": "What was exported, with masked inputs and outputs.",
+    "TorchModuleWrapper": "Its module sees a masked tensor; pass both parts.",
     "Wrapper": "It is the base of layers that hold another.",
 }
