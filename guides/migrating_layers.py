@@ -863,6 +863,7 @@ write instead. `--diff` proposes the plain ones as a patch.
    take the mask out of metrics and losses of your own.
 9. Expect a `numpy.ma` array from `predict` where an output is masked, and end
    the mask on purpose where you do not want one: `ops.filled(x)`, `x.values`.
+   What `export` writes then has an output `output_0_mask` beside `output_0`.
 10. Look at `model.summary(show_masks=True)`: does the mask end where you meant
     it to?
 11. Test with NaN as padding. Nothing may change.
