@@ -12,9 +12,9 @@ from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.export.export_utils import get_input_signature
 from keras.src.export.export_utils import make_input_spec
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
+from keras.src.masking.symbolic import values_spec
 
 
 class InPairs(models.Model):
@@ -46,10 +46,11 @@ class InPairs(models.Model):
     def call(self, *args):
         if self.has_masked_inputs:
             args = self._to_masked(*args)
-        outputs = _to_pairs(self.model(*args))
-        if isinstance(outputs, dict) and not self._is_named:
-            return tuple(outputs.values())
-        return outputs
+        outputs = self.model(*args)
+        if not any(map(has_mask, tree.flatten(outputs))):
+            return outputs
+        named = _to_pairs(_outputs_by_name(outputs), "outputs")
+        return named if self._is_named else tuple(named.values())
 
     def _to_masked(self, named):
         flat = [
@@ -65,19 +66,11 @@ class InPairs(models.Model):
 
     def input_signature(self):
         """What this model takes, where anything is masked: a dictionary."""
-        specs = {}
-        for name, x in self._inputs_by_name():
-            parts = {name: x}
-            if has_mask(x):
-                parts[f"{name}_mask"] = x._mask_spec
-            for part, spec in parts.items():
-                if part in specs:
-                    raise ValueError(
-                        f"Model '{self.name}' would be exported with two "
-                        f"inputs '{part}': the mask of an input 'x' is called "
-                        "'x_mask'. Give its inputs other names."
-                    )
-                specs[part] = _input_spec(spec, part)
+        named = _to_pairs(self._inputs_by_name(), "inputs")
+        specs = {
+            name: layers.InputSpec(dtype=x.dtype, shape=x.shape, name=name)
+            for name, x in named.items()
+        }
         return [specs]
 
     def polymorphic_shapes(self):
@@ -99,22 +92,33 @@ class InPairs(models.Model):
         return [shapes]
 
 
-def _to_pairs(outputs):
-    """Outputs by name, the masks beside the values; plain ones, as they are.
-
-    Where outputs have no names they get those that TensorFlow would give them.
-    """
+def _outputs_by_name(outputs):
+    """Outputs with their keys, or the names that TensorFlow gives them."""
     flat = tree.flatten(outputs)
-    if not any(map(has_mask, flat)):
-        return outputs
     names = [f"output_{i}" for i in range(len(flat))]
     if isinstance(outputs, dict) and len(outputs) == len(flat):
         names = tree.flatten({name: name for name in outputs})
+    return zip(names, flat)
+
+
+def _to_pairs(tensors, what):
+    """Plain tensors by name: the values, and the masks beside them.
+
+    Args:
+        tensors: Pairs of a name and a tensor.
+        what: What they are, for the error where two get one name.
+    """
     named = {}
-    for name, x in zip(names, flat):
-        named[name] = values_of(x)
+    for name, x in tensors:
+        parts = {name: x}
         if has_mask(x):
-            named[f"{name}_mask"] = x.mask
+            parts = {name: values_spec(x), f"{name}_mask": mask_or_spec(x)}
+        for part in parts.keys() & named.keys():
+            raise ValueError(
+                f"The model would be exported with two {what} '{part}': the "
+                "mask of 'x' is called 'x_mask'. Give one of them another name."
+            )
+        named |= parts
     return named
 
 
@@ -180,7 +184,3 @@ def _gives_masks(model, symbols):
     if outputs is None:
         outputs = backend.compute_output_spec(model, *symbols)
     return any(map(has_mask, tree.flatten(outputs)))
-
-
-def _input_spec(x, name=None):
-    return layers.InputSpec(dtype=x.dtype, shape=x.shape, name=name or x.name)
