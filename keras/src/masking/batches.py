@@ -3,9 +3,14 @@
 A trainer joins the leaves of what it got, batch after batch, as plain arrays.
 So masked outputs are taken apart before and put together at the end.
 `np.concatenate` of `numpy.ma` arrays would drop their masks.
+
+Batches may be of different lengths; the shorter ones are padded. How long the
+longest is shows with the last one, so the trainer collects promises.
 """
 
 import collections
+import contextlib
+import itertools
 
 import numpy as np
 
@@ -37,7 +42,74 @@ def put_together(outputs, make):
 
 def to_masked_tensors(outputs):
     """The structure with a masked tensor for each `Parts`."""
-    return put_together(outputs, backend.MaskedTensor._wrap)
+
+    def make(values, mask):
+        if isinstance(values, _Promise):
+            values, mask = values.array, mask.array
+        return backend.MaskedTensor._wrap(values, mask)
+
+    return put_together(outputs, make)
+
+
+class _Promise:
+    """An array that NumPy sees as long as the longest of its kind.
+
+    Args:
+        array: Tensor of the backend, of batch axis and others.
+        ndim: How many leading axes a mask has: in these, lengths may differ.
+        lengths: List of the greatest so far, which each promise updates.
+    """
+
+    def __init__(self, array, ndim, lengths):
+        self.array, self._lengths = array, lengths
+        sizes = array.shape[1:ndim]
+        lengths[:] = map(max, sizes, lengths or sizes)
+
+    @property
+    def dtype(self):
+        return self.array.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        array = backend.convert_to_numpy(self.array)
+        widths = np.zeros((array.ndim, 2), int)
+        lengths = slice(1, 1 + len(self._lengths))
+        widths[lengths, 1] = np.subtract(self._lengths, array.shape[lengths])
+        array = np.pad(array, widths) if widths.any() else array
+        return np.array(array, dtype, copy=copy)
+
+
+@contextlib.contextmanager
+def of_any_length(trainer):
+    """Lets `trainer` collect masked batches of different lengths."""
+    vars(trainer)["_lengths"] = collections.defaultdict(list)
+    try:
+        yield
+    finally:
+        del vars(trainer)["_lengths"]
+
+
+def promise(trainer, outputs):
+    """The structure with promises in each `Parts`, if they are collected."""
+    lengths = vars(trainer).get("_lengths")
+    if lengths is None:
+        return outputs
+    places = itertools.count()
+
+    def make(values, mask):
+        of_output = lengths[next(places)]
+        of_both = (_Promise(x, mask.ndim, of_output) for x in (values, mask))
+        return Parts(*of_both)
+
+    return put_together(outputs, make)
+
+
+def join(batches):
+    """The `numpy.ma` array of masked tensors, joined along the batch axis."""
+    lengths = []
+    ndim = batches[0].mask.ndim
+    values = [_Promise(x.values, ndim, lengths) for x in batches]
+    masks = [_Promise(x.mask, ndim, lengths) for x in batches]
+    return _numpy_ma(np.concatenate(values), np.concatenate(masks))
 
 
 def to_numpy(outputs):

@@ -107,6 +107,54 @@ class MaskedOutputTest(testing.TestCase):
         self.assertIs(type(found["b"]), np.ndarray)
         self.assertEqual(found["a"].shape, (5, 3, 1))
 
+    def test_predict_joins_batches_of_different_lengths(self):
+        sizes = [(3, 4), (2, 7), (1, 0), (2, 2)]
+        rng = np.random.default_rng(0)
+        batches = [
+            MaskedTensor(
+                rng.normal(size=size + (3,)).astype("float32"),
+                rng.random(size) > 0.3,
+            )
+            for size in sizes
+        ]
+        x = layers.Input((None, 3), mask_shape=(None,))
+        steps = layers.Dense(2)(x)
+        model = models.Model(x, {"steps": steps, "sums": ops.sum(steps, 1)})
+        steps, sums = [], []
+        for batch in batches:
+            values = np.matmul(batch.values, model.get_weights()[0])
+            valid = ops.convert_to_numpy(batch.mask)[..., None]
+            sums.append(np.where(valid, values, 0).sum(1))
+            rows = np.zeros((len(values), 7, 2), "float32")
+            rows[:, : values.shape[1]] = np.where(valid, values, 0)
+            steps.append(rows)
+        valid = np.zeros((8, 7), bool)
+        valid[:3, :4], valid[3:5] = batches[0].mask, batches[1].mask
+        valid[6:, :2] = batches[3].mask
+        data = ((batch,) for batch in batches)
+        found = model.predict(data, steps=len(batches), verbose=0)
+        self.assertAllClose(
+            np.ma.getmaskarray(found["steps"]),
+            np.broadcast_to(~valid[..., None], (8, 7, 2)),
+        )
+        self.assertAllClose(
+            found["steps"].filled(0), np.concatenate(steps), atol=1e-5
+        )
+        self.assertAllClose(found["sums"], np.concatenate(sums), atol=1e-5)
+
+    def test_predict_joins_no_batches_that_differ_beyond_the_mask(self):
+        class Rows(models.Model):
+            def call(self, x):
+                return x * 1.0
+
+        model = Rows()
+        x = [np.ones((2, 4, n), "float32") for n in (3, 2)]
+        data = ((MaskedTensor(x, np.ones((2, 4), bool)),) for x in x)
+        with self.assertRaises(ValueError):
+            model.predict(data, steps=2, verbose=0)
+        whole = MaskedTensor(x[0], np.ones((2, 4), bool))
+        self.assertAllClose(model.predict(whole, verbose=0).filled(0), x[0])
+
     def test_callbacks_of_predict_see_masked_tensors(self):
         seen = []
 

@@ -12,13 +12,27 @@ class JAXTrainer:
             step_function = batches.step_in_parts(step_function)
         return self._make_plain_function(step_function, concatenate_outputs)
 
+    @keeps("_make_plain_predict_function")
+    def make_predict_function(self, force=False):
+        if self.predict_function is not None and not force:
+            return self.predict_function
+        self._make_plain_predict_function(force)
+        predict = self.predict_function
+
+        def predict_in_parts(state, iterator):
+            outputs, state = predict(state, iterator)
+            return batches.promise(self, outputs), state
+
+        self.predict_function = predict_in_parts
+
     @keeps("_predict_in_parts")
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
-        outputs = self._predict_in_parts(
-            x, batch_size, verbose, steps, callbacks
-        )
+        with batches.of_any_length(self):
+            outputs = self._predict_in_parts(
+                x, batch_size, verbose, steps, callbacks
+            )
         return batches.to_numpy(outputs)
 
     @keeps("_predict_on_batch_in_parts")

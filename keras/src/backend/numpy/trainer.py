@@ -11,10 +11,12 @@ class NumpyTrainer:
 
         def predict_steps(data):
             steps = [batches.take_apart(self.predict_step(x)) for x in data]
-            return tree.map_structure(lambda *xs: np.concatenate(xs), *steps)
+            steps = tree.map_structure(lambda *xs: np.concatenate(xs), *steps)
+            return batches.promise(self, steps)
 
         def predict_step(data):
-            return batches.take_apart(self.predict_step(data[0]))
+            outputs = batches.take_apart(self.predict_step(data[0]))
+            return batches.promise(self, outputs)
 
         several = self.steps_per_execution > 1
         self.predict_function = predict_steps if several else predict_step
@@ -23,9 +25,10 @@ class NumpyTrainer:
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
-        outputs = self._predict_in_parts(
-            x, batch_size, verbose, steps, callbacks
-        )
+        with batches.of_any_length(self):
+            outputs = self._predict_in_parts(
+                x, batch_size, verbose, steps, callbacks
+            )
         return batches.to_numpy(outputs)
 
     @keeps("_predict_on_batch_in_parts")

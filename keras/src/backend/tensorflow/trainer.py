@@ -3,6 +3,8 @@
 Values and masks are joined apart. (`tf.concat` does not know the type.)
 """
 
+import numpy as np
+
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
 from keras.src.masking import batches
 from pip_build import keeps
@@ -27,13 +29,15 @@ def concat(tensors, axis=0):
 def convert_to_np_if_not_ragged(x):
     if isinstance(x, MaskedTensor):
         return x.to_numpy()
+    if isinstance(x, np.ma.MaskedArray):
+        return x
     return _convert_plain_to_np(x)
 
 
 @keeps("_concat_plain_if_not_ragged")
 def potentially_ragged_concat(tensors):
     if isinstance(tensors[0], MaskedTensor):
-        return batches.concat_batches(tensors)
+        return batches.join(tensors)
     return _concat_plain_if_not_ragged(tensors)
 
 

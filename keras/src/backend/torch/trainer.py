@@ -11,15 +11,20 @@ class TorchTrainer:
             return self.predict_function
         self._make_whole_predict_function(force)
         predict = self.predict_function
-        self.predict_function = lambda data: batches.take_apart(predict(data))
+
+        def predict_in_parts(data):
+            return batches.promise(self, batches.take_apart(predict(data)))
+
+        self.predict_function = predict_in_parts
 
     @keeps("_predict_in_parts")
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
-        outputs = self._predict_in_parts(
-            x, batch_size, verbose, steps, callbacks
-        )
+        with batches.of_any_length(self):
+            outputs = self._predict_in_parts(
+                x, batch_size, verbose, steps, callbacks
+            )
         return batches.to_numpy(outputs)
 
     @keeps("_predict_on_batch_in_parts")
