@@ -9,6 +9,8 @@ names what shares the work between the devices.
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
@@ -27,8 +29,9 @@ RATE = 0.5
 def data():
     """Series of unequal length, some targets unknown, and what is masked NaN.
 
-    On two devices one gets the long series and the other the short ones; on
-    eight one has nothing at all.
+    Where a batch is cut in two, one device gets the long series and the other
+    the short ones; of eight, one has nothing at all. PyTorch deals the rows in
+    turn: one process has no target that is known.
     """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(ROWS, STEPS, FEATURES)).astype("float32")
@@ -60,9 +63,13 @@ def train_and_ask():
     x, y = data()
     made, of_steps = model()
     history = made.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False).history
+    return {**history, **ask(made, of_steps)}
+
+
+def ask(made, of_steps):
+    x, y = data()
     steps = of_steps.predict(x, BATCH, verbose=0)
     return {
-        **history,
         "evaluate": made.evaluate(x, y, BATCH, verbose=0),
         "weights": [w.tolist() for w in made.get_weights()],
         "predict": made.predict(x, BATCH, verbose=0).tolist(),
@@ -108,7 +115,56 @@ def tf_mirrored(devices):
         return train_and_ask()
 
 
-ENGINES = {f.__name__: f for f in (jax_data, jax_model, tf_mirrored)}
+def torch_ddp(devices):
+    """Each process has its rows of each batch, as PyTorch's sampler deals."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(
+            _torch_process, (devices, folder), nprocs=devices
+        )
+        return json.loads(Path(folder, "outcome.json").read_text())
+
+
+def _torch_process(rank, devices, folder):
+    import torch
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    distributed.init_process_group(
+        "gloo", f"file://{folder}/store", rank=rank, world_size=devices
+    )
+    made, of_steps = model()
+    parallel = DistributedDataParallel(made)
+    optimizer = torch.optim.SGD(made.parameters(), RATE)
+    x, y = data()
+    rows = list(range(ROWS))
+    sampler = torch.utils.data.DistributedSampler(rows, shuffle=False)
+    loader = torch.utils.data.DataLoader(
+        rows,
+        BATCH // devices,
+        sampler=sampler,
+        collate_fn=lambda rows: (x[rows], y[rows]),
+    )
+    mse, losses = keras.losses.MeanSquaredError(), []
+    for _ in range(EPOCHS):
+        total = 0
+        for x_batch, y_batch in loader:
+            optimizer.zero_grad()
+            weight = keras.utils.sample_weight_from_mask(y_batch.mask)
+            loss = mse(y_batch.values, parallel(x_batch), weight)
+            loss.backward()
+            optimizer.step()
+            distributed.all_reduce(loss.detach_())
+            total += loss.item() / devices
+        losses.append(total / len(loader))
+    if rank == 0:
+        asked = json.dumps({"loss": losses, **ask(made, of_steps)})
+        Path(folder, "outcome.json").write_text(asked)
+    distributed.destroy_process_group()
+
+
+ENGINES = {f.__name__: f for f in (jax_data, jax_model, tf_mirrored, torch_ddp)}
 
 
 if __name__ == "__main__":

@@ -289,6 +289,31 @@ class MaskedTrainingTest(testing.TestCase):
         model = make(OWN_STEP[BACKEND])
         self.check(model, fit(model), by_hand(2))
 
+    @pytest.mark.skipif(BACKEND != "torch", reason="an engine of PyTorch")
+    def test_processes_that_look_for_unused_weights(self):
+        import torch
+        from torch import distributed
+
+        store = os.path.join(self.get_temp_dir(), "store")
+        distributed.init_process_group(
+            "gloo", f"file://{store}", rank=0, world_size=1
+        )
+        self.addCleanup(distributed.destroy_process_group)
+        model, curve, y = make(), by_hand(2), ops.convert_to_tensor(Y)
+        optimizer = torch.optim.SGD(model.parameters(), RATE)
+        # Which are used it reads off the tensors in the output.
+        parallel = torch.nn.parallel.DistributedDataParallel(
+            model, find_unused_parameters=True
+        )
+        for _ in range(2):
+            for rows in (slice(0, BATCH), slice(BATCH, ROWS)):
+                x = backend.MaskedTensor(X[rows], MASK[rows])
+                optimizer.zero_grad()
+                loss = losses.MeanSquaredError()(y[rows], parallel(x), x.mask)
+                loss.backward()
+                optimizer.step()
+        self.check_weights(model, curve, -1)
+
     def test_a_loss_that_a_layer_adds(self):
         model = make(penalty=True)
         self.check(model, fit(model), by_hand(2, penalty=0.25))

@@ -5,6 +5,7 @@ A plain class with `__torch_function__`. It is not registered with
 tensor has to stay one leaf.
 """
 
+import dataclasses
 import string
 
 import torch
@@ -64,8 +65,13 @@ def _check_devices(values, mask):
         )
 
 
+# Where `DistributedDataParallel` looks for the tensors in what a model returns.
+@dataclasses.dataclass(init=False, repr=False, eq=False)
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
+
+    values: torch.Tensor
+    mask: torch.Tensor
 
     def __init__(self, values, mask):
         _check_devices(values, mask)
