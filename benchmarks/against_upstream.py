@@ -250,7 +250,7 @@ def turns(name):
         print(spent / calls * 1e3, flush=True)
 
 
-SAMPLES = 256
+SAMPLES = 2048
 # What makes a step, and how many of them are a turn.
 STEPS = {
     "BiLSTM step": (functools.partial(training_step, bilstm, (32, 1)), 8),

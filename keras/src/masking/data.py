@@ -287,10 +287,11 @@ def _all_whole(structure):
 
 
 def _whole(parts):
-    values, mask = parts
+    values, mask = map(ops.convert_to_tensor, parts)
     if isinstance(parts, HiddenParts):
-        mask = ops.logical_not(mask)
-    return backend.MaskedTensor(values, mask)
+        return backend.MaskedTensor(values, ops.logical_not(mask))
+    # Of a masked tensor, which hides nothing that is not finite.
+    return backend.MaskedTensor._wrap(values, mask)
 
 
 def _parts(x):
