@@ -193,11 +193,11 @@ class _Notebook:
         """What stands in, in an operation, for what runs its call."""
         if isinstance(op, Layer):
             # What a call sets is put back, too.
-            called = vars(op).get("_called")
-            return {
-                "_chosen_protocol": self._watch_layer(op),
-                "_called": called,
+            set_by_calls = {
+                name: vars(op).get(name)
+                for name in ("_called", "_masks_of_call")
             }
+            return {"_chosen_protocol": self._watch_layer(op), **set_by_calls}
         return self._watch_op(op)
 
     def _watch_layer(self, layer):
