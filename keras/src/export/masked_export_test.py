@@ -16,6 +16,7 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
+from keras.src.backend import MaskedTensor
 from keras.src.export import in_pairs
 from keras.src.masking.errors import UnsupportedMaskError
 
@@ -170,7 +171,7 @@ class MaskedExportTest(testing.TestCase):
     @EXPORTS
     def test_a_model_that_was_called_on_masked_tensors(self):
         model = Subclass()
-        model(backend.MaskedTensor(POISONED, MASK))
+        model(MaskedTensor(POISONED, MASK))
         model.set_weights([KERNEL])
         path = self.export(model, WITH_NAMES)
         inputs = {"input_0": POISONED, "input_0_mask": MASK}
@@ -199,7 +200,7 @@ class MaskedExportTest(testing.TestCase):
     def test_a_loaded_layer_takes_masked_tensors(self):
         model = mixed()
         layer = export.TFSMLayer(self.export(model))
-        x, z = backend.MaskedTensor(POISONED, MASK), ops.convert_to_tensor(Z)
+        x, z = MaskedTensor(POISONED, MASK), ops.convert_to_tensor(Z)
         steps, _ = layer([x, z])
         self.assertMaskedClose(steps, X @ KERNEL, MASK, atol=1e-5)
         graph = models.Model(model.inputs, layer(model.inputs))
@@ -208,6 +209,24 @@ class MaskedExportTest(testing.TestCase):
             self.assertAllClose(
                 ops.filled(found), ops.filled(expected), atol=1e-5
             )
+
+    @pytest.mark.skipif(BACKEND != "jax", reason="a format of JAX")
+    def test_what_jax_exports_takes_masked_tensors(self):
+        import jax
+        from jax import export
+
+        model = mixed()
+        call = jax.jit(lambda *inputs: model(list(inputs)))
+        sizes = export.symbolic_args_specs(
+            (X, MASK, Z), ("b, t, 3", "b, t", "b, 2")
+        )
+        values, mask, z = sizes
+        exported = export.export(call)(MaskedTensor._wrap(values, mask), z)
+        loaded = export.deserialize(exported.serialize())
+        x, z = MaskedTensor(POISONED, MASK), ops.convert_to_tensor(Z)
+        steps, pooled = loaded.call(x, z)
+        self.assertMaskedClose(steps, X @ KERNEL, MASK, atol=1e-5)
+        self.assertAllClose(pooled, model([x, z])[1], atol=1e-5)
 
     @EXPORTS
     def test_an_endpoint_that_is_masked_is_refused(self):

@@ -1,6 +1,7 @@
 """The masked tensor of the JAX backend: a pytree node."""
 
 import jax
+import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 
@@ -29,4 +30,12 @@ jax.tree_util.register_pytree_with_keys(
     _parts_with_keys,
     lambda _, parts: MaskedTensor._wrap(*parts),
     lambda x: ((x.values, x.mask), None),
+)
+
+# What `jax.export` writes can be read where Keras has been imported.
+jax.export.register_pytree_node_serialization(
+    MaskedTensor,
+    serialized_name="keras.MaskedTensor",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: None,
 )
