@@ -1,10 +1,11 @@
 """Masked models on several devices give what they give on one.
 
 Each engine runs in processes of its own, since devices are made when a process
-starts. All take the loss of a batch over all devices, and PyTorch the mean of
-the losses of equal parts, so that it does not matter where the valid steps and
-the known targets lie: one of eight devices has nothing valid, and of two one
-has the long series, or, on PyTorch, no target that is known.
+starts. JAX and `MirroredStrategy` take the loss of a batch over all devices,
+and PyTorch the mean of the losses of equal parts, so that it does not matter
+where the valid steps and the known targets lie: one of eight devices has
+nothing valid, and of two one has the long series, or, on PyTorch, no target
+that is known.
 """
 
 import json

@@ -70,11 +70,7 @@ class _Promise:
         return self.array.dtype
 
     def __array__(self, dtype=None, copy=None):
-        array = self.array
-        if backend.backend() == "torch":
-            # NumPy reads only some of its tensors; of others it makes views.
-            array = backend.convert_to_numpy(array)
-        array = np.asarray(array)
+        array = backend.MaskedTensor._as_numpy(self.array)
         widths = np.zeros((array.ndim, 2), int)
         lengths = slice(1, 1 + len(self._lengths))
         widths[lengths, 1] = np.subtract(self._lengths, array.shape[lengths])

@@ -352,6 +352,11 @@ class MaskedTensorBase(TakesOver):
         parts = (slice(i, i + rows) for i in range(0, length, rows))
         return [self._wrap(self.values[p], self.mask[p]) for p in parts]
 
+    @staticmethod
+    def _as_numpy(part):
+        """A NumPy view of values or a mask, where there can be one."""
+        return np.asarray(part)
+
     def to_numpy(self):
         """The `numpy.ma` array with these entries (its mask is inverted)."""
         from keras.src import backend

@@ -81,6 +81,13 @@ class MaskedTensor(MaskedTensorBase):
     def is_concrete(x):
         return not x.values.is_meta
 
+    @staticmethod
+    def _as_numpy(part):
+        # NumPy reads only some of PyTorch's tensors by itself.
+        from keras.src import backend
+
+        return backend.convert_to_numpy(part)
+
     def _put(self, value):
         if _runs_on_cpu(self.values):
             return self._put_by_arithmetic(value)
