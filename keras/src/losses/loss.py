@@ -20,17 +20,34 @@ class Loss:
         Args:
             y_true: Targets.
             y_pred: Predictions.
-            sample_weight: Weights over leading axes of the losses. NaN, inf
-                and huge targets of weight 0 change neither the loss nor its
-                gradient.
+            sample_weight: Weights over leading axes of the losses: `(batch,)`
+                weighs rows, also where there is a loss for each step. Losses
+                that take each entry by itself, as the mean squared error and
+                binary crossentropy do, take weights of the targets' full
+                shape, too. NaN, inf and huge targets of weight 0 change
+                neither the loss nor its gradient.
 
         Returns:
             The loss: a scalar, or one for each entry if there is no reduction.
+
+        Raises:
+            ValueError: If the weights do not fit the losses.
+
+        Example:
+
+        >>> y_true, y_pred = np.zeros((1, 2)), np.array([[1.0, 3.0]])
+        >>> loss = keras.losses.MeanSquaredError("mean_with_sample_weight")
+        >>> float(loss(y_true, y_pred, np.array([[1.0, 0.0]])))
+        1.0
         """
         from keras.src.masking import scoring
+        from keras.src.masking import weighing
 
         sample_weight = scoring.weights(sample_weight)
         if sample_weight is not None:
+            sample_weight = ops.convert_to_tensor(
+                sample_weight, dtype=self.dtype
+            )
             y_pred = scoring.quiet_masked(y_pred, sample_weight)
         y_true, y_pred = scoring.plain(y_true, y_pred)
 
@@ -44,9 +61,22 @@ class Loss:
                 y_true = tree.map_structure(
                     lambda y: scoring.quiet(y, sample_weight), y_true
                 )
+                if weighing.is_of_entries(
+                    weighing.function_of(self), y_true, y_pred, sample_weight
+                ):
+                    losses, sample_weight = weighing.losses_of_entries(
+                        self, y_true, y_pred, sample_weight
+                    )
+                    return reduce_weighted_values(
+                        losses, sample_weight, None, self.reduction, self.dtype
+                    )
             losses, mask = take_own_mask(
                 self.call(y_true, y_pred), (y_true, y_pred)
             )
+            if sample_weight is not None and len(losses.shape):
+                losses, sample_weight = weighing.cover(
+                    losses, sample_weight, weighing.name_of(self)
+                )
             return reduce_weighted_values(
                 losses, sample_weight, mask, self.reduction, self.dtype
             )
@@ -76,14 +106,16 @@ def reduce_weighted_values(
 ):
     if sample_weight is not None:
         from keras.src.masking import scoring
+        from keras.src.masking import weighing
 
         values = ops.convert_to_tensor(values, dtype=dtype)
         sample_weight = ops.cast(
             ops.convert_to_tensor(sample_weight, dtype=dtype), values.dtype
         )
-        aligned = squeeze_or_expand_to_same_rank(values, sample_weight)
-        scoring.check_weights(*aligned)
-        values = scoring.without_weightless(*aligned)
+        # A loss of the batch as a whole may be weighed by anything.
+        if len(values.shape):
+            values, sample_weight = weighing.cover(values, sample_weight)
+        values = scoring.without_weightless(values, sample_weight)
     return _reduce_all_weighted_values(
         values, sample_weight, mask, reduction, dtype
     )

@@ -305,22 +305,14 @@ def _parts(x):
 
 
 def _target_mask(x):
-    """The mask of a target, over the axes that a loss has.
+    """The mask of a target, over the axes that it has by its type.
 
-    A loss has no last axis where a target has features. The mask of a
-    `numpy.ma` array has, as it has all axes; it says the same of each feature
-    where entries are masked as a whole.
+    That of a `numpy.ma` array has all of them. What becomes of it, a loss
+    tells: only there it is known which axes have one.
     """
     if isinstance(x, np.ma.MaskedArray):
-        hidden = _parts(x).hidden
-        # Row by row, so that nothing large is copied.
-        if hidden.ndim > 1 and all((x == x[..., :1]).all() for x in hidden):
-            hidden = hidden[..., 0]
-        return Hidden(hidden)
-    mask = x.mask
-    if len(mask.shape) > 1 and mask.shape[-1] == 1:
-        mask = ops.squeeze(mask, -1)
-    return Valid(mask)
+        return Hidden(_parts(x).hidden)
+    return Valid(x.mask)
 
 
 def _valid(target_mask):

@@ -29,6 +29,9 @@ WEIGHTS = (RNG.uniform(0.5, 2.0, MASK.shape) * MASK).astype("float32")
 PROBABILITIES = RNG.uniform(0.05, 1.0, (4, 3, 4)).astype("float32")
 PROBABILITIES /= PROBABILITIES.sum(-1, keepdims=True)
 LABELS = np.array([[1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 0, 1]], "float32")
+# Some rows and some steps have none.
+ENTRIES = RNG.uniform(0.5, 2.0, (4, 3, 4)) * (RNG.uniform(size=(4, 3, 4)) < 0.5)
+ENTRIES = (ENTRIES * np.array([1, 1, 0, 1])[:, None, None]).astype("float32")
 SCORES = (RNG.permutation(12).reshape(4, 3) / 12 + 0.04).astype("float32")
 
 # Targets and predictions by their kind; all are floats, so that what weighs 0
@@ -179,6 +182,20 @@ LOSSES = {
     "SquaredHinge": Case("one_hot", mean_of(lambda y, p: hinge(y, p) ** 2)),
     # Half of either error is the mean of the two sums, as in Dice.
     "Tversky": Case("one_hot", overlap, {"axis": -1}),
+}
+# Which take each entry by itself: the others are of the last axis as a whole.
+ENTRYWISE_LOSSES = {
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "Hinge",
+    "Huber",
+    "LogCosh",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
+    "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
+    "SquaredHinge",
 }
 # Which have a loss for each row of a batch, and tests of their own.
 ROWWISE_LOSSES = {"CTC", "Circle"}
@@ -396,6 +413,19 @@ METRICS = {
     "TrueNegatives": Case("scores", cell(3)),
     "TruePositives": Case("scores", cell(0)),
 }
+ENTRYWISE_METRICS = {
+    "BinaryCrossentropy",
+    "Hinge",
+    "LogCoshError",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
+    "MeanMetricWrapper",
+    "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
+    "RootMeanSquaredError",
+    "SquaredHinge",
+}
 # Which take values, no pairs, and have tests of their own.
 OF_VALUES = {"Mean", "Sum"}
 # Which take entries on the first axis, and no others.
@@ -453,6 +483,11 @@ def ranks(y, p):
     yield "rank 2", y, p, MASK, WEIGHTS
     if p.ndim == 3:
         yield "full rank", y, p, MASK, WEIGHTS[..., None]
+
+
+def alone(*arrays):
+    """The single entries of arrays, each as a row of one."""
+    return [x.reshape(-1, 1) for x in to_float64(*arrays)]
 
 
 def to_float64(*arrays):
@@ -530,6 +565,102 @@ class EveryLossTest(testing.TestCase):
             y, p = poisoned(y, mask), poisoned(p, mask, GARBAGE)
             arguments = y, p, weights
             self.check(make, each, weights, *arguments, mask=mask, rtol=1e-5)
+
+    @parameterized.named_parameters(named(LOSSES))
+    def test_weights_of_rows(self, name):
+        """Also where the number of rows is that of the steps."""
+        y, p = (x[:3] for x in DATA[LOSSES[name].kind])
+        weights = np.array([0.5, 0.0, 2.0], "float32")
+        some = np.repeat(weights[:, None] > 0, 3, 1)
+        each = self.each(name, y, p, some)
+        of_each = np.repeat(weights[:, None], 3, 1)
+        make = functools.partial(self.make, name)
+        arguments = poisoned(y, some), p, weights
+        self.check(make, each, of_each, *arguments, rtol=1e-5)
+
+    @parameterized.named_parameters(named(ENTRYWISE_LOSSES))
+    def test_weights_of_entries(self, name):
+        y, p = DATA[LOSSES[name].kind]
+        formula = LOSSES[name].formula
+        each = formula(*alone(y, p)).reshape(y.shape) * ENTRIES
+        masked = np.ma.MaskedArray(np.ones(y.shape), ENTRIES == 0)
+        masked *= ENTRIES
+        for weights in (ENTRIES, masked):
+            for reduction, expected in {
+                "none": each.mean(-1),
+                "sum": each.mean(-1).sum(),
+                "sum_over_batch_size": each.mean(),
+                "mean_with_sample_weight": each.sum() / ENTRIES.sum(),
+            }.items():
+                loss = self.make(name, reduction)
+                found = number(loss(poisoned(y, ENTRIES > 0), p, weights))
+                self.assertAllClose(found, expected, rtol=1e-5)
+        ones = np.ones(y.shape, "float32")
+        for reduction in ("none", "sum", "mean"):
+            loss = self.make(name, reduction)
+            self.assertAllClose(loss(y, p, ones), loss(y, p), rtol=1e-5)
+
+    @parameterized.named_parameters(named(ENTRYWISE_LOSSES))
+    @pytest.mark.requires_trainable_backend
+    def test_entries_of_weight_0_stay_out_of_the_gradient(self, name):
+        y, p = DATA[LOSSES[name].kind]
+        loss = self.make(name, "sum")
+        some = ENTRIES > 0
+        found = self.gradient(
+            loss, poisoned(y, some), poisoned(p, some, GARBAGE), some, ENTRIES
+        )
+        formula = LOSSES[name].formula
+        slope = formula(*alone(y, p + 1e-5)) - formula(*alone(y, p - 1e-5))
+        slope = slope.reshape(y.shape) / 2e-5 * ENTRIES / y.shape[-1]
+        self.assertAllClose(found, slope, rtol=2e-2, atol=1e-4)
+        self.assertAllEqual(found[~some], 0 * found[~some])
+
+    def test_weights_of_entries_over_another_axis(self):
+        y, p = DATA["one_hot"]
+        each = binary_cross_entropies(*to_float64(y, p)) * ENTRIES
+        for axis in (1, -1):
+            loss = losses.BinaryCrossentropy(reduction="none", axis=axis)
+            found = loss(y, p, ENTRIES)
+            self.assertAllClose(found, each.mean(axis), rtol=1e-5)
+
+    @parameterized.product(
+        shapes=(((4,), (4, 1)), ((4,), (4,)), ((4, 3), (4, 3, 1))),
+        by=("weights", "weights of one more axis"),
+    )
+    def test_weights_of_entries_of_targets_without_features(self, shapes, by):
+        """These are losses of single entries, though an axis is averaged."""
+        y, p = (RNG.normal(size=shape).astype("float32") for shape in shapes)
+        weights = RNG.uniform(size=y.shape).astype("float32")
+        expected = weights * (y - p.reshape(y.shape)) ** 2
+        loss = losses.MeanSquaredError("mean_with_sample_weight")
+        given = weights if by == "weights" else weights[..., None]
+        self.assertAllClose(
+            loss(y, p, given), expected.sum() / weights.sum(), rtol=1e-5
+        )
+
+    @parameterized.named_parameters(
+        named(
+            name
+            for name in sorted(set(LOSSES) - ENTRYWISE_LOSSES)
+            if LOSSES[name].kind != "sparse"
+        )
+    )
+    def test_weights_of_entries_are_refused_by_name(self, name):
+        y, p = DATA[LOSSES[name].kind]
+        with self.assertRaisesRegex(
+            ValueError,
+            rf"(?s)\(4, 3, 4\) weighs single entries.*`{name}` of shape "
+            r"\(4, 3\).*keras.MaskedTensor",
+        ):
+            self.make(name, "sum")(y, p, ENTRIES)
+
+    def test_a_loss_of_a_user_is_refused_by_its_name(self):
+        def own(y_true, y_pred):
+            return keras.ops.max(keras.ops.abs(y_true - y_pred), -1)
+
+        y, p = DATA["real"]
+        with self.assertRaisesRegex(ValueError, "`own`"):
+            losses.LossFunctionWrapper(own)(y, p, ENTRIES)
 
     def gradient(self, loss, y, p, mask, weights):
         """That of the predictions, None on a backend without gradients."""
@@ -646,6 +777,66 @@ class EveryMetricTest(testing.TestCase):
             )
             found = number(metric.result())
             self.assertAllClose(found, expected, rtol=1e-4, msg=label)
+
+    @parameterized.named_parameters(named(sorted(set(METRICS) - FLAT)))
+    def test_weights_of_rows(self, name):
+        """Also where the number of rows is that of the steps."""
+        y, p = (x[1:] for x in DATA[METRICS[name].kind])
+        weights = np.array([0.5, 1.0, 2.0], "float32")
+        expected = self.by_hand(name, y, p, np.repeat(weights[:, None], 3, 1))
+        metric = self.make(name)
+        metric.update_state(y, p, weights)
+        self.assertAllClose(number(metric.result()), expected, rtol=1e-4)
+
+    @parameterized.named_parameters(named(ENTRYWISE_METRICS))
+    def test_weights_of_entries(self, name):
+        y, p = DATA[METRICS[name].kind]
+        weights = ENTRIES.reshape(-1).astype("float64")
+        expected = METRICS[name].formula(*alone(y, p), weights)
+        metric = self.make(name)
+        metric.update_state(poisoned(y, ENTRIES > 0), p, ENTRIES)
+        self.assertAllClose(number(metric.result()), expected, rtol=1e-4)
+
+    @parameterized.named_parameters(
+        named(
+            name
+            for name in sorted(set(METRICS) - ENTRYWISE_METRICS)
+            if METRICS[name].kind in ("real", "one_hot") and name != "R2Score"
+        )
+    )
+    def test_weights_of_entries_are_refused(self, name):
+        y, p = DATA[METRICS[name].kind]
+        weights = ENTRIES
+        if name in FLAT:
+            y, p, weights = map(flat, (y, p, weights))
+        metric = self.make(name)
+        with self.assertRaisesRegex(ValueError, "(?s)weighs single entries"):
+            metric.update_state(y, p, weights)
+
+    @parameterized.product(
+        name=sorted({*ENTRYWISE_METRICS, "CosineSimilarity"}),
+        of=("rows", "steps", "entries"),
+    )
+    def test_batches_of_any_length_weigh_by_their_entries(self, name, of):
+        if of == "entries" and name not in ENTRYWISE_METRICS:
+            self.skipTest("is refused")
+        rng = np.random.default_rng(0)
+        metric, found = self.make(name), []
+        for steps in (2, 9):
+            y, p = rng.uniform(0.1, 0.9, (2, 3, steps, 4)).astype("float32")
+            y = np.round(y) if METRICS[name].kind == "one_hot" else y
+            rank = {"rows": 1, "steps": 2, "entries": 3}[of]
+            w = rng.uniform(0.0, 2.0, y.shape[:rank]).astype("float32")
+            metric.update_state(y, p, w)
+            full = np.broadcast_to(over_features(w, y), y.shape)
+            found.append([x.reshape(-1, 4) for x in (y, p, full)])
+        y, p, w = (np.concatenate(xs) for xs in zip(*found))
+        if of == "entries":
+            y, p, w = (*alone(y, p), w.reshape(-1))
+        else:
+            w = w[:, 0]
+        expected = METRICS[name].formula(y, p, w)
+        self.assertAllClose(number(metric.result()), expected, rtol=1e-4)
 
     @parameterized.named_parameters(named(METRICS))
     def test_plain_predictions_that_weigh_0_may_be_anything(self, name):

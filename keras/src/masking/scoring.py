@@ -152,33 +152,6 @@ def without_weightless(values, sample_weight):
     return ops.where(ops.equal(sample_weight, 0), 0, values)
 
 
-def check_weights(values, sample_weight):
-    """Raises if weights do not fit the losses, or metrics, that they weigh.
-
-    Args:
-        values: Tensor of one loss for each entry.
-        sample_weight: Tensor, of the same rank if one of the two could be
-            squeezed or expanded at its end.
-
-    Raises:
-        ValueError: If the weights have more axes, or other sizes.
-    """
-    shape, weights = tuple(values.shape), tuple(sample_weight.shape)
-    pairs = zip(reversed(shape), reversed(weights))
-    fits = len(weights) <= len(shape) and all(
-        n == m or 1 in (n, m) or None in (n, m) for n, m in pairs
-    )
-    if fits or not shape:
-        return
-    raise ValueError(
-        f"The `sample_weight` of shape {weights} does not fit the losses, of "
-        f"shape {shape}: there is one for each entry of the targets but for "
-        "their last axis, over which a loss goes. The mask of a target is a "
-        "weight, too. If single features of a target are masked, give the "
-        "model an output for each, or a loss that leaves them out."
-    )
-
-
 def quiet(y, sample_weight):
     """Targets or predictions without NaN, inf and huge numbers that weigh 0.
 

@@ -1,4 +1,7 @@
-"""Means and sums read no mask of what they are given; 0 * NaN is 0."""
+"""Means and sums read no mask of what they are given; 0 * NaN is 0.
+
+A weighted mean is that over all entries, however many a batch has.
+"""
 
 from pip_build import new
 
@@ -10,33 +13,25 @@ def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):
         values: Tensor of shape `(batch, ...)`.
         sample_weight: None, or weights over leading axes of the values. A
             value of weight 0 does not count, NaN and inf included.
-        reduce_fn: `ops.mean` or `ops.sum`.
+        reduce_fn: `ops.mean` or `ops.sum`, for values without weights. Weighted
+            ones are summed up, and the weights of all entries, too.
         dtype: Dtype of the results, `None` for the default one.
 
     Returns:
         The reduced values and weights.
     """
     from keras.src.masking import scoring
+    from keras.src.masking import weighing
 
     dtype = dtype or backend.floatx()
     values = ops.cast(values, dtype)
     if sample_weight is not None:
-        values, sample_weight = losses.loss.squeeze_or_expand_to_same_rank(
+        values, sample_weight = weighing.cover(
             values, ops.convert_to_tensor(sample_weight, dtype=dtype)
         )
-        rank = len(sample_weight.shape)
-        inner = list(range(rank, len(values.shape)))
-        # The weights are reduced too, so each value needs one of its own.
-        sample_weight = ops.broadcast_to(
-            sample_weight, ops.shape(values)[:rank]
-        )
-        if rank:
-            values = scoring.without_weightless(
-                values, ops.expand_dims(sample_weight, inner)
-            )
-        if inner:
-            values = reduce_fn(values, axis=inner)
+        values = scoring.without_weightless(values, sample_weight)
         values = values * sample_weight
+        reduce_fn = ops.sum
         sample_weight = _reduce_inner(sample_weight, reduce_fn)
     return _reduce_inner(values, reduce_fn), sample_weight
 
@@ -50,12 +45,32 @@ def _reduce_inner(x, reduce_fn):
 
 class MeanMetricWrapper:
     def update_state(self, y_true, y_pred, sample_weight=None):
-        values, mask = losses.loss.take_own_mask(
-            self._fn(y_true, y_pred, **self._fn_kwargs), (y_true, y_pred)
-        )
-        if sample_weight is not None:
+        from keras.src.masking import weighing
+
+        if sample_weight is None:
+            values, _ = self._own_values(y_true, y_pred)
+            return super().update_state(values)
+        if weighing.is_entrywise(self._fn):
+            y_true, y_pred = map(ops.convert_to_tensor, (y_true, y_pred))
+        sample_weight = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
+        if weighing.is_of_entries(self._fn, y_true, y_pred, sample_weight):
+            values, _ = weighing.of_entries(
+                self._fn, y_true, y_pred, self._fn_kwargs
+            )
+        else:
+            values, mask = self._own_values(y_true, y_pred)
+            values, sample_weight = weighing.cover(
+                ops.cast(values, self.dtype), sample_weight, f"`{self.name}`"
+            )
             # Classes that the function itself ignores.
             sample_weight = losses.loss.apply_mask(
                 sample_weight, mask, dtype=self.dtype, reduction="sum"
             )
         return super().update_state(values, sample_weight=sample_weight)
+
+    @new
+    def _own_values(self, y_true, y_pred):
+        """What the function gives, and the mask that it makes."""
+        return losses.loss.take_own_mask(
+            self._fn(y_true, y_pred, **self._fn_kwargs), (y_true, y_pred)
+        )

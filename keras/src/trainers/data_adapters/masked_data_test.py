@@ -269,9 +269,9 @@ def generator(kind):
 
 
 class Batches(py_dataset_adapter.PyDataset):
-    def __init__(self, kind, y=Y, known=KNOWN, **kwargs):
+    def __init__(self, kind, y=Y, known=KNOWN, batches=None, **kwargs):
         super().__init__(**kwargs)
-        self.batches = list(batches_of(kind, y, known))
+        self.batches = batches or list(batches_of(kind, y, known))
 
     def __len__(self):
         return len(in_order())
@@ -295,17 +295,33 @@ def data_loader(kind, **kwargs):
     )
 
 
-def grain_dataset(kind):
+def loader_of(batches):
+    import torch
+
+    return torch.utils.data.DataLoader(
+        batches, batch_size=1, collate_fn=lambda one: one[0]
+    )
+
+
+def grain_of(batches):
     import grain
 
-    return grain.MapDataset.source(list(batches_of(kind)))
+    return grain.MapDataset.source(batches)
+
+
+def grain_dataset(kind):
+    return grain_of(list(batches_of(kind)))
 
 
 def grain_loader(kind):
+    return grain_loader_of(list(batches_of(kind)))
+
+
+def grain_loader_of(batches):
     import grain
 
     return grain.DataLoader(
-        data_source=list(batches_of(kind)),
+        data_source=batches,
         sampler=grain.samplers.SequentialSampler(
             len(in_order()), grain.sharding.NoSharding()
         ),
@@ -328,6 +344,14 @@ SOURCES = {
     "data_loader": data_loader,
     "grain_dataset": grain_dataset,
     "grain_loader": grain_loader,
+}
+# Those that give the batches of a list, in their order.
+SOURCES_OF = {
+    "generator": lambda batches: (batch for batch in batches),
+    "py_dataset": lambda batches: Batches(None, batches=batches),
+    "data_loader": loader_of,
+    "grain_dataset": grain_of,
+    "grain_loader": grain_loader_of,
 }
 # Whose masked tensors a pipeline of TensorFlow's can hold.
 if backend.backend() == "tensorflow":
@@ -506,22 +530,98 @@ class MaskedTargetsTest(testing.TestCase):
                 pooled().evaluate(make(kind, X, MASK), Y[:-1], verbose=0)
 
     @parameterized.parameters("masked", "weighted")
-    def test_weights_of_single_features_do_not_fit(self, kind):
-        y = np.ones((ROWS, 3), "float32")
-        some = RNG.uniform(size=y.shape) < 0.5
-        weights = None
+    def test_weights_of_single_features(self, kind):
+        """Of several tasks, some labels are missing."""
+        y = RNG.uniform(size=(ROWS, 3)).astype("float32")
+        some = (RNG.uniform(size=y.shape) < 0.5).astype("float32")
+        poisoned = np.where(some, y, np.nan)
+        data = Y, poisoned, some
         if kind == "masked":
-            y = np.ma.MaskedArray(y, some)
-        else:
-            weights = some.astype("float32")
+            data = Y, np.ma.MaskedArray(poisoned, some == 0)
         model = models.Sequential([layers.Input((1,)), layers.Dense(3)])
-        model.compile("sgd", "mse")
+        model.compile("sgd", "mse", weighted_metrics=["mae"])
+        error = (Y @ np.asarray(model.get_weights()[0]) - y) * some
+        for loss, mae in (
+            model.test_on_batch(*data),
+            model.evaluate(*data[:2], BATCH, 0, *data[2:]),
+        ):
+            self.assertAllClose(loss, (error**2).mean(), atol=1e-5)
+            expected = np.abs(error).sum() / some.sum()
+            self.assertAllClose(mae, expected, atol=1e-5)
+
+    def test_weights_of_single_classes_are_refused(self):
+        y = np.eye(3, dtype="float32")[np.arange(ROWS) % 3]
+        some = RNG.uniform(size=y.shape) < 0.5
+        model = models.Sequential(
+            [layers.Input((1,)), layers.Dense(3, "softmax")]
+        )
+        model.compile("sgd", "categorical_crossentropy")
         with self.assertRaisesRegex(
             ValueError,
-            r"(?s)weight` of shape \(11, 3\) does not fit the losses, of "
-            r"shape \(11,\).*an output for each",
+            r"(?s)\(11, 3\) weighs single entries.*`categorical_crossentropy`"
+            r" of shape \(11,\).*keras.MaskedTensor\(y.data",
         ):
-            model.test_on_batch(Y, y, weights)
+            model.test_on_batch(Y, np.ma.MaskedArray(y, some))
+        # As it says.
+        there = MASK.any(1)
+        some = np.broadcast_to(~there[:, None], y.shape)
+        y = np.ma.MaskedArray(y, some)
+        rows = backend.MaskedTensor(y.data, ~np.ma.getmaskarray(y)[..., 0])
+        p = model.predict(Y, verbose=0)
+        each = -np.log((p * y.data).sum(-1)) * there
+        self.assertAllClose(model.test_on_batch(Y, rows), each.mean())
+
+    @parameterized.product(
+        source=("arrays", "on batches", *SOURCES_OF),
+        none=("nomask", "none", "whole rows"),
+    )
+    def test_tags_of_each_step(self, source, none):
+        """Which values a mask has tells nothing of the axes that it covers.
+
+        In the first batches there is nothing masked, or a row as a whole.
+        """
+        tags = np.random.default_rng(0).integers(0, 4, (ROWS, STEPS))
+        there = np.ones(tags.shape, bool)
+        if none == "whole rows":
+            there[[0, 9]] = False
+        there[ROWS - 1, 2:] = False
+        model = tagger()
+        each = tags_by_hand(model, tags) * there
+
+        def batches():
+            for rows in in_order():
+                hidden = ~there[rows]
+                if none == "nomask" and not hidden.any():
+                    hidden = np.ma.nomask
+                yield X[rows], np.ma.MaskedArray(tags[rows], hidden)
+
+        if source == "arrays":
+            y = np.ma.MaskedArray(tags, ~there)
+            found = model.evaluate(X, y, BATCH, verbose=0)
+        elif source == "on batches":
+            sums = (len(x) * model.test_on_batch(x, y) for x, y in batches())
+            found = sum(sums) / ROWS
+        else:
+            steps = len(in_order()) if source == "generator" else None
+            data = SOURCES_OF[source](list(batches()))
+            found = model.evaluate(data, steps=steps, verbose=0)
+        self.assertAllClose(found, each.mean(), atol=1e-5)
+
+
+def tagger():
+    """The scores of four tags for each step, and a loss of each."""
+    model = models.Sequential(
+        [layers.Input((None, FEATURES)), layers.Dense(4, "softmax")]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def tags_by_hand(model, tags):
+    """The loss of each tag."""
+    scores = np.asarray(X @ np.asarray(model.get_weights()[0]), "float64")
+    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    return -np.log(np.take_along_axis(p, tags[..., None], -1)[..., 0])
 
 
 class BadDataTest(testing.TestCase):
