@@ -13,17 +13,34 @@ from keras.src.masking import masks
 from keras.src.masking.protocols import plain_mask
 from keras.src.masking.refusals import is_from_keras
 
+
+def _leading(layer, shape):
+    return [shape[:n] for n in range(1, len(shape) + 1)]
+
+
+def _joined(layer, shape):
+    """What fits a layer that makes a masked tensor of both, and fills it."""
+    return _leading(layer, shape)
+
+
+def _pooled(layer, shape):
+    if layer.data_format == "channels_last":
+        return _leading(layer, shape)
+    return [(shape[0], shape[2]), *_leading(layer, shape)]
+
+
+def _transformed(layer, shape):
+    is_known = layer._fn_expects_mask_arg or layer.mask is not None
+    return None if is_known else _leading(layer, shape)
+
+
 # Layers whose mask has a form of its own: a function of the layer and of the
 # shape of its first argument gives the shapes that fit; None where the layer,
 # or the function that it holds, looks at the mask itself.
 FORMS = {
-    "BatchNormalization": lambda layer, shape: [shape[:-1]],
-    "GlobalAveragePooling1D": lambda layer, shape: [
-        shape[:2]
-        if layer.data_format == "channels_last"
-        else (shape[0], shape[2])
-    ],
-    "Lambda": None,
+    "BatchNormalization": _joined,
+    "GlobalAveragePooling1D": _pooled,
+    "Lambda": _transformed,
     "Softmax": None,
     "TimeDistributed": None,
 }
@@ -89,6 +106,24 @@ def set_to_0(layer, arguments, args, kwargs):
     return tuple(args), kwargs
 
 
+def aligned(mask, shape):
+    """A mask that broadcasts with values, as those of scores do.
+
+    One that does not, from the last axis on, may be one over leading axes.
+    """
+    mask_shape = tuple(mask.shape)
+    own = tuple(shape)[-len(mask_shape) :]
+    if _fits(mask_shape, own) or not fits(mask_shape, shape):
+        return mask
+    return masks.expand(mask, len(shape))
+
+
+def fits(mask_shape, shape):
+    """Whether a mask is one over leading axes, of which any may have size 1."""
+    mask_shape = tuple(mask_shape)
+    return bool(mask_shape) and _fits(mask_shape, shape[: len(mask_shape)])
+
+
 def _seen_under(owner, arguments):
     """The arguments that an attention sees only where the owner is valid."""
     shares = owner == "value" and arguments.get("key") is not None
@@ -99,7 +134,7 @@ def _set_to_0(x, mask):
     if x is None or mask is None:
         return x
     mask = masks.as_bool(plain_mask(mask))
-    if not any(_fits(mask.shape, one) for one in _leading(None, x.shape)):
+    if not fits(mask.shape, tuple(x.shape)):
         return x
     if not isinstance(x, MaskedTensorBase):
         return masks.fill(x, mask, 0)
@@ -147,10 +182,6 @@ def _form(layer):
         if cls.__name__ in FORMS:
             return FORMS[cls.__name__]
     return _leading
-
-
-def _leading(layer, shape):
-    return [shape[:n] for n in range(1, len(shape) + 1)]
 
 
 def _fits(mask_shape, shape):

@@ -1,5 +1,7 @@
 """Masks that are passed beside a tensor: what fits, and what is refused."""
 
+import inspect
+
 import numpy as np
 import pytest
 from absl.testing import parameterized
@@ -11,6 +13,9 @@ from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import testing_utils as u
+from keras.src.masking.cases.layers import CASES
+from keras.src.masking.dispatch import values_of
+from keras.src.utils import set_random_seed
 
 X = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
 SHORT = X[:, :3]
@@ -87,13 +92,19 @@ REFUSED = {
         lambda: layers.BatchNormalization(),
         [X],
         {"mask": ones(2, 4)},
-        ("(2, 5)", "inputs"),
+        ("(2,) or (2, 5) or (2, 5, 4)", "inputs"),
     ),
     "pooling": (
         lambda: layers.GlobalAveragePooling1D(data_format="channels_first"),
         [X],
-        {"mask": ones(2, 5)},
-        ("(2, 4)", "inputs"),
+        {"mask": ones(2, 3)},
+        ("(2, 4) or (2,) or (2, 5) or (2, 5, 4)", "inputs"),
+    ),
+    "lambda": (
+        lambda: layers.Lambda(lambda x: 2 * x),
+        [X],
+        {"mask": ones(2, 4)},
+        ("(2,) or (2, 5) or (2, 5, 4)", "inputs"),
     ),
     "sequential": (
         lambda: models.Sequential([layers.Dense(2)]),
@@ -154,7 +165,43 @@ FILLED = {
         lambda: layers.TimeDistributed(layers.Dense(2)),
         lambda layer, x: layer(x, mask=STEPS),
     ),
+    "batch_normalization": (
+        layers.BatchNormalization,
+        lambda layer, x: layer(x, mask=STEPS, training=True),
+    ),
+    "lambda": (
+        lambda: layers.Lambda(lambda x: 2 * x),
+        lambda layer, x: layer(x, mask=STEPS),
+    ),
 }
+
+
+def mask_arguments(layer):
+    """Names of the arguments of its `call` that take a mask."""
+    names = inspect.signature(layer.call).parameters
+    return [n for n in names if n == "mask" or n.endswith("_mask")]
+
+
+def taken_apart(layer, args):
+    """The arguments with plain values, and the masks by their names."""
+    names = [*inspect.signature(layer.call).parameters]
+    told = {}
+    for name, x in zip(names, args):
+        mask = keras.tree.map_structure(ops.get_mask, x)
+        if any(m is not None for m in keras.tree.flatten(mask)):
+            own = f"{name}_mask"
+            told[own if own in names else "mask"] = mask
+    return keras.tree.map_structure(values_of, args), told
+
+
+# On JAX each shape is compiled anew: there, one case of each layer.
+TOLD = [
+    (f"{name}_{i}", case)
+    for name, cases in CASES.items()
+    if hasattr(layers, name) and mask_arguments(getattr(layers, name))
+    for i, case in enumerate(cases if ALL else cases[:1])
+    if mask_arguments(case.make())
+]
 
 
 def poisoned():
@@ -253,6 +300,45 @@ class ExplicitMasksTest(testing.TestCase):
             self.assertAllClose(*(ops.filled(y) for y in (found, expected)))
             self.assertEqual(ops.is_masked(found), "query_mask" in masks)
 
+    @parameterized.named_parameters(TOLD)
+    def test_a_mask_beside_its_values_is_a_masked_tensor(self, case):
+        """But the mask of a `Softmax` is no tensor's; its result is plain."""
+        layer = case.make()
+        args = u.masked(u.draw(case.args, seed=1, share=0.6))
+        layer(*args)
+        plain, told = taken_apart(layer, args)
+        self.assertTrue(told)
+        for training in (False, True):
+            kwargs = {}
+            if layer._call_has_training_arg:
+                kwargs = {"training": training}
+            found, expected = (
+                self.call_and_put_back(layer, *call, **kwargs)
+                for call in ((plain, told), (args, {}))
+            )
+            pairs = zip(u.parts(found), u.parts(expected), strict=True)
+            for (one, mask), (other, own) in pairs:
+                if isinstance(layer, layers.Softmax):
+                    self.assertIsNone(mask)
+                elif own is None:
+                    self.assertIsNone(mask)
+                else:
+                    self.assertAllEqual(mask, own)
+                valid = ... if own is None else own
+                self.assertAllClose(one[valid], other[valid], atol=1e-5)
+
+    def call_and_put_back(self, layer, args, told, **kwargs):
+        """Results of a call, and the states after it; both are as before."""
+        before = [(v, u.array(v.value)) for v in layer.variables]
+        # PyTorch's own dropout has its own seed.
+        set_random_seed(1)
+        results = keras.tree.flatten(layer(*args, **told, **kwargs))
+        learned = [v.value for v in layer.variables if "seed" not in v.path]
+        learned = [ops.convert_to_tensor(u.array(v)) for v in learned]
+        for v, value in before:
+            v.assign(value)
+        return [*results, *learned]
+
     @parameterized.parameters(*FILLED)
     def test_nothing_under_an_explicit_mask_matters(self, name):
         """It may be NaN: no constructor has filled it."""
@@ -281,6 +367,17 @@ class ExplicitMasksTest(testing.TestCase):
         for one in found:
             self.assertAllEqual(one[~STEPS], np.zeros_like(one[~STEPS]))
             self.assertAllClose(one, found[0])
+
+    def test_a_mask_of_scores_may_be_one_of_steps(self):
+        """Where it does not broadcast, as that of a pattern does."""
+        softmax = layers.Softmax()
+        found = softmax(X, mask=STEPS)
+        expected = ops.filled(softmax(backend.MaskedTensor(X, STEPS)))
+        self.assertAllClose(found, expected)
+        square = np.ones((4, 4, 4), "float32")
+        pattern = np.tri(4, dtype=bool)
+        found = u.array(softmax(square, mask=pattern))
+        self.assertAllClose(found[0], np.tri(4) / pattern.sum(1)[:, None])
 
     def test_masks_with_a_form_of_their_own_are_not_looked_at(self):
         self.assertEqual(WithMask()(X, mask=ones(2, 3, 5, 4)).shape[1], 3)

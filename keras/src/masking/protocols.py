@@ -457,17 +457,21 @@ def join(inputs, mask):
 
     Args:
         inputs: Nest of tensors.
-        mask: None, or masks in the same order, None for the plain ones.
+        mask: None, or masks in the same order, None for the plain ones. Their
+            axes, which are leading ones of the tensors, may have size 1.
     """
     if mask is None:
         return inputs
     flat = [
-        x
-        if m is None
-        else backend.MaskedTensor(values_of(x), backend.cast(m, "bool"))
+        x if m is None else _joined(values_of(x), masks.as_bool(plain_mask(m)))
         for x, m in zip(tree.flatten(inputs), tree.flatten(mask))
     ]
     return tree.pack_sequence_as(inputs, flat)
+
+
+def _joined(values, mask):
+    mask = masks.over_axes(mask, values, len(mask.shape))
+    return backend.MaskedTensor(values, mask)
 
 
 def step_mask(mask, ndim=2):

@@ -4,7 +4,9 @@ Upstream's operators hand the other operand to the backend as it is, which
 would make a plain array of it.
 """
 
+import contextlib
 import functools
+import threading
 
 from pip_build import keeps
 from pip_build import new
@@ -16,8 +18,38 @@ class TakesOver:
 
 
 # NumPy's masked arrays lose their mask where an engine converts them.
-__added__ = ("_NOT_PLAIN", "_OPERATORS")
+__added__ = ("_NOT_PLAIN", "_OPERATORS", "_changes")
 _NOT_PLAIN = (TakesOver, np.ma.MaskedArray)
+
+
+@new
+class _Changes(threading.local):
+    """Where variables may change, by their ids; all others may anywhere."""
+
+    where = {}
+
+
+_changes = _Changes()
+
+
+@new
+@contextlib.contextmanager
+def changed_only_where(found, variables):
+    """Assignments to these variables change them only where `found` is True.
+
+    It is decided as a value is assigned: of a variable that several devices
+    share, each of them assigns its part of a mean.
+
+    Args:
+        found: Boolean tensor that broadcasts with the variables.
+        variables: The variables.
+    """
+    outer = _changes.where
+    _changes.where = outer | {id(v): found for v in variables}
+    try:
+        yield
+    finally:
+        _changes.where = outer
 
 
 class Variable:
@@ -41,6 +73,10 @@ class Variable:
                 for a mask.
         """
         _refuse_masked(self, "assign", value)
+        found = _changes.where.get(id(self))
+        if found is not None:
+            with AutocastScope(None):
+                value = backend.numpy.where(found, value, self.value)
         return self._plain_assign(value)
 
 

@@ -1,7 +1,9 @@
 """A masked input takes part by its type; an explicit mask stays what it is."""
 
 from keras.src import ops
+from keras.src.masking import explicit
 from keras.src.masking import protocols
+from keras.src.masking.dispatch import values_of
 from pip_build import keeps
 from pip_build import new
 
@@ -13,11 +15,14 @@ class Softmax:
 
     @keeps("_plain_call")
     def call(self, inputs, mask=None):
+        told = mask is not None and mask is not ops.get_mask(inputs)
+        if not told and ops.is_masked(inputs):
+            return ops.softmax(inputs, axis=self.axis)
+        if mask is not None:
+            mask = explicit.aligned(mask, inputs.shape)
+        outputs = self._plain_call(values_of(inputs), mask=mask)
         if not ops.is_masked(inputs):
-            return self._plain_call(inputs, mask=mask)
-        if mask is not None and mask is not inputs.mask:
-            # An explicit mask beats the tensor's own. It is broadcast, and if
-            # it is not one over leading axes the result is plain.
-            outputs = self._plain_call(inputs.values, mask=mask)
-            return protocols.masked_as_told(outputs, mask)
-        return ops.softmax(inputs, axis=self.axis)
+            return outputs
+        # An explicit mask beats the tensor's own. It is broadcast, and if it
+        # is not one over leading axes the result is plain.
+        return protocols.masked_as_told(outputs, mask)

@@ -17,6 +17,13 @@ class Lambda:
             protocols.named if self._fn_expects_mask_arg else protocols.by_type
         )
 
+    @keeps("_plain_call")
+    def call(self, inputs, mask=None, training=None):
+        if self._mask_protocol is protocols.by_type:
+            # The function does not ask for it.
+            inputs = protocols.join(inputs, mask)
+        return self._plain_call(inputs, mask=mask, training=training)
+
     @keeps("_plain_from_config")
     @classmethod
     def from_config(cls, config, custom_objects=None, safe_mode=None):

@@ -1,6 +1,10 @@
-"""The moments come from valid entries: by type, or by an explicit mask."""
+"""The moments come from valid entries: by type, or by an explicit mask.
+
+A batch in which a feature has none leaves what was learned of it.
+"""
 
 from keras.src.masking import protocols
+from keras.src.masking import states
 from pip_build import keeps
 from pip_build import new
 
@@ -12,12 +16,24 @@ class BatchNormalization:
 
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None):
+        if mask is not None and mask is not ops.get_mask(inputs):
+            inputs = protocols.join(inputs, mask)
         if not ops.is_masked(inputs):
-            return self._plain_call(inputs, training=training, mask=mask)
-        if mask is None or mask is inputs.mask:
             return self._plain_call(inputs, training=training)
-        outputs = self._plain_call(inputs.values, training=training, mask=mask)
-        return protocols.masked_as_told(outputs, mask)
+        learned = self._learned() if training and self.trainable else ()
+        axes = self._reduction_axes
+        with states.kept_without(inputs.mask, learned, axes):
+            outputs = self._plain_call(inputs, training=training)
+        return protocols.with_mask(outputs.values, outputs.mask)
+
+    @new
+    def _learned(self):
+        """The variables that a batch changes as it is normalized."""
+        learned = [self.moving_mean, self.moving_variance]
+        if self.renorm:
+            learned.append(self.moving_stddev)
+            learned += [self.renorm_mean, self.renorm_stddev]
+        return learned
 
     @keeps("_plain_moments")
     def _moments(self, inputs, mask):

@@ -7,8 +7,11 @@ from pip_build import keeps
 class Discretization:
     @keeps("_adapt_to_plain")
     def adapt(self, data, steps=None):
-        data = adapting.as_batches(data)
+        data, before = adapting.as_batches(data), self.bin_boundaries
         self._adapt_to_plain(data, steps=steps)
+        if not self.summary.size:
+            # Nothing is learned of no valid entry.
+            self.bin_boundaries = before
 
     @keeps("_summarize_plain")
     def update_state(self, data):

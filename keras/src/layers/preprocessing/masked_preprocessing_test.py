@@ -125,6 +125,9 @@ class NormalizationTest(testing.TestCase):
         layer.adapt(keras.MaskedTensor([[1.0, 7.0], [3.0, 9.0]], mask))
         self.assert_learned(layer, [2, 0], [1, 1])
         self.assertAllClose(layer(np.array([[1.0, 5.0]])), [[-1, 5]])
+        # What was learned before stays.
+        layer.adapt(keras.MaskedTensor([[5.0, 9.0], [9.0, 3.0]], ~mask))
+        self.assert_learned(layer, [2, 6], [1, 9])
 
     def test_batches_have_to_agree(self):
         mask = np.ones((2, 3), "bool")
@@ -180,6 +183,36 @@ class LearnedTest(testing.TestCase):
         layer = layers.TextVectorization()
         layer.adapt(np.ma.MaskedArray(["a b", "x y", "a"], [0, 1, 0]))
         self.assertEqual(layer.get_vocabulary(), ["", "[UNK]", "a", "b"])
+
+    @parameterized.parameters(
+        (lambda: layers.Normalization(), [[1.0, 2.0], [3.0, 6.0]]),
+        (lambda: layers.Discretization(num_bins=3), [[1.0, 2.0], [3.0, 6.0]]),
+        (lambda: layers.IntegerLookup(), [[1, 2], [3, 3]]),
+        (lambda: layers.IntegerLookup(output_mode="tf_idf"), [[1, 2], [3, 3]]),
+        (lambda: layers.StringLookup(), [["a", "b"]]),
+        (lambda: layers.TextVectorization(), ["a b", "c"]),
+    )
+    def test_nothing_is_learned_of_no_valid_entry(self, make, data):
+        layer, data = make(), np.array(data)
+        layer.adapt(data)
+        before = learned(layer)
+        none = np.ma.MaskedArray(data, mask=np.ones(data.shape, "bool"))
+        for batches in (none, [none], [none, none]):
+            layer.adapt(batches)
+            for one, other in zip(learned(layer), before, strict=True):
+                self.assertAllEqual(one, other)
+
+
+def learned(layer):
+    """What a layer learns in `adapt`, as arrays."""
+    if isinstance(layer, layers.Normalization):
+        return layer.get_weights()
+    if isinstance(layer, layers.Discretization):
+        return [np.array(layer.bin_boundaries)]
+    found = [np.array(layer.get_vocabulary())]
+    if getattr(layer, "output_mode", None) == "tf_idf":
+        found.append(layer.idf_weights_const.numpy())
+    return found
 
 
 class TokensTest(testing.TestCase):

@@ -2,6 +2,7 @@
 
 import functools
 
+from keras.src.backend.common.variables import changed_only_where
 from keras.src.masking import adapting
 from keras.src.masking.dispatch import from_numpy_ma
 from pip_build import keeps
@@ -15,7 +16,8 @@ class Normalization:
 
         They take the place of the arguments `mean` and `variance`, one for
         each position along the axes in `axis`. Masked entries take no part.
-        Where nothing is valid, the mean is 0 and the variance 1.
+        Where nothing is valid, both stay what they are: before anything was
+        learned, a mean of 0 and a variance of 1.
 
         Args:
             data: Array, tensor, `keras.MaskedTensor` or `numpy.ma` array, or
@@ -48,8 +50,10 @@ class Normalization:
             self._check_batch(tuple(batch.shape))
             samples.append(adapting.moments(batch, self._reduce_axis))
         count, mean, variance = functools.reduce(adapting.pooled, samples)
-        self.adapt_mean.assign(mean)
-        self.adapt_variance.assign(ops.where(count > 0, variance, 1))
+        learned = [self.adapt_mean, self.adapt_variance]
+        with changed_only_where(count > 0, learned):
+            self.adapt_mean.assign(mean)
+            self.adapt_variance.assign(variance)
         self.finalize_state()
 
     @new

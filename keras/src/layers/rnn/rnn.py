@@ -65,8 +65,10 @@ class RNN:
         if steps is None:
             # TensorFlow's loop has to be told, where there is not one sequence.
             steps = [ops.shape(sequences)[1]]
+        # What is shown last is no step of a sequence.
+        zero_output = self.zero_output_for_mask and self.return_sequences
         last_output, outputs, states = backend.rnn(
-            recurrence.skip_masked(step, shown, self.zero_output_for_mask),
+            recurrence.skip_masked(step, shown, zero_output),
             recurrence.with_mask(sequences, mask),
             states,
             go_backwards=self.go_backwards,
