@@ -296,6 +296,9 @@ class MaskedTensorBase(TakesOver):
     def __copy__(self):
         return self
 
+    # The number that the engine's sort puts after all others.
+    sorts_last = math.nan
+
     # How the engine computes with what is finite under the mask, measured.
 
     def _put(self, value):

@@ -1,5 +1,7 @@
 """The masked tensor of the TensorFlow backend: an extension type."""
 
+import math
+
 import numpy as np
 
 import tensorflow as tf
@@ -11,6 +13,9 @@ from tensorflow.python.ops.numpy_ops import np_array_ops
 
 class _MaskedTensor(MaskedTensorBase):
     """What the extension type adds to the base, outside TensorFlow's reach."""
+
+    # Among NaN its sort leaves other numbers out of order.
+    sorts_last = math.inf
 
     @staticmethod
     def is_concrete(x):

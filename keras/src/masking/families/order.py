@@ -1,7 +1,8 @@
 """Sorts, ranks and quantiles: masked entries come last, and take no part.
 
 What decides an order is the pair of mask and value, never an extreme number in
-place of what is masked: a valid infinity would tie with it.
+place of what is masked: a valid infinity would tie with it. Where only the
+sorted values are asked for, what ties is equal, and the number does.
 """
 
 from keras.src import backend
@@ -10,7 +11,9 @@ from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import Reduction
+from keras.src.masking.families.reduce import bound
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import is_complex
 from keras.src.masking.families.reduce import need_order
 
 
@@ -21,8 +24,21 @@ def sort(call):
     x, axis = _sorted_axis(call)
     if axis >= len(x.mask.shape):
         return masks.wrap(call.compute(), x.mask)
-    values = ops.take_along_axis(x.values, _order(x, axis), axis=axis)
+
+    def of_block(x):
+        values = ops.sort(masks.fill(x.values, x.mask, _last(x)), axis=axis)
+        return masks.fill(values, _valid_first(x, axis), 0)
+
+    values = masks.in_blocks(x, (axis,), of_block)
     return masks.wrap(values, _valid_first(x, axis))
+
+
+def _last(x):
+    """What sorts after all entries of a masked tensor, or equals the last."""
+    is_real = backend.is_float_dtype(backend.standardize_dtype(x.dtype))
+    if is_real or is_complex(x):
+        return x.sorts_last
+    return bound(x.dtype, "highest")
 
 
 def argsort(call):
@@ -30,7 +46,8 @@ def argsort(call):
     x, axis = _sorted_axis(call)
     if axis >= len(x.mask.shape):
         return masks.wrap(call.compute(), x.mask)
-    return masks.wrap(_order(x, axis), _valid_first(x, axis))
+    order = masks.in_blocks(x, (axis,), lambda x: _order(x, axis))
+    return masks.wrap(order, _valid_first(x, axis))
 
 
 def argpartition(call):
