@@ -137,15 +137,6 @@ def step_in_parts(step):
     return step_that_takes_apart
 
 
-def step_on_parts(step):
-    """Wraps a step of a state and of a batch, which may come in parts."""
-
-    def step_that_puts_together(state, data):
-        return step(state, to_masked_tensors(data))
-
-    return step_that_puts_together
-
-
 def concat_batches(batches):
     """Joins tensors, masked or all plain, along the batch axis.
 

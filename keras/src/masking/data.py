@@ -209,6 +209,8 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
         return x, y, sample_weight, class_weight
     if class_weight is not None:
         sample_weight = weights_of_classes(y, sample_weight, class_weight)
+    # A model takes tensors, or arrays, but not both.
+    x = tree.map_structure(_tensor_of_array, x)
     whole = put_together(take_apart(x, y, sample_weight))
     return *data_adapter_utils.unpack_x_y_sample_weight(whole), None
 
@@ -277,6 +279,11 @@ def times_mask(weight, mask):
     ndim = max(len(weight.shape), len(mask.shape))
     mask = ops.cast(masks.expand(mask, ndim), weight.dtype)
     return ops.multiply(masks.expand(weight, ndim), mask)
+
+
+def _tensor_of_array(x):
+    plain = isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+    return ops.convert_to_tensor(x) if plain else x
 
 
 def _all_whole(structure):

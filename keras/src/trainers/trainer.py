@@ -3,7 +3,6 @@
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import batches
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
@@ -59,7 +58,6 @@ class Trainer:
                 data_batch = steps[0]
             elif steps is not None:
                 data_batch = next(steps)
-        data_batch = batches.to_masked_tensors(data_batch)
         if any_leaf((MaskedTensorBase, KerasTensor), (data_batch,)) and any(
             map(has_mask, tree.flatten(data_batch))
         ):

@@ -1,13 +1,17 @@
-"""`predict` joins the values and the masks of masked outputs apart."""
+"""`predict` joins the values and the masks of masked outputs apart.
+
+So does what puts a batch on several devices, where each has a layout.
+"""
 
 from keras.src.masking import batches
+from keras.src.masking.errors import has_mask
 from pip_build import keeps
+from pip_build import new
 
 
 class JAXTrainer:
     @keeps("_make_plain_function")
     def _make_function(self, step_function, concatenate_outputs=False):
-        step_function = batches.step_on_parts(step_function)
         if concatenate_outputs:
             step_function = batches.step_in_parts(step_function)
         return self._make_plain_function(step_function, concatenate_outputs)
@@ -42,5 +46,18 @@ class JAXTrainer:
 
 @keeps("_distribute_plain_data")
 def _distribute_data(data, layouts=None):
-    # The mask has fewer axes, so it has another layout.
-    return _distribute_plain_data(batches.take_apart(data), layouts)
+    if layouts is not None:
+        layouts = tree.map_structure(_layouts_of_parts, data, layouts)
+    apart = _distribute_plain_data(batches.take_apart(data), layouts)
+    return batches.to_masked_tensors(apart)
+
+
+@new
+def _layouts_of_parts(x, layout):
+    """The layout of a tensor; of a masked one that of values and of mask."""
+    if not has_mask(x):
+        return layout
+    # The mask has fewer axes.
+    spec = jax.sharding.PartitionSpec(*layout.spec[: len(x.mask.shape)])
+    mask_layout = jax.sharding.NamedSharding(layout.mesh, spec)
+    return batches.Parts(layout, mask_layout)

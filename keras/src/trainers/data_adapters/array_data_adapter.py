@@ -1,6 +1,5 @@
 """Masked arrays are batched as their parts, and leave as masked tensors."""
 
-from keras.src.masking import batches
 from keras.src.masking import data
 from pip_build import keeps
 from pip_build import new
@@ -50,10 +49,7 @@ class ArrayDataAdapter:
 
     @keeps("_get_plain_jax_iterator")
     def get_jax_iterator(self):
-        # In parts, since each has a layout of its own on several devices.
-        return map(
-            batches.take_apart, self._batches(self._get_plain_jax_iterator())
-        )
+        return self._batches(self._get_plain_jax_iterator())
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

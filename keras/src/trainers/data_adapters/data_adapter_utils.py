@@ -14,12 +14,9 @@ def get_numpy_iterator(iterable):
 
 @keeps("_plain_jax_iterator")
 def get_jax_iterator(iterable):
-    from keras.src.masking import batches
     from keras.src.masking import data
 
-    # In parts, since each has a layout of its own on several devices.
-    whole = map(data.batch_together, _plain_jax_iterator(iterable))
-    return map(batches.take_apart, whole)
+    return map(data.batch_together, _plain_jax_iterator(iterable))
 
 
 @keeps("_plain_torch_dataloader")

@@ -2,7 +2,6 @@
 
 import copy
 
-from keras.src.masking import batches
 from keras.src.masking import data
 from pip_build import keeps
 from pip_build import new
@@ -26,10 +25,7 @@ class GrainDatasetAdapter:
 
     @keeps("_get_plain_jax_iterator")
     def get_jax_iterator(self):
-        whole = data.Batches(
-            data.batch_together, self._get_plain_jax_iterator()
-        )
-        return data.Batches(batches.take_apart, whole)
+        return data.Batches(data.batch_together, self._get_plain_jax_iterator())
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -1,6 +1,5 @@
 """A `DataLoader` may give masked tensors, if its `collate_fn` makes them."""
 
-from keras.src.masking import batches
 from keras.src.masking import data
 from pip_build import keeps
 from pip_build import new
@@ -17,9 +16,6 @@ class TorchDataLoaderAdapter:
 
         for batch in map(data.batch_apart, self._dataloader):
             yield tuple(tree.map_structure(to_numpy, batch, none_is_leaf=False))
-
-    def get_jax_iterator(self):
-        return map(batches.take_apart, self.get_numpy_iterator())
 
     def get_tf_dataset(self):
         from keras.src.utils.module_utils import tensorflow as tf
