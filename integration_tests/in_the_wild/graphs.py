@@ -1,16 +1,16 @@
 """In the manner of libraries for graphs: padded nodes, adjacency, pooling."""
 
 import numpy as np
-from wild import array
-from wild import give_weights
-from wild import mask_of
-from wild import masked
-from wild import predict
-from wild import program
-from wild import series
-from wild import valid
 
 import keras
+from in_the_wild.wild import array
+from in_the_wild.wild import give_weights
+from in_the_wild.wild import mask_of
+from in_the_wild.wild import masked
+from in_the_wild.wild import predict
+from in_the_wild.wild import program
+from in_the_wild.wild import series
+from in_the_wild.wild import valid
 from keras import layers
 from keras import ops
 

@@ -11,10 +11,9 @@ import sys
 import pytest
 from filelock import FileLock
 
-# The programs are scripts: they lie beside this file, in no package.
-sys.path.append(os.path.dirname(__file__))
+sys.path.append(os.path.dirname(os.path.dirname(__file__)))
 
-import run  # noqa: E402
+from in_the_wild import run  # noqa: E402
 
 ENGINE = "torch"
 PROGRAMS = run.programs()

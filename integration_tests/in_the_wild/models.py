@@ -4,22 +4,22 @@ import os
 import tempfile
 
 import numpy as np
-from wild import ROWS
-from wild import STEPS
-from wild import array
-from wild import each_alone
-from wild import give_weights
-from wild import ids
-from wild import mask_of
-from wild import masked
-from wild import predict
-from wild import program
-from wild import series
-from wild import softmax
-from wild import unpadded
-from wild import valid
 
 import keras
+from in_the_wild.wild import ROWS
+from in_the_wild.wild import STEPS
+from in_the_wild.wild import array
+from in_the_wild.wild import each_alone
+from in_the_wild.wild import give_weights
+from in_the_wild.wild import ids
+from in_the_wild.wild import mask_of
+from in_the_wild.wild import masked
+from in_the_wild.wild import predict
+from in_the_wild.wild import program
+from in_the_wild.wild import series
+from in_the_wild.wild import softmax
+from in_the_wild.wild import unpadded
+from in_the_wild.wild import valid
 from keras import layers
 from keras import ops
 

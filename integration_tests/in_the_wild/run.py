@@ -33,7 +33,7 @@ TREES = {"fork": BUILD, "upstream": BUILD / "upstream"}
 MODULES = sorted(
     path.stem
     for path in HERE.glob("*.py")
-    if path.stem not in ("run", "wild", "in_the_wild_test")
+    if path.stem not in ("__init__", "run", "wild", "in_the_wild_test")
 )
 # Rounding, of sums in another order.
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
@@ -41,11 +41,11 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 def programs():
     """Returns all programs by name. Imports Keras."""
-    if str(HERE) not in sys.path:
-        sys.path.append(str(HERE))
+    if str(HERE.parent) not in sys.path:
+        sys.path.append(str(HERE.parent))
     for module in MODULES:
-        importlib.import_module(module)
-    return importlib.import_module("wild").PROGRAMS
+        importlib.import_module(f"{HERE.name}.{module}")
+    return importlib.import_module(f"{HERE.name}.wild").PROGRAMS
 
 
 def run_both(backend, names=()):
@@ -128,8 +128,7 @@ def run_one(program):
 
 def record(x):
     """A result as JSON can hold it; its mask is True where it is valid."""
-    from wild import FORK
-
+    from in_the_wild.wild import FORK
     from keras import ops
 
     if x is None:

@@ -1,17 +1,17 @@
 """How masked models were trained: weights, losses, metrics, loops, data."""
 
 import numpy as np
-from wild import STEPS
-from wild import array
-from wild import cross_entropy
-from wild import give_weights
-from wild import ids
-from wild import predict
-from wild import program
-from wild import series
-from wild import valid
 
 import keras
+from in_the_wild.wild import STEPS
+from in_the_wild.wild import array
+from in_the_wild.wild import cross_entropy
+from in_the_wild.wild import give_weights
+from in_the_wild.wild import ids
+from in_the_wild.wild import predict
+from in_the_wild.wild import program
+from in_the_wild.wild import series
+from in_the_wild.wild import valid
 from keras import layers
 from keras import ops
 
