@@ -342,3 +342,47 @@ def texts_of_unknown_length():
         [(table[r] + m[i, : len(r)]).mean(0) for i, r in enumerate(ROWS)]
     )
     yield "pooled", predict(model, [ids(), m]), expected
+
+
+@program()
+def maxima_by_infinity():
+    """What is 0 is made minus infinity, before a maximum and a softmax."""
+    x = layers.Masking()(series(LENGTHS))
+    filled = ops.where(ops.equal(x, 0.0), -float("inf"), x)
+    rows = unpadded(series(LENGTHS))
+    yield "max", ops.max(filled, axis=1), np.stack([r.max(0) for r in rows])
+    expected = np.zeros((3, STEPS, 3), "float32")
+    for out, row in zip(expected, rows):
+        out[: len(row)] = softmax(row, 0)
+    found = array(ops.softmax(filled, axis=1))
+    there = valid(LENGTHS)
+    yield "softmax", masked(found, there), masked(expected, there)
+    logs = ops.logsumexp(filled, axis=1)
+    yield (
+        "logsumexp",
+        logs,
+        np.stack([np.log(np.exp(row).sum(0)) for row in rows]),
+    )
+
+
+class Heads(layers.Layer):
+    """Splits the features, keeps the parts, and joins them again."""
+
+    def call(self, x):
+        self.parts = ops.split(x, 3, axis=-1)
+        self.parts = [ops.tanh(part) for part in self.parts]
+        joined = ops.concatenate(self.parts, axis=-1)
+        mean = ops.mean(ops.convert_to_tensor(self.parts), axis=0)
+        return joined, ops.mean(self.parts, axis=0), mean
+
+
+@program()
+def lists_as_operands():
+    """Parts that a layer keeps, joined, and averaged as a list."""
+    x = layers.Masking()(series(LENGTHS))
+    joined, mean, stacked = map(array, Heads()(x))
+    there, expected = valid(LENGTHS), np.tanh(series(LENGTHS))
+    yield "joined", masked(joined, there), masked(expected, there)
+    expected = expected.mean(-1, keepdims=True)
+    yield "mean", masked(mean, there), masked(expected, there)
+    yield "of a stack", masked(stacked, there), masked(expected, there)

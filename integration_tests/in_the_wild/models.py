@@ -387,7 +387,7 @@ def first_step_that_is_there():
 
 
 class BackendFunction(layers.Layer):
-    """A layer that calls NumPy's or an engine's function would be refused."""
+    """A layer that calls a function that is not Keras's."""
 
     def call(self, x):
         return np.tanh(x)
@@ -398,10 +398,7 @@ def functions_of_the_engine():
     """`np.tanh` of a masked tensor: an error that names the ways out."""
     x = layers.Masking()(series())
     yield "mask", mask_of(x), valid()
-    if keras.backend.backend() == "numpy" or hasattr(keras, "MaskedTensor"):
-        yield "tanh", BackendFunction()(x)
-    else:
-        yield "tanh", np.tanh(series())
+    yield "tanh", BackendFunction()(x)
 
 
 @program()

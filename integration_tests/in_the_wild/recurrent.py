@@ -328,3 +328,50 @@ def packed_padding():
     steps = give_weights(built(layers.LSTM(3, return_sequences=True), x))
     expected = each_alone(steps, unpadded(series()), STEPS)
     yield "steps", masked(array(steps(x)), valid()), expected
+
+
+@program(
+    differs={
+        "last": "The last output is that of the last step that is there. "
+        "Upstream's is the 0 of a padded step."
+    }
+)
+def zeros_and_a_last_output():
+    """`zero_output_for_mask` without `return_sequences`."""
+    x = layers.Masking()(series())
+    lstm = give_weights(built(layers.LSTM(2, zero_output_for_mask=True), x))
+    yield "last", lstm(x), each_alone(lstm, unpadded(series()))
+
+
+@program()
+def states_kept_by_where():
+    """A recursion by `scan` that keeps its state where a step is padding."""
+    lengths = STEPS, 3, 1
+    x_ = series(lengths, features=1)
+    x = layers.Masking()(x_)[..., 0]
+    there = ops.transpose(ops.convert_to_tensor(valid(lengths)))
+    steps = ops.transpose(x)
+    floats = ops.cast(there, "float32")
+
+    def chosen(state, step):
+        new = 0.5 * state + step[0]
+        state = ops.where(step[1], new, state)
+        return state, state
+
+    def blended(state, step):
+        new = 0.5 * state + step[0]
+        state = step[1] * new + (1.0 - step[1]) * state
+        return state, state
+
+    expected = []
+    for row in unpadded(x_[..., 0], lengths):
+        state = row[0]
+        for step in row[1:]:
+            state = 0.5 * state + step
+        expected.append(state)
+    expected = np.array(expected, "float32")
+    last, _ = ops.scan(chosen, steps[0], (steps[1:], there[1:]))
+    yield "where", last, expected
+    # A product with what is not there is not there: `where` is the one to use.
+    last, _ = ops.scan(blended, steps[0], (steps[1:], floats[1:]))
+    yield "blend", last

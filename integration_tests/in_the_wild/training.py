@@ -564,3 +564,80 @@ def metrics_of_masked_predictions():
         crossentropy()(TAGS[where], logits[where]),
         np.float32(cross_entropy(logits, TAGS)[where].mean()),
     )
+
+
+class StepsByHand(keras.Model):
+    """`train_step` as the guides write it for each engine."""
+
+    def call(self, x):
+        return self.head(self.rnn(self.embed(x)))
+
+    def __init__(self):
+        super().__init__()
+        self.embed = layers.Embedding(10, 4, mask_zero=True)
+        self.rnn = layers.GRU(3)
+        self.head = layers.Dense(1)
+
+    def tracked(self, loss):
+        for metric in self.metrics:
+            metric.update_state(loss)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    if keras.backend.backend() == "torch":
+
+        def train_step(self, data):
+            x, y = data
+            self.zero_grad()
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            loss.backward()
+            weights = list(self.trainable_weights)
+            self.optimizer.apply([w.value.grad for w in weights], weights)
+            return self.tracked(loss)
+
+    if keras.backend.backend() == "tensorflow":
+
+        def train_step(self, data):
+            import tensorflow as tf
+
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            gradients = tape.gradient(loss, self.trainable_weights)
+            self.optimizer.apply(gradients, self.trainable_weights)
+            return self.tracked(loss)
+
+
+@program()
+def steps_by_hand():
+    """A training step of one's own over a masked encoder."""
+    model = StepsByHand()
+    model(ids())
+    give_weights(model)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    y = np.array([[1.0], [0.0], [2.0]], "float32")
+    expected = ((predict(model, ids()) - y) ** 2).mean()
+    history = model.fit(ids(), y, verbose=0).history
+    found = np.float32(np.mean(array(history["loss"][0])))
+    yield "loss", found, np.float32(expected)
+    yield "kernel", model.head.kernel
+
+
+@program(
+    differs={
+        "mae": "A weighted metric is the mean over all entries that weigh. "
+        "Upstream's is a mean of means, one of each row or batch."
+    }
+)
+def metrics_over_batches():
+    """A batch of two steps that are right, and one of many that are not."""
+    inputs = keras.Input((None, 2))
+    model = keras.Model(inputs, layers.Activation("linear")(inputs))
+    model.compile(loss="mse", weighted_metrics=["mae"])
+
+    def batches():
+        for steps, value in ((2, 0.0), (50, 1.0)):
+            x = np.full((1, steps, 2), value, "float32")
+            yield x, np.zeros_like(x), np.ones((1, steps), "float32")
+
+    found = model.evaluate(batches(), steps=2, verbose=0, return_dict=True)
+    yield "mae", np.float32(found["mae"]), np.float32(50 / 52)
