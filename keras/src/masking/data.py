@@ -218,13 +218,18 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
 def weights_of_classes(y, sample_weight, class_weight):
     """The weights of targets by their classes.
 
+    Where a target is masked, its mask tells what is a class: each entry that
+    may be masked by itself is one, and has a weight. A last axis beyond those
+    of the mask has a number for each class.
+
     Args:
         y: Target, whose masked entries are taken to be of class 0.
         sample_weight: Must be None.
         class_weight: Dictionary from classes to weights.
 
     Raises:
-        ValueError: If there are weights besides, or several targets.
+        ValueError: If there are weights besides, or several targets, or if it
+            is not clear what is a class.
     """
     if sample_weight is not None:
         raise ValueError(
@@ -236,8 +241,46 @@ def weights_of_classes(y, sample_weight, class_weight):
             "`class_weight` is only supported for models with a single "
             "output. Pass a `sample_weight` for each output."
         )
-    return data_adapter_utils.class_weight_to_sample_weights(
-        scoring.weights(y), class_weight
+    if not is_masked_array(y):
+        return data_adapter_utils.class_weight_to_sample_weights(
+            y, class_weight
+        )
+    return _weights_by_table(_classes(y), class_weight)
+
+
+def _classes(y):
+    """The classes that a masked target has, one for each entry of the mask."""
+    (mask,) = _target_mask(y)
+    values = ops.convert_to_tensor(scoring.weights(y))
+    ndim, covered = len(values.shape), len(mask.shape)
+    if covered == ndim:
+        return values
+    if values.shape[-1] == 1:
+        return ops.squeeze(values, -1)
+    if not backend.is_float_dtype(values.dtype):
+        raise ValueError(
+            f"`class_weight` for a target of shape {tuple(values.shape)} and "
+            f"dtype {backend.standardize_dtype(values.dtype)}, whose mask has "
+            f"the shape {tuple(mask.shape)}: are these numbers of classes, or "
+            "one number for each class? For numbers of classes, give the "
+            "target a mask of its full shape, and for one number for each "
+            "class a floating point dtype. Or pass a `sample_weight`."
+        )
+    return ops.argmax(values, -1)
+
+
+def _weights_by_table(classes, class_weight):
+    """The weight of each class, 1 for those that have none."""
+    least, most = min(class_weight, default=0), max(class_weight, default=0)
+    # Any other class is at one of the ends.
+    known = range(least - 1, most + 2)
+    table = [class_weight.get(c, 1.0) for c in known]
+    if backend.is_float_dtype(classes.dtype):
+        classes = ops.round(classes)
+    places = ops.cast(classes, "int32") - known.start
+    return ops.take(
+        ops.convert_to_tensor(table, backend.floatx()),
+        ops.clip(places, 0, len(table) - 1),
     )
 
 

@@ -17,6 +17,7 @@ from keras.src import models
 from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
+from keras.src.masking import data
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.models import cloning
 from keras.src.trainers.data_adapters import py_dataset_adapter
@@ -274,7 +275,7 @@ class Batches(py_dataset_adapter.PyDataset):
         self.batches = batches or list(batches_of(kind, y, known))
 
     def __len__(self):
-        return len(in_order())
+        return len(self.batches)
 
     def __getitem__(self, index):
         return self.batches[index]
@@ -508,6 +509,56 @@ class MaskedTargetsTest(testing.TestCase):
                 class_weight=by_class,
                 sample_weight=weights,
             )
+
+    @parameterized.product(
+        kind=list(KINDS),
+        of=("tags", "tags of one", "one hot"),
+        source=("arrays", "on batch", "py_dataset", "tf_dataset"),
+    )
+    @TRAINS
+    def test_weights_of_the_classes_of_each_tag(self, kind, of, source):
+        if source == "tf_dataset":
+            if backend.backend() != "tensorflow" or kind == "numpy_ma":
+                self.skipTest("holds no such tensors")
+        if of == "one hot" and kind == "numpy_ma":
+            self.skipTest("whose mask is of single classes")
+        tags = np.random.default_rng(0).integers(0, 4, (ROWS, STEPS))
+        by_class = {1: 2.0, 2: 0.5, 3: 4.0}
+        model = tagger()
+        weights = np.array([1.0, 2.0, 0.5, 4.0])[tags] * MASK
+        expected = (tags_by_hand(model, tags) * weights).mean()
+        model.optimizer.learning_rate = 0.0
+        if of == "one hot":
+            model.compile(optimizers.SGD(0.0), "categorical_crossentropy")
+        y = {
+            "tags": tags,
+            "tags of one": tags[..., None],
+            "one hot": np.eye(4, dtype="float32")[tags],
+        }[of]
+        y = make(kind, y, MASK, 0)
+        if source == "on batch":
+            found = model.train_on_batch(X, y, class_weight=by_class)
+        else:
+            if source == "arrays":
+                given = X, y, ROWS
+            elif source == "py_dataset":
+                given = (Batches(None, batches=[(X, y)]),)
+            else:
+                import tensorflow as tf
+
+                given = (tf.data.Dataset.from_tensors((X, y)),)
+            history = model.fit(
+                *given, verbose=0, shuffle=False, class_weight=by_class
+            )
+            found = history.history["loss"][0]
+        self.assertAllClose(found, expected, atol=1e-5)
+
+    def test_what_may_be_tags_or_one_hot_is_refused(self):
+        y = backend.MaskedTensor(np.ones((ROWS, 3), "int32"), KNOWN)
+        with self.assertRaisesRegex(
+            ValueError, r"\(11, 3\) and dtype int32.*\(11,\).*full shape"
+        ):
+            data.weights_of_classes(y, None, {0: 1.0})
 
     def test_masked_weights_weigh_nothing_where_masked(self):
         weights = np.linspace(0.5, 2, ROWS).astype("float32")

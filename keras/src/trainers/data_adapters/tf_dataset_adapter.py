@@ -5,7 +5,6 @@ import functools
 from keras.src import backend
 from keras.src.masking import data
 from keras.src.masking import ragged
-from keras.src.masking import scoring
 from keras.src.trainers.data_adapters import data_adapter_utils
 from pip_build import keeps
 from pip_build import new
@@ -62,8 +61,11 @@ def _weigh_by(class_weight):
     def weigh(*batch):
         x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(batch)
         if class_weight is not None:
-            by_class = make_class_weight_map_fn(class_weight)
-            _, _, weights = by_class(*batch[:1], scoring.weights(y), *batch[2:])
+            if data.is_masked_array(y):
+                weights = data.weights_of_classes(y, weights, class_weight)
+            else:
+                by_class = make_class_weight_map_fn(class_weight)
+                _, _, weights = by_class(*batch)
         x, y, weights, _ = data.whole_batch(x, y, weights)
         return data_adapter_utils.pack_x_y_sample_weight(x, y, weights)
 
