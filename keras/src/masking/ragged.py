@@ -71,19 +71,20 @@ def is_of_others(operation):
     )
 
 
-def padded(rows, length=None):
+def padded(rows, length=None, ragged_rank=None):
     """Values padded to the longest row, and which of them there are.
 
     Args:
-        rows: List of arrays that agree in all but their first axis; a nested
-            tensor of PyTorch; or a `tf.RaggedTensor`, also within a graph.
-        length: Length of the time axis. Defaults to that of the longest row.
+        rows: Nested list of arrays, or of numbers; a nested tensor of PyTorch;
+            or a `tf.RaggedTensor`, also within a graph.
+        length: Length of the time axis, or a tuple of those of all ragged
+            axes, with None for the longest.
+        ragged_rank: Number of ragged axes, None to find out.
 
     Returns:
-        The values, with 0 where there are none, and the mask, of shape
-        `(rows, length)`, and with an axis more for each further ragged one.
-        They are NumPy arrays, or tensors of TensorFlow within a graph and
-        where several axes are ragged.
+        The values, with 0 where there are none, and the mask, over the batch
+        and the ragged axes. They are NumPy arrays, or tensors of TensorFlow
+        within a graph and where several axes are ragged.
 
     Raises:
         ValueError: If the rows differ in more than their length, or one is
@@ -97,35 +98,98 @@ def padded(rows, length=None):
         rows = np.split(rows.flat_values.numpy(), ends)[: len(ends)]
     elif is_ragged(rows):
         rows = [row.detach().cpu() for row in rows.unbind()]
-    rows = [np.asarray(row) for row in rows]
-    inner = {row.shape[1:] for row in rows}
-    longest = max((len(row) for row in rows), default=0)
-    length = longest if length is None else length
-    if len(inner) > 1 or longest > length:
+    ragged_rank = ragged_rank or _ragged_rank(rows)
+    places, innermost = [], []
+    for place, row in _innermost(rows, ragged_rank):
+        places.append(place)
+        innermost.append(np.asarray(row))
+    # An empty list says nothing of features, nor of a dtype.
+    known = [row for row in innermost if row.shape != (0,)] or innermost
+    inner = {row.shape[1:] for row in known}
+    sizes = _sizes(places, innermost, ragged_rank)
+    lengths = _lengths(length, sizes)
+    if len(inner) > 1 or any(map(np.greater, sizes, lengths)):
         raise ValueError(
             "The rows of a ragged list must agree in all but their first "
             f"axis, and be no longer than length={length}. Received rows "
-            f"of shapes {sorted({row.shape for row in rows})}."
+            f"of shapes {sorted({row.shape for row in innermost})}, in lists "
+            f"of up to {sizes} entries."
         )
+    shape = (len(rows), *lengths)
     inner = inner.pop() if inner else ()
-    dtype = np.result_type(*rows) if rows else "float32"
-    values = np.zeros((len(rows), length) + inner, dtype)
-    mask = np.zeros((len(rows), length), "bool")
-    for i, row in enumerate(rows):
-        values[i, : len(row)] = row
-        mask[i, : len(row)] = True
+    dtype = np.result_type(*known) if known else np.dtype(backend.floatx())
+    values = np.zeros(shape + inner, _of_floatx(dtype.name, dtype))
+    mask = np.zeros(shape, "bool")
+    for place, row in zip(places, innermost):
+        if len(row):
+            values[place][: len(row)] = row
+            mask[place][: len(row)] = True
     return values, mask
 
 
+def _ragged_rank(rows):
+    """The number of axes in which nested lists differ, the first included."""
+    if any(hasattr(row, "shape") for row in rows) or _can_stack(rows):
+        return 1
+    return 1 + max(map(_ragged_rank, rows))
+
+
+def _can_stack(rows):
+    """Whether rows agree in all but their first axis."""
+    try:
+        return len({np.asarray(row).shape[1:] for row in rows if len(row)}) < 2
+    except ValueError:
+        # NumPy's own, of a row that is ragged itself.
+        return False
+
+
+def _innermost(rows, ragged_rank, place=()):
+    """The rows of the last ragged axis, each with its place."""
+    for i, row in enumerate(rows):
+        if ragged_rank > 1:
+            yield from _innermost(row, ragged_rank - 1, (*place, i))
+        else:
+            yield (*place, i), row
+
+
+def _sizes(places, innermost, ragged_rank):
+    """How long the longest list along each ragged axis is."""
+    outer = (
+        max((place[axis] + 1 for place in places), default=0)
+        for axis in range(1, ragged_rank)
+    )
+    return (*outer, max(map(len, innermost), default=0))
+
+
+def _lengths(length, sizes):
+    """The lengths of all ragged axes, of those that are given."""
+    given = length if isinstance(length, (tuple, list)) else (length,)
+    given = (*given, *[None] * (len(sizes) - len(given)))
+    return tuple(
+        size if one is None else one
+        for one, size in zip(given, sizes, strict=True)
+    )
+
+
+def _of_floatx(name, dtype):
+    """The dtype, or `floatx` for any floating point one."""
+    return backend.floatx() if backend.is_float_dtype(name) else dtype
+
+
 def _padded_by_tensorflow(rows, length):
-    shape = None if length is None else [None, length]
+    shape = None
     if length is not None:
-        # Which would be cut.
-        tf.debugging.assert_less_equal(
-            rows.bounding_shape()[1],
-            tf.cast(length, rows.row_splits.dtype),
-            f"A row is longer than length={length}.",
-        )
+        lengths = _lengths(length, (None,) * rows.ragged_rank)
+        # What is longer would be cut.
+        for axis, one in enumerate(lengths, 1):
+            if one is not None:
+                tf.debugging.assert_less_equal(
+                    rows.bounding_shape()[axis],
+                    tf.cast(one, rows.row_splits.dtype),
+                    f"A row is longer than length={length}.",
+                )
+        shape = [None, *lengths]
     there = tf.ones(tf.shape(rows.flat_values)[:1], "bool")
     mask = rows.with_flat_values(there).to_tensor(shape=shape)
-    return rows.to_tensor(shape=shape), mask
+    values = rows.to_tensor(shape=shape)
+    return tf.cast(values, _of_floatx(values.dtype.name, values.dtype)), mask

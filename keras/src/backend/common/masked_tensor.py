@@ -144,20 +144,27 @@ class MaskedTensorBase(TakesOver):
         )
 
     @classmethod
-    def from_ragged(cls, rows, length=None):
+    def from_ragged(cls, rows, length=None, ragged_rank=None):
         """Makes a masked tensor of arrays of unequal length.
 
         Args:
-            rows: List of arrays that agree in all but their first axis, a
-                `tf.RaggedTensor`, or a nested tensor of PyTorch; on any
+            rows: List of arrays that agree in all but their first axis; lists
+                of such lists, as of documents, sentences and words; a
+                `tf.RaggedTensor`; or a nested tensor of PyTorch; on any
                 backend.
-            length: Length of the time axis of the result. Defaults to that of
-                the longest row.
+            length: Length of the time axis of the result, or a tuple of those
+                of all ragged axes. Defaults to that of the longest row.
+            ragged_rank: Number of ragged axes of nested lists: 2 for words in
+                sentences in documents. Defaults to the number of axes in which
+                the lists differ. Give it where a batch may be regular by
+                chance, and its mask would have an axis less.
 
         Returns:
             A masked tensor of shape `(len(rows), length, ...)` with a mask of
             shape `(len(rows), length)`, valid where there is a row's entry.
-            The mask has an axis more for each further ragged one.
+            The mask has an axis more for each further ragged one. Floating
+            point values are of the dtype `keras.config.floatx()`, all others
+            of that of the rows.
 
         Raises:
             ValueError: If the rows differ in more than their length, or one is
@@ -170,10 +177,14 @@ class MaskedTensorBase(TakesOver):
         <MaskedTensor shape=(2, 3), dtype=int64, mask shape=(2, 3)
         [[1 2 3]
          [4 -- --]]>
+        >>> documents = [[[1, 2], [3]], [[4]]]
+        >>> x = keras.MaskedTensor.from_ragged(documents, ragged_rank=2)
+        >>> tuple(x.shape), tuple(x.mask.shape)
+        ((2, 2, 2), (2, 2, 2))
         """
         from keras.src.masking import ragged
 
-        return cls(*ragged.padded(rows, length))
+        return cls(*ragged.padded(rows, length, ragged_rank))
 
     def to_ragged(self):
         """The valid steps of each row, as `from_ragged` takes them.

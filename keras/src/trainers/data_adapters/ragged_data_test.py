@@ -99,6 +99,73 @@ class RaggedDataTest(testing.TestCase):
         self.assertAllEqual(x.mask, expected > 0)
         self.assertAllEqual(x.values, expected)
 
+    @parameterized.product(depth=(1, 2, 3), features=((), (2,)))
+    def test_nested_lists(self, depth, features):
+        """Documents of sentences of words, each maybe with features."""
+        rng = np.random.default_rng(depth)
+        expected, places = {}, []
+
+        def make(place):
+            n = rng.integers(0, 4)
+            if len(place) < depth:
+                return [make((*place, i)) for i in range(n)]
+            for i in range(n):
+                value = rng.integers(1, 99, features)
+                expected[(*place, i)] = value
+                places.append((*place, i))
+            return [expected[(*place, i)].tolist() for i in range(n)]
+
+        rows = [make((i,)) for i in range(6)]
+        x = MaskedTensor.from_ragged(rows, ragged_rank=depth)
+        shape = np.max(places, 0) + 1
+        self.assertEqual(tuple(x.mask.shape)[1:], tuple(shape)[1:])
+        self.assertEqual(tuple(x.shape), (*x.mask.shape, *features))
+        self.assertIn("int", backend.standardize_dtype(x.dtype))
+        mask = ops.convert_to_numpy(x.mask)
+        self.assertEqual({*zip(*np.nonzero(mask))}, {*places})
+        values = ops.convert_to_numpy(x.values)
+        for place, value in expected.items():
+            self.assertAllEqual(values[place], value)
+        if not features:
+            found = MaskedTensor.from_ragged(rows)
+            self.assertAllEqual(found.mask, mask)
+            lengths = tuple(int(n) + 1 for n in mask.shape[1:])
+            longer = MaskedTensor.from_ragged(rows, lengths)
+            self.assertEqual(tuple(longer.shape)[1:], lengths)
+            with self.assertRaisesRegex(ValueError, "no longer than length"):
+                MaskedTensor.from_ragged(rows, (*mask.shape[1:-1], 1))
+
+    def test_of_one_rank_though_regular_by_chance(self):
+        rows = [[[1, 2], [3, 4]], [[5, 6]]]
+        for rank in (1, 2):
+            x = MaskedTensor.from_ragged(rows, ragged_rank=rank)
+            self.assertEqual(tuple(x.shape), (2, 2, 2))
+            self.assertLen(x.mask.shape, 1 + rank)
+
+    @parameterized.parameters(
+        ([[1, 2], []], "int"),
+        ([[], []], "float"),
+        ([], "float"),
+        ([[True], []], "bool"),
+        ([[1.0], [2]], "float"),
+        ([np.zeros(2, "float64"), []], "float"),
+        ([np.zeros(2, "float16")], "float"),
+        ([np.zeros((2, 3), "uint8"), []], "uint8"),
+        ([[[1], []], []], "int"),
+    )
+    def test_the_dtype_of_rows_of_which_some_are_empty(self, rows, kind):
+        found = MaskedTensor.from_ragged(rows)
+        dtype = backend.standardize_dtype(found.dtype)
+        if kind == "float":
+            self.assertEqual(dtype, backend.floatx())
+        self.assertTrue(dtype.startswith(kind), dtype)
+
+    @parameterized.parameters(*KINDS)
+    def test_floats_of_ragged_tensors_are_of_floatx(self, kind):
+        x = MaskedTensor.from_ragged(KINDS[kind](X.astype("float64"), MASK))
+        dtype = backend.standardize_dtype(x.dtype)
+        self.assertEqual(dtype, backend.floatx())
+
     def test_rows_of_differing_features_are_refused(self):
         import torch
 
