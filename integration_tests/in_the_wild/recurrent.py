@@ -347,8 +347,8 @@ def zeros_and_a_last_output():
 def states_kept_by_where():
     """A recursion by `scan` that keeps its state where a step is padding."""
     lengths = STEPS, 3, 1
-    x_ = series(lengths, features=1)
-    x = layers.Masking()(x_)[..., 0]
+    rows = series(lengths, features=1)
+    x = layers.Masking()(rows)[..., 0]
     there = ops.transpose(ops.convert_to_tensor(valid(lengths)))
     steps = ops.transpose(x)
     floats = ops.cast(there, "float32")
@@ -364,7 +364,7 @@ def states_kept_by_where():
         return state, state
 
     expected = []
-    for row in unpadded(x_[..., 0], lengths):
+    for row in unpadded(rows[..., 0], lengths):
         state = row[0]
         for step in row[1:]:
             state = 0.5 * state + step
