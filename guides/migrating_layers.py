@@ -631,7 +631,10 @@ with the line to write. Three things belong together:
 
 - `sample_weight`, which says what counts:
   `keras.utils.sample_weight_from_mask(ids != 0)`,
-- `weighted_metrics` in `compile`. Metrics in `metrics` ignore weights.
+- `weighted_metrics` in `compile`. Metrics in `metrics` ignore weights. A
+  weighted metric is the weighted mean over all entries. Upstream, a row of 50
+  steps counts no more than one of 2 in another batch, so that batches of
+  unequal length give other numbers.
 - `reduction="mean_with_sample_weight"` of the loss, which divides by the sum of
   the weights. The default one divides by the number of all entries.
 
