@@ -23,6 +23,4 @@ class DTypePolicy:
         if not isinstance(x, MaskedTensorBase):
             return self._convert_plain_input(x, autocast, dtype)
         values = self._convert_plain_input(x.values, autocast, dtype)
-        if values is x.values:
-            return x
-        return masks.finite(backend.MaskedTensor._wrap(values, x.mask))
+        return x if values is x.values else masks.recast(x, values)

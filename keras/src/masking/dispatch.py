@@ -1,6 +1,7 @@
 """The one door: looks up the rule of an operation, and runs it, or raises."""
 
 import inspect
+import operator
 import typing
 
 import numpy as np
@@ -98,8 +99,8 @@ class Call:
             *args: Operands to put in place of the first ones of this call.
                 Masked tensors among all operands count by their values.
         """
-        args = map(values_of, (*args, *self.args[len(args) :]))
-        kwargs = {k: values_of(v) for k, v in self.kwargs.items()}
+        args = map(_trusted, (*args, *self.args[len(args) :]))
+        kwargs = {k: _trusted(v) for k, v in self.kwargs.items()}
         return self._call_function(args, kwargs)
 
     def pass_on(self):
@@ -140,12 +141,23 @@ class Call:
 _NESTS = {list, tuple, dict}
 
 
+def _trusted(x):
+    """As `values_of`, with 0 under the mask where nothing there is trusted."""
+    from keras.src.masking import masks
+
+    return _unmasked(x, masks.trusted)
+
+
 def values_of(x):
     """`x` without masks; nests are walked."""
+    return _unmasked(x, operator.attrgetter("values"))
+
+
+def _unmasked(x, values):
     if isinstance(x, MaskedTensorBase):
-        return x.values
+        return values(x)
     if type(x) in _NESTS:
-        return tree.map_structure(values_of, x)
+        return tree.map_structure(lambda y: _unmasked(y, values), x)
     return x
 
 

@@ -4,7 +4,11 @@ Masks are boolean backend tensors, True where valid, over the leading axes of
 the values they belong to.
 """
 
+import ml_dtypes
+import numpy as np
+
 from keras.src import backend
+from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 
@@ -72,8 +76,8 @@ def fill(values, mask, value):
 def put(x, value):
     """The values of a masked tensor with `value` under the mask, the fast way.
 
-    As `fill`, for what is finite under the mask already: there engines may
-    compute with it. What is small enough to overflow soon is never trusted.
+    As `fill`, for what is finite under the mask, or within `careful`: there
+    engines may compute with it. A small dtype is never trusted.
 
     Args:
         x: Masked tensor.
@@ -97,9 +101,19 @@ def total(x, axes, keepdims):
         axes: Axes to sum over, as non-negative integers.
         keepdims: Whether they stay, with size 1.
     """
+    return careful(x, lambda x: quick_total(x, axes, keepdims))
+
+
+def quick_total(x, axes, keepdims):
+    """As `total`, within a function that is computed carefully as a whole."""
     if is_wide(x.dtype):
         return x._sum(axes, keepdims)
     return backend.numpy.sum(zero(x), axis=axes, keepdims=keepdims)
+
+
+def is_small(dtype):
+    """Whether ordinary numbers are soon infinite in a dtype."""
+    return not is_wide(dtype) and backend.is_float_dtype(dtype)
 
 
 def is_wide(dtype):
@@ -111,20 +125,76 @@ def is_wide(dtype):
     )
 
 
-def finite(x):
-    """A masked tensor of a small dtype, finite under the mask.
+def narrows(dtype, new_dtype):
+    """Whether a finite number of a dtype may be infinite in a new one."""
+    dtypes = map(backend.standardize_dtype, (dtype, new_dtype))
+    reach, new_reach = map(_reach, dtypes)
+    return new_reach < reach
 
-    There, an ordinary number may be infinite, and a layer that it goes
-    through, a Dense for one, would then have a gradient that is NaN.
+
+# Made here: PyTorch's compiler cannot look through it.
+_LARGEST = {
+    dtype: float(ml_dtypes.finfo(dtype).max)
+    for dtype in ("float16", "bfloat16", "float32", "float64")
+}
+
+
+def _reach(dtype):
+    """The largest number of a dtype, as far as floating point ones differ."""
+    if dtype in _LARGEST:
+        return _LARGEST[dtype]
+    # The largest integer is beyond float16 alone.
+    return float(2**64) if "int" in dtype else 0.0
+
+
+def cast(x, dtype):
+    """A masked tensor in another dtype, finite under the mask."""
+    return recast(x, backend.cast(x.values, dtype))
+
+
+def recast(x, values):
+    """A masked tensor of its values in another dtype, finite under the mask.
+
+    What one dtype holds is infinite in a smaller one, and what is in a small
+    one may be infinite already.
     """
-    dtype = backend.standardize_dtype(x.dtype)
-    if is_wide(dtype) or not backend.is_float_dtype(dtype):
-        return x
-    return wrap(fill(x.values, x.mask, 0), x.mask)
+    if is_small(x.dtype) or narrows(x.dtype, values.dtype):
+        values = fill(values, x.mask, 0)
+    return wrap(values, x.mask)
+
+
+def trusted(x):
+    """The values of a masked tensor, as an op may compute with them.
+
+    In float16 ordinary numbers are infinite soon: there, 0 is put under the
+    mask before each op.
+    """
+    return fill(x.values, x.mask, 0) if is_small(x.dtype) else x.values
+
+
+def finite(x):
+    """A masked tensor that is finite under the mask, in a small dtype too."""
+    return wrap(trusted(x), x.mask)
+
+
+def careful(x, function):
+    """A function of a masked tensor, whatever is under the mask.
+
+    It is computed the fast way, and once more with 0 there if NaN comes out:
+    where an engine puts values by arithmetic, nothing else gives away that
+    something was not finite.
+
+    Args:
+        x: Masked tensor.
+        function: Takes it, returns a plain tensor.
+    """
+    return x._careful(function) if is_wide(x.dtype) else function(x)
 
 
 def in_blocks(x, axes, function):
     """A function of a masked tensor, block by block where that is faster.
+
+    It is computed carefully.
 
     An engine that runs op by op reads and writes memory for each; a block
     stays in the cache.
@@ -137,8 +207,8 @@ def in_blocks(x, axes, function):
     """
     blocks = [x] if 0 in axes else x._blocks()
     if len(blocks) == 1:
-        return function(blocks[0])
-    return x._join(function(block) for block in blocks)
+        return careful(blocks[0], function)
+    return x._join(careful(block, function) for block in blocks)
 
 
 def merge(operands):
@@ -211,6 +281,21 @@ def guarded(operand, mask, value, ndim):
     if not masked and all(n == 1 for n in own_axes):
         return values
     return fill(values, expand(mask, ndim), value)
+
+
+def is_ordinary(x):
+    """Whether a plain operand is not known to hold what is large or infinite.
+
+    That is known of Python's numbers and of NumPy's arrays; what an engine
+    holds would have to be fetched, and one number of it is not trusted.
+    """
+    if isinstance(x, (int, float)):
+        return -ORDINARY <= x <= ORDINARY
+    if not hasattr(x, "dtype") or not backend.is_float_dtype(x.dtype):
+        return True
+    if isinstance(x, (np.ndarray, np.generic)):
+        return bool(np.all(np.abs(x) <= ORDINARY))
+    return len(x.shape) > 0
 
 
 def is_scalar(x):

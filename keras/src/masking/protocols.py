@@ -488,7 +488,7 @@ def step_mask(mask, ndim=2):
 
 
 def by_steps(sequences, mask, ndim=2):
-    """A sequence and its step mask; what is masked inside of steps is 0.
+    """A sequence, with 0 where it is masked, and its step mask.
 
     Args:
         sequences: Plain tensor of shape `(batch, time, ...)`, or None.
@@ -500,8 +500,7 @@ def by_steps(sequences, mask, ndim=2):
         return sequences, None
     steps = step_mask(mask, ndim)
     whole = masks.as_bool(tree.flatten(mask)[0])
-    if len(whole.shape) > ndim:
-        sequences = masks.fill(sequences, whole, 0)
+    sequences = masks.fill(sequences, whole, 0)
     return sequences, masks.over_axes(steps, sequences, ndim)
 
 

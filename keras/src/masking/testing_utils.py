@@ -129,7 +129,7 @@ def plain(drawn, fill=None):
     return map_leaves(one, drawn, Drawn)
 
 
-def masked(drawn, poison=None, garbage=None):
+def masked(drawn, poison=None, garbage=None, hidden=None):
     """The nest with masked and plain tensors.
 
     Args:
@@ -137,18 +137,48 @@ def masked(drawn, poison=None, garbage=None):
         poison: Number to put under the masks before the constructor.
         garbage: Seed of numbers, some hundreds of both signs, to put there
             after it.
+        hidden: Number to put there past it, as an op may leave it.
     """
 
     def one(x):
         if x.mask is None:
             return backend.convert_to_tensor(x.values)
         values = x.values
+        if hidden is not None:
+            values = backend.convert_to_tensor(with_hidden(x, hidden))
+            return backend.MaskedTensor._wrap(
+                values, backend.convert_to_tensor(x.mask)
+            )
         if poison is not None and is_float(values):
             values = np.where(x.cells, values, np.asarray(poison, values.dtype))
         result = backend.MaskedTensor(values, x.mask)
         return result if garbage is None else garbled(result, x, garbage)
 
     return map_leaves(one, drawn, Drawn)
+
+
+LARGEST = float(np.finfo("float32").max)
+# Finite numbers, which ops may leave under a mask, and others, which none does.
+FINITE = (1e30, -1e30, LARGEST, -LARGEST)
+NOT_FINITE = (np.nan, np.inf, -np.inf)
+
+
+def with_hidden(x, number):
+    """The values of a drawn operand with a number under the mask.
+
+    Or with the one next to it that the dtype has: in float16 that is infinite.
+    """
+    dtype = x.values.dtype
+    if dtype == "bool":
+        hidden = not np.isfinite(number) or number > 0
+    elif np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        hidden = np.clip(np.nan_to_num(number), info.min, info.max)
+        hidden = info.max if hidden > 0 else info.min
+    else:
+        with np.errstate(over="ignore"):
+            hidden = np.asarray(number).astype(dtype)
+    return np.where(x.cells, x.values, np.asarray(hidden, dtype))
 
 
 def garbled(result, x, seed):

@@ -63,6 +63,10 @@ def checked_and_filled(values, mask):
     return masks.fill(values, mask, 0), mask
 
 
+# Constants up to this size, written under a mask or multiplied in there, leave
+# what it holds far from infinite. It is far from the squares of larger ones.
+ORDINARY = 1e6
+
 # What a core keeps at hand of the operands and the result of one step.
 BLOCK_BYTES = 2**20
 
@@ -341,6 +345,20 @@ class MaskedTensorBase(TakesOver):
 
         return backend.numpy.sum(self._put(0), axis=axes, keepdims=keepdims)
 
+    def _careful(self, function):
+        """A function of this tensor, whatever is under the mask.
+
+        By selection nothing of that reaches the result, and an engine that
+        computes with it looks at the result: NaN says that it was not finite.
+        """
+        return function(self)
+
+    def _with_zeros(self):
+        """The same with 0 under the mask, by selection."""
+        from keras.src.masking import masks
+
+        return self._wrap(masks.fill(self.values, self.mask, 0), self.mask)
+
     @staticmethod
     def _index(x, key):
         """`x[key]` of a plain tensor, with arrays among the indices."""
@@ -410,19 +428,23 @@ def _op(name):
 
 def _binary(name):
     if name in MERGING:
+        multiplies = name == "multiply"
 
         def operator(self, other):
             # The merge rule where it has little to do, which is most of the
             # time: a scalar, or two masks that broadcast as the values do.
             op, kind = _op(name), type(other)
             if kind is float or kind is int:
-                return self._wrap(op(self.values, other), self.mask)
-            if kind is type(self) and other.values.ndim == self.values.ndim:
+                if -ORDINARY <= other <= ORDINARY:
+                    return self._wrap(op(self.values, other), self.mask)
+            elif kind is type(self) and other.values.ndim == self.values.ndim:
                 mask, other_mask = self.mask, other.mask
+                # What is under two masks is not to be multiplied.
+                values = self._put(0) if multiplies else self.values
                 if mask is other_mask:
-                    return self._wrap(op(self.values, other.values), mask)
+                    return self._wrap(op(values, other.values), mask)
                 if mask.ndim == other_mask.ndim:
-                    values = op(self.values, other.values)
+                    values = op(values, other.values)
                     return self._wrap(values, mask & other_mask)
             return op(self, other)
 

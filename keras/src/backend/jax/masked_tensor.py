@@ -5,6 +5,10 @@ import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 
+def _runs_on_cpu():
+    return jax.default_backend() == "cpu"
+
+
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
 
@@ -15,7 +19,42 @@ class MaskedTensor(MaskedTensorBase):
     def _put(self, value):
         # XLA fuses arithmetic with the reduction that follows, and vectorizes
         # it; on CPUs it does neither with a selection by a broadcast mask.
-        return self._put_by_arithmetic(value)
+        if _runs_on_cpu():
+            return self._put_by_arithmetic(value)
+        return super()._put(value)
+
+    def _careful(self, function):
+        if not _runs_on_cpu():
+            return function(self)
+
+        def of_values(values):
+            return function(self._wrap(values, self.mask))
+
+        @jax.custom_jvp
+        def careful(values):
+            result = of_values(values)
+            # No sum: XLA would make one of this and of that which gave the
+            # result.
+            is_nan = jax.numpy.any(jax.numpy.isnan(result))
+            try:
+                return of_values(filled(values)) if is_nan else result
+            except jax.errors.TracerBoolConversionError:
+                return jax.lax.cond(
+                    is_nan,
+                    lambda: of_values(filled(values)),
+                    lambda: result,
+                )
+
+        @careful.defjvp
+        def differentiate(primals, tangents):
+            # Its slope is 0 at masked entries, so the selection needs none. A
+            # choice would have to keep what both branches need.
+            return jax.jvp(of_values, (filled(*primals),), tangents)
+
+        def filled(values):
+            return self._wrap(values, self.mask)._with_zeros().values
+
+        return careful(self.values)
 
 
 def _parts_with_keys(x):

@@ -42,12 +42,19 @@ _OPERATORS = {
 }
 
 
-def _runs_on_cpu(values):
+def _computes_eagerly_on_cpu(values):
     """Whether memory is slow beside arithmetic, which is exact.
 
-    On GPUs a product of matrices may round to fewer digits.
+    On GPUs a product of matrices may round to fewer digits, and nothing can be
+    read without waiting for it. A compiler fuses selections, and can look at
+    no result.
     """
-    return values.device.type == "cpu"
+    return (
+        values.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._functorch.is_batchedtensor(values)
+    )
 
 
 def _check_devices(values, mask):
@@ -89,12 +96,20 @@ class MaskedTensor(MaskedTensorBase):
         return backend.convert_to_numpy(part)
 
     def _put(self, value):
-        if _runs_on_cpu(self.values):
+        if _computes_eagerly_on_cpu(self.values):
             return self._put_by_arithmetic(value)
         return super()._put(value)
 
+    def _careful(self, function):
+        result = function(self)
+        if _computes_eagerly_on_cpu(self.values):
+            total = result.detach().sum().item()
+            if total != total:
+                return function(self._with_zeros())
+        return result
+
     def _sum(self, axes, keepdims):
-        if not _runs_on_cpu(self.values):
+        if not _computes_eagerly_on_cpu(self.values):
             return super()._sum(axes, keepdims)
         # A product of matrices: no tensor of the size of the values is made.
         letters = string.ascii_letters[: self.values.ndim]
@@ -119,9 +134,9 @@ class MaskedTensor(MaskedTensorBase):
         )
 
     def _blocks(self):
-        if torch.compiler.is_compiling() or not _runs_on_cpu(self.values):
-            return [self]
-        return self._split_rows()
+        if _computes_eagerly_on_cpu(self.values):
+            return self._split_rows()
+        return [self]
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -10,7 +10,7 @@ class Conv1D:
         if self.padding != "causal" or not ops.is_masked(inputs):
             return self._plain_call(inputs)
         mask = inputs.mask
-        outputs = self._plain_call(masks.zero(inputs))
+        outputs = self._plain_call(masks.fill(inputs.values, inputs.mask, 0))
         channels_first = self.data_format == "channels_first"
         if len(mask.shape) > 2:
             mask = ops.any(mask, axis=1 if channels_first else 2)

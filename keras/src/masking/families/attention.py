@@ -68,4 +68,4 @@ def _joint(found):
 
 
 def _without_masked(x):
-    return masks.zero(x) if _is_masked(x) else x
+    return masks.fill(x.values, x.mask, 0) if _is_masked(x) else x

@@ -25,11 +25,7 @@ def contract(labels_of):
         operands, labels, out = labels_of(call)
         covered = [_covered(x, names) for x, names in zip(operands, labels)]
         contracted = [[a for a in names if a not in out] for names in covered]
-        filled = [
-            masks.zero(x) if gone else x
-            for x, gone in zip(operands, contracted)
-        ]
-        values = _compute(call, filled)
+        values = _compute(call, _filled(operands, labels, contracted))
         if not any(a in out for names in covered for a in names):
             return values
         shared = set.intersection(*map(set, contracted))
@@ -74,6 +70,39 @@ def quantized(run, subscripts, inputs, **kwargs):
     gone = [a for a in covered if a not in out]
     part = _reduced_mask(inputs, covered, gone)
     return masks.wrap(values, _joint_mask([part], out, values))
+
+
+def _filled(operands, labels, contracted):
+    """The operands, with 0 where what is masked would meet something else.
+
+    What is contracted is summed with what is valid, by selection: it may not
+    be finite. Of several masked operands all but one are 0, since they would
+    multiply each other. A plain one is 0 where nothing masked meets it.
+    """
+    covered = [_covered(x, names) for x, names in zip(operands, labels)]
+    multiplied, found = False, []
+    for x, names, gone in zip(operands, labels, contracted):
+        if not isinstance(x, MaskedTensorBase):
+            x = _without_unmet(x, names, operands, covered)
+        elif gone:
+            x = masks.fill(x.values, x.mask, 0)
+        elif multiplied:
+            x = masks.zero(x)
+        else:
+            multiplied = True
+        found.append(x)
+    return found
+
+
+def _without_unmet(x, names, operands, covered):
+    """A plain operand, with 0 where it meets only what is masked."""
+    if not backend.is_float_dtype(x.dtype):
+        return x
+    for other, own in zip(operands, covered):
+        if set(own) & set(names):
+            mask, own = _reduced_mask(other, own, set(own) - set(names))
+            x = masks.fill(x, _arranged(mask, own, names), 0)
+    return x
 
 
 def _covered(x, labels):

@@ -42,14 +42,15 @@ def with_parameters(**in_domain):
 def categorical(call):
     """A masked class is never drawn; a row without a class gives 0."""
     x = only_operand(call)
+    values = masks.fill(x.values, x.mask, 0)
     if len(x.mask.shape) == 1:
-        return masks.wrap(call.compute(), x.mask)
+        return masks.wrap(call.compute(values), x.mask)
     valid = backend.numpy.any(x.mask, axis=1)
     # Some class has to be possible in a row without any.
     possible = backend.numpy.logical_or(
         x.mask, backend.numpy.logical_not(masks.expand(valid, 2))
     )
-    logits = masks.fill(masks.zero(x), possible, float("-inf"))
+    logits = masks.fill(values, possible, float("-inf"))
     return masks.wrap(masks.fill(call.compute(logits), valid, 0), valid)
 
 

@@ -23,8 +23,11 @@ def filled(call):
 
 def like(call):
     """A tensor of the same shape, and with the same mask."""
-    x = only_operand(call)
-    return masks.wrap(call.compute(), x.mask)
+    x, value = only_operand(call), call.argument("fill_value", 0)
+    values = call.compute()
+    if not (isinstance(value, (int, float)) and masks.is_ordinary(value)):
+        values = masks.fill(values, x.mask, 0)
+    return masks.wrap(values, x.mask)
 
 
 def empty_like(call):
@@ -39,4 +42,8 @@ def to_tensor(call):
     x = call.args[0]
     if call.argument("sparse") or call.argument("ragged"):
         raise call.refuse("A masked tensor is neither sparse nor ragged.")
-    return masks.wrap(call.compute(x), x.mask)
+    dtype = call.argument("dtype")
+    values = call.compute(x)
+    if dtype is not None and masks.narrows(x.dtype, values.dtype):
+        values = masks.fill(values, x.mask, 0)
+    return masks.wrap(values, x.mask)

@@ -172,7 +172,10 @@ def pad(call):
             backend.cast(x.mask, "int32"), widths[:covered], mode
         )
         mask = backend.cast(mask, "bool")
-    return masks.wrap(call.compute(), mask)
+    values = call.compute()
+    if not masks.is_ordinary(call.argument("constant_values")):
+        values = masks.fill(values, mask, 0)
+    return masks.wrap(values, mask)
 
 
 def _pairs(pad_width, ndim):
@@ -210,14 +213,15 @@ def join(new_axis):
 
     def rule(call):
         xs = list(call.args[0])
-        values = call.compute()
         ndim = len(xs[0].shape)
         axis = call.argument("axis", 0)
         axis = axis + ndim + new_axis if axis < 0 else axis
         masked = [x for x in xs if isinstance(x, MaskedTensorBase)]
         covered = max(len(x.mask.shape) for x in masked)
         if axis >= covered:
-            return masks.wrap(values, masks.merge(xs))
+            mask = masks.merge(xs)
+            return masks.wrap(call.compute(_without_nan(xs, mask)), mask)
+        values = call.compute()
         parts = [mask_or_ones(x, covered) for x in xs]
         return masks.wrap(values, call.row.fn(parts, axis=axis))
 
@@ -227,6 +231,17 @@ def join(new_axis):
         "another; plain tensors are valid."
     )
     return rule
+
+
+def _without_nan(xs, mask):
+    """Tensors to be joined, the plain ones with 0 where the mask is False."""
+    return [
+        x
+        if isinstance(x, MaskedTensorBase)
+        or not backend.is_float_dtype(x.dtype)
+        else masks.guarded(x, mask, 0, len(x.shape))
+        for x in xs
+    ]
 
 
 def mask_or_ones(x, ndim):

@@ -1,6 +1,7 @@
 """Elementwise operations: the result is valid where every operand is."""
 
 from keras.src import backend
+from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 
@@ -8,31 +9,64 @@ from keras.src.masking import masks
 def merge(call):
     """Valid where every masked operand is; plain operands are neutral.
 
-    A plain operand that varies along the mask gives 0 where the result is
-    masked, so that a NaN in it ends there too.
+    A plain operand that varies along the mask, or holds what is infinite or
+    large, gives 0 where the result is masked, so that this ends there, too.
     """
     operands = call.operands()
     mask = masks.merge(operands)
-    if all(
-        isinstance(x, MaskedTensorBase) or masks.is_scalar(x) for x in operands
-    ):
-        return masks.wrap(call.compute(), mask)
-    ndim = max(len(x.shape) for x in operands)
-    args = [_without_nan(x, mask, ndim) for x in call.args]
-    return masks.wrap(call.compute(*args), mask)
+    args = call.args
+    if len(args) > 1:
+        ndim = max(len(x.shape) for x in operands)
+        args = [_harmless(x, mask, ndim, operands) for x in args]
+    if all(map(masks.is_ordinary, call.kwargs.values())):
+        return masks.wrap(call.compute(*args), mask)
+    args = [
+        masks.fill(x.values, x.mask, 0) if _is_masked(x) else x for x in args
+    ]
+    return masks.wrap(masks.fill(call.compute(*args), mask, 0), mask)
 
 
-def _without_nan(operand, mask, ndim):
-    if isinstance(operand, MaskedTensorBase) or masks.is_scalar(operand):
-        return operand
-    if not backend.is_float_dtype(operand.dtype):
-        return operand
-    return masks.guarded(operand, mask, 0, ndim)
+def multiply(call):
+    """As `merge`; what is under two masks is not multiplied."""
+    first = call.args[0]
+    if all(map(_is_masked, call.args)):
+        call.args = (masks.wrap(masks.zero(first), first.mask), call.args[1])
+    return merge(call)
+
+
+def _is_masked(x):
+    return isinstance(x, MaskedTensorBase)
+
+
+def _harmless(x, mask, ndim, operands):
+    """An operand of an op that computes with what is under the mask."""
+    if _is_masked(x) or not hasattr(x, "shape"):
+        if _is_masked(x) or masks.is_ordinary(x):
+            return x
+        return _along_mask(x, mask, 0, ndim, operands)
+    if not backend.is_float_dtype(x.dtype):
+        return x
+    if len(x.shape) and masks.is_ordinary(x):
+        return masks.guarded(x, mask, 0, ndim)
+    return _along_mask(x, mask, 0, ndim, operands)
+
+
+def _along_mask(x, mask, constant, ndim, operands):
+    """A plain operand, repeated with a constant wherever the mask is False."""
+    if hasattr(x, "dtype"):
+        x = backend.convert_to_tensor(x)
+    else:
+        dtypes = [y.dtype for y in operands]
+        if isinstance(x, int) and not any(map(backend.is_float_dtype, dtypes)):
+            return x
+        dtype = backend.result_type(*dtypes, type(x))
+        x = backend.convert_to_tensor(x, dtype)
+    return masks.fill(x, masks.expand(mask, ndim), constant)
 
 
 def cast(call):
     """The mask stays; under it nothing is infinite in a smaller dtype."""
-    return masks.finite(merge(call))
+    return masks.cast(only_operand(call), call.argument("dtype"))
 
 
 def guarded(*constants):
@@ -49,7 +83,9 @@ def guarded(*constants):
         mask = masks.merge(operands)
         ndim = max(len(x.shape) for x in operands)
         args = [
-            x if masks.is_scalar(x) else masks.guarded(x, mask, constant, ndim)
+            _harmless(x, mask, ndim, operands)
+            if constant is None
+            else _in_domain(x, mask, constant, ndim, operands)
             for x, constant in zip(call.args, constants)
         ]
         return masks.wrap(call.compute(*args), mask)
@@ -57,9 +93,23 @@ def guarded(*constants):
     rule.__name__ = f"guarded{constants}"
     rule.__doc__ = (
         "Valid where every masked operand is; what is masked goes in as "
-        f"{' and '.join(map(str, constants))}."
+        f"{' and '.join(str(c) for c in constants if c is not None)}."
     )
     return rule
+
+
+def _in_domain(x, mask, constant, ndim, operands):
+    """An operand with a constant in the op's domain under the mask."""
+    if _is_masked(x):
+        return masks.guarded(x, mask, constant, ndim)
+    if x is None or _is_moderate(x):
+        return x
+    return _along_mask(x, mask, constant, ndim, operands)
+
+
+def _is_moderate(x):
+    """Whether a number is ordinary, and one by which to divide, too."""
+    return not hasattr(x, "dtype") and 1 / ORDINARY <= abs(x) <= ORDINARY
 
 
 def only_operand(call):

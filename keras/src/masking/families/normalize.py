@@ -66,7 +66,7 @@ def layer_normalization(call):
     if not isinstance(call.args[0], MaskedTensorBase):
         raise call.refuse("The scale and the offset must be plain.")
     if not _takes_in_mask(call):
-        return masks.finite(unchanged(call))
+        return _of_each(call)
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
     power = ops.var(x, axis=axis, keepdims=True)
     gamma, beta = call.argument("gamma"), call.argument("beta")
@@ -81,10 +81,16 @@ def rms_normalization(call):
     from keras.src import ops
 
     if not _takes_in_mask(call):
-        return masks.finite(unchanged(call))
+        return _of_each(call)
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
     power = ops.mean(ops.square(x), axis=axis, keepdims=True)
     return _over_root(call, x, power, call.argument("scale"))
+
+
+def _of_each(call):
+    """Over axes without a mask: the squares of what is masked are none."""
+    x = call.args[0]
+    return masks.wrap(call.compute(masks.zero(x)), x.mask)
 
 
 def _over_root(call, x, power, scale, offset=None):

@@ -22,7 +22,9 @@ def moved(core):
         axes = core(call) if callable(core) else core
         if len(x.mask.shape) <= len(x.shape) - axes:
             return masks.wrap(call.compute(), x.mask)
-        return masks.wrap(call.compute(), _moved(call, full_rank(x)))
+        # A backend may move them by a convolution, which sums.
+        values = call.compute(masks.fill(x.values, x.mask, 0))
+        return masks.wrap(values, _moved(call, full_rank(x)))
 
     rule.__name__ = "moved"
     rule.__doc__ = "The mask moves as the entries do; one of batch axes stays."
@@ -59,7 +61,7 @@ def patch_axes(call):
 def fold(call):
     """Masked entries add 0; valid where a valid entry was added."""
     x = only_operand(call)
-    values = call.compute(masks.zero(x))
+    values = call.compute(masks.fill(x.values, x.mask, 0))
     if len(x.mask.shape) == 1:
         return masks.wrap(values, x.mask)
     return masks.wrap(values, _moved(call, full_rank(x)))

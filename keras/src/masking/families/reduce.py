@@ -96,7 +96,9 @@ def reduce(identity):
         reduction = Reduction(call)
         x = reduction.x
         if not reduction.mask_axes:
-            return masks.wrap(call.compute(), x.mask)
+            # A product would multiply what is masked.
+            args = [masks.put(x, 1)] if identity == 1 else []
+            return masks.wrap(call.compute(*args), x.mask)
         if isinstance(identity, str):
             need_order(call)
         value = bound(x.dtype, identity)
@@ -184,15 +186,15 @@ def _averaged(call, function, dtype):
     reduction = Reduction(call)
     x, axes, keepdims = reduction.x, reduction.axes, reduction.keepdims
     if not reduction.mask_axes:
-        return masks.wrap(call.compute(), x.mask)
+        # A variance would multiply what is masked.
+        return masks.wrap(call.compute(masks.zero(x)), x.mask)
     values = function(promoted(x, "float32"), axes, keepdims)
     return reduction.wrap(backend.cast(values, dtype))
 
 
 def promoted(x, dtype):
     """A masked tensor in the type that it shares with a real one."""
-    values = backend.cast(x.values, floating(x.dtype, dtype))
-    return masks.wrap(values, x.mask)
+    return masks.cast(x, floating(x.dtype, dtype))
 
 
 def floating(dtype, other=float):
@@ -237,7 +239,8 @@ def var(call):
 
     def of_all(x, axes, keepdims):
         def of_block(x):
-            mean = _divide(masks.total(x, axes, True), x, axes, True)
+            mean = masks.quick_total(x, axes, True)
+            mean = _divide(mean, x, axes, True)
             distance = backend.numpy.subtract(x.values, mean)
             if is_complex(x):
                 distance = backend.numpy.absolute(distance)
@@ -340,7 +343,7 @@ def trace(call):
     covered = len(x.mask.shape)
     if min(axes) >= covered:
         return masks.wrap(call.compute(), x.mask)
-    values = call.compute(masks.zero(x))
+    values = call.compute(masks.fill(x.values, x.mask, 0))
     if set(range(covered)) <= set(axes):
         return values
     mask = masks.to_rank(x.mask, x.values, max(covered, *(a + 1 for a in axes)))

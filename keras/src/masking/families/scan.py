@@ -23,8 +23,6 @@ def cumulate(identity):
         if axis is None:
             mask = backend.numpy.reshape(full_rank(x), (-1,))
             return masks.wrap(values, mask)
-        if canonical_axes(axis, len(x.shape))[0] >= len(x.mask.shape):
-            values = call.compute()
         return masks.wrap(values, x.mask)
 
     rule.__name__ = f"cumulate({identity!r})"
@@ -53,4 +51,5 @@ def extract_sequences(call):
         return masks.wrap(call.compute(), x.mask)
     # As numbers: JAX's backend frames with a convolution.
     frames = call.compute(backend.cast(x.mask, "float32"))
-    return masks.wrap(call.compute(), backend.cast(frames, "bool"))
+    values = call.compute(masks.fill(x.values, x.mask, 0))
+    return masks.wrap(values, backend.cast(frames, "bool"))

@@ -94,7 +94,7 @@ def conv(call):
     window = Window(call, [int(n) for n in kernel.shape[:-2]])
     if call.argument("strides") is None:
         window.strides = [1] * len(window.size)
-    values = call.compute(masks.zero(window.x))
+    values = call.compute(masks.fill(window.x.values, window.x.mask, 0))
     return masks.wrap(values, window.out_mask(values))
 
 
@@ -149,7 +149,7 @@ def conv_transpose(call):
     window = TransposedWindow(call, [int(n) for n in kernel.shape[:-2]])
     if call.argument("strides") is None:
         window.strides = [1] * len(window.size)
-    values = call.compute(masks.zero(window.x))
+    values = call.compute(masks.fill(window.x.values, window.x.mask, 0))
     return masks.wrap(values, window.out_mask(values))
 
 
@@ -186,6 +186,8 @@ def _average(call, window):
     share = backend.cast(masks.to_rank(x.mask, x.values, len(x.shape)), x.dtype)
     share = call.compute(share)
     share = masks.fill(share, backend.numpy.greater(share, 0), 1)
-    values = backend.numpy.divide(call.compute(masks.zero(x)), share)
+    values = backend.numpy.divide(
+        call.compute(masks.fill(x.values, x.mask, 0)), share
+    )
     mask = window.anchors(x.mask, values)
     return masks.wrap(masks.fill(values, mask, 0), mask)

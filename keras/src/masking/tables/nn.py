@@ -16,7 +16,7 @@ RULES = {
     # Activations.
     "celu": guarded(0),
     "elu": guarded(0),
-    "gelu": merge,
+    "gelu": guarded(0),
     "glu": glu,
     "hard_shrink": merge,
     "hard_sigmoid": merge,

@@ -16,6 +16,7 @@ from keras.src.masking.families.index import get_item
 from keras.src.masking.families.merge import each_entry
 from keras.src.masking.families.merge import guarded
 from keras.src.masking.families.merge import merge
+from keras.src.masking.families.merge import multiply
 from keras.src.masking.families.merge import unchanged
 from keras.src.masking.families.nan import cumulate_skipping_nan
 from keras.src.masking.families.nan import skip_nan
@@ -61,7 +62,7 @@ RULES = {
     "isneginf": merge,
     "isposinf": merge,
     "isreal": merge,
-    "lcm": merge,
+    "lcm": guarded(1, 1),
     "left_shift": merge,
     "less": merge,
     "less_equal": merge,
@@ -71,7 +72,7 @@ RULES = {
     "logical_xor": merge,
     "maximum": merge,
     "minimum": merge,
-    "multiply": merge,
+    "multiply": multiply,
     "nan_to_num": merge,
     "negative": merge,
     "nextafter": merge,
@@ -83,7 +84,7 @@ RULES = {
     "sign": merge,
     "signbit": merge,
     "sin": merge,
-    "square": merge,
+    "square": guarded(0),
     "subtract": merge,
     "tanh": merge,
     "trunc": merge,
@@ -96,13 +97,13 @@ RULES = {
     "arctanh": guarded(0),
     "cbrt": guarded(1),
     "cosh": guarded(0),
-    "divide": guarded(0, 1),
-    "divide_no_nan": guarded(0, 1),
+    "divide": guarded(None, 1),
+    "divide_no_nan": guarded(None, 1),
     "exp": guarded(0),
     "exp2": guarded(0),
     "expm1": guarded(0),
-    "floor_divide": guarded(0, 1),
-    "fmod": guarded(0, 1),
+    "floor_divide": guarded(None, 1),
+    "fmod": guarded(None, 1),
     "hypot": guarded(1, 1),
     "i0": guarded(0),
     "ldexp": guarded(0, 0),
@@ -112,14 +113,14 @@ RULES = {
     "log2": guarded(1),
     "logaddexp": guarded(0, 0),
     "logaddexp2": guarded(0, 0),
-    "mod": guarded(0, 1),
+    "mod": guarded(None, 1),
     "power": guarded(1, 1),
     "reciprocal": guarded(1),
     "sinc": guarded(0.5),
     "sinh": guarded(0),
     "sqrt": guarded(1),
     "tan": guarded(0),
-    "true_divide": guarded(0, 1),
+    "true_divide": guarded(None, 1),
     # Reductions.
     "all": r.reduce(True),
     "allclose": r.allclose,
