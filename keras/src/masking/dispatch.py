@@ -1,5 +1,6 @@
 """The one door: looks up the rule of an operation, and runs it, or raises."""
 
+import functools
 import inspect
 import operator
 import typing
@@ -34,6 +35,8 @@ class Row(typing.NamedTuple):
         fn_names: Names of the parameters of `fn`.
         operands: Signature of a call of the operation, of `fn` without one.
         defaults: Defaults of the parameters of `fn`.
+        takes_nests: Whether an operand is a nest of tensors. Elsewhere a list
+            of tensors stands for one tensor, in which they are stacked.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Row(typing.NamedTuple):
     fn_names: tuple = ()
     operands: inspect.Signature | None = None
     defaults: dict = {}
+    takes_nests: bool = False
 
 
 class Call:
@@ -68,13 +72,18 @@ class Call:
     def operands(self):
         """All tensors among the arguments, flat."""
         found = []
+
+        def look_at(x):
+            if hasattr(x, "shape"):
+                found.append(x)
+
         for x in (*self.args, *self.kwargs.values()):
             if isinstance(x, MaskedTensorBase):
                 found.append(x)
-            elif type(x) in _NESTS:
-                found.extend(y for y in tree.flatten(x) if hasattr(y, "shape"))
-            elif hasattr(x, "shape"):
-                found.append(x)
+            elif isinstance(x, (list, tuple, dict)):
+                _map_nest(look_at, x)
+            else:
+                look_at(x)
         return found
 
     def argument(self, name, default=None):
@@ -83,13 +92,16 @@ class Call:
         Args:
             name: Its name.
             default: What to give where the function has no such parameter.
+
+        Returns:
+            The argument, with integers for those of NumPy.
         """
         if name in self.kwargs:
-            return self.kwargs[name]
+            return with_integers(self.kwargs[name])
         names = self.row.call_names or self.row.fn_names
         position = names.index(name) if name in names else len(self.args)
         if position < len(self.args):
-            return self.args[position]
+            return with_integers(self.args[position])
         return self.row.defaults.get(name, default)
 
     def compute(self, *args):
@@ -118,8 +130,20 @@ class Call:
         return refuse(self.row.name, self.operands(), reason, is_open=True)
 
     def apply_rule(self):
-        """What the rule gives. Whatever it calls finds this on the stack."""
-        return self.row.rule(self)
+        """What the rule gives. Whatever it calls finds this on the stack.
+
+        A mask without axes says of a whole tensor whether it is there, and so
+        of all that is made of it. Most rules never see one.
+        """
+        rule = self.row.rule
+        found = [x.mask for x in self.operands() if _is_whole(x)]
+        if not found or getattr(rule, "takes_whole", False):
+            return rule(self)
+        self.args, self.kwargs = _map_nest(_present, (self.args, self.kwargs))
+        is_masked = any_leaf(MaskedTensorBase, self.args, self.kwargs)
+        result = rule(self) if is_masked else self.pass_on()
+        there = functools.reduce(operator.and_, found)
+        return _map_nest(lambda x: _if_there(x, there), result)
 
     def explained(self, error):
         """The error to raise for one that came from the rule.
@@ -137,8 +161,18 @@ class Call:
         return error
 
 
-# Containers in which operands come. Anything else is one operand.
-_NESTS = {list, tuple, dict}
+def _map_nest(function, x):
+    """`function` of each leaf; lists, tuples and dicts of any kind are walked.
+
+    What comes back are plain ones: a list that a layer tracks, or a named
+    tuple, is to an op what a list or tuple is.
+    """
+    if isinstance(x, dict):
+        return {k: _map_nest(function, v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        kind = list if isinstance(x, list) else tuple
+        return kind(_map_nest(function, y) for y in x)
+    return function(x)
 
 
 def _trusted(x):
@@ -156,9 +190,54 @@ def values_of(x):
 def _unmasked(x, values):
     if isinstance(x, MaskedTensorBase):
         return values(x)
-    if type(x) in _NESTS:
-        return tree.map_structure(lambda y: _unmasked(y, values), x)
+    if isinstance(x, (list, tuple, dict)):
+        return _map_nest(lambda y: _unmasked(y, values), x)
     return x
+
+
+def with_integers(x):
+    """An argument with integers for those of NumPy, as axes and sizes are."""
+    if isinstance(x, np.integer):
+        return int(x)
+    if type(x) in (list, tuple):
+        return type(x)(map(with_integers, x))
+    return x
+
+
+def takes_whole(rule):
+    """Decorator: the rule itself knows what a mask without axes means."""
+    rule.takes_whole = True
+    return rule
+
+
+def _is_whole(x):
+    return isinstance(x, MaskedTensorBase) and not len(x.mask.shape)
+
+
+def _present(x):
+    """The values of a masked tensor whose mask has no axes, safe to compute.
+
+    Where it is not there they are 1, of which no op that gets here makes
+    anything but a number; indices are 0.
+    """
+    from keras.src import backend
+    from keras.src.masking import masks
+
+    if not _is_whole(x):
+        return x
+    return masks.fill(x.values, x.mask, backend.is_float_dtype(x.dtype))
+
+
+def _if_there(x, there):
+    """A result, masked wherever `there`, a mask without axes, is False."""
+    from keras.src import backend
+    from keras.src.masking import masks
+
+    if isinstance(x, MaskedTensorBase):
+        return masks.wrap(x.values, backend.numpy.logical_and(x.mask, there))
+    if not hasattr(x, "shape"):
+        return x
+    return masks.wrap(masks.fill(x, there, 0), there)
 
 
 def call(op, args, kwargs):
@@ -192,6 +271,8 @@ def call_of(op, args, kwargs):
         args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     row = rows().get(type(op)) or _row_without_a_rule(op)
     args, kwargs = in_order(row, args, kwargs)
+    if not row.takes_nests:
+        args = [_as_operand(x) for x in args]
     if row.init_names is not None:
         init_args, init_kwargs = op._init_arguments
         if init_args or init_kwargs:
@@ -201,11 +282,25 @@ def call_of(op, args, kwargs):
     return Call(row, op, args, kwargs)
 
 
+def _as_operand(x):
+    """One masked tensor for a list of them, as upstream stacks plain ones."""
+    if not isinstance(x, (list, tuple)) or not any_leaf(MaskedTensorBase, x):
+        return x
+    from keras.src import ops
+
+    return ops.stack([ops.convert_to_tensor(_as_operand(y)) for y in x])
+
+
 def _row_without_a_rule(op):
     if not is_from_keras(type(op).__module__):
-        return Row(type(op).__name__, Call.pass_on, op.call)
+        return Row(type(op).__name__, _own_call, op.call, takes_nests=True)
     # The name of the function, which is what users call.
     return Row(to_snake_case(type(op).__name__), _no_rule, op)
+
+
+@takes_whole
+def _own_call(call):
+    return call.pass_on()
 
 
 def _no_rule(call):
@@ -284,7 +379,7 @@ def rows():
     return _ROWS
 
 
-def make_row(name, rule, op_class, fn):
+def make_row(name, rule, op_class, fn, takes_nests=False):
     """A `Row`, with the names of its arguments read off the signatures.
 
     Args:
@@ -292,6 +387,7 @@ def make_row(name, rule, op_class, fn):
         rule: Its rule.
         op_class: Its operation class, None where it has none.
         fn: The public function.
+        takes_nests: Whether an operand is a nest of tensors.
     """
     public = inspect.signature(fn)
     fn_names = tuple(public.parameters)
@@ -311,7 +407,15 @@ def make_row(name, rule, op_class, fn):
         if fn_names[: len(names)] != names and not variadic:
             call_names = names
     return Row(
-        name, rule, fn, init_names, call_names, fn_names, operands, defaults
+        name,
+        rule,
+        fn,
+        init_names,
+        call_names,
+        fn_names,
+        operands,
+        defaults,
+        takes_nests,
     )
 
 
@@ -336,8 +440,8 @@ def rule_for(op_class):
         The decorator returns the rule as it is.
 
     Raises:
-        TypeError: If `op_class` is no subclass of `keras.Operation`, or a
-            layer.
+        TypeError: If `op_class` is no subclass of `keras.Operation`, a layer,
+            or an operation of Keras itself, whose rules stand.
 
     Example:
 
@@ -363,12 +467,20 @@ def rule_for(op_class):
             f"`keras.Operation`. Received the layer class {op_class!r}, which "
             "needs no rule: its `call` is given masked tensors and returns one."
         )
+    if is_from_keras(op_class.__module__):
+        raise TypeError(
+            "`keras.masking.rule_for()` takes an operation of your own. "
+            f"Received: {op_class!r}, which has Keras's rule: `x + y` and "
+            "`keras.ops.add(x, y)` would not agree any more. Make a subclass "
+            "of it, or a `keras.Operation` of your own, and give that a rule."
+        )
 
     def register(rule):
+        @takes_whole
         def adapted(call):
             return rule(call.op, *call.args, **call.kwargs)
 
-        rows()[op_class] = Row(op_class.__name__, adapted)
+        rows()[op_class] = Row(op_class.__name__, adapted, takes_nests=True)
         return rule
 
     return register

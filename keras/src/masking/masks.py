@@ -70,7 +70,7 @@ def fill(values, mask, value):
     else:
         value = backend.convert_to_tensor(value, dtype)
     mask = expand(mask, len(values.shape))
-    return backend.numpy.where(mask, values, value)
+    return backend.MaskedTensor._select(mask, values, value)
 
 
 def put(x, value):
@@ -273,11 +273,13 @@ def guarded(operand, mask, value, ndim):
     """
     masked = isinstance(operand, MaskedTensorBase)
     values = operand.values if masked else operand
-    if is_scalar(values):
+    if not masked and is_scalar(values):
         return values
     values = backend.convert_to_tensor(values)
     lead = ndim - len(values.shape)
     own_axes = tuple(values.shape)[: max(len(mask.shape) - lead, 0)]
+    if not len(mask.shape):
+        return fill(values, mask, value)
     if not masked and all(n == 1 for n in own_axes):
         return values
     return fill(values, expand(mask, ndim), value)
@@ -299,8 +301,10 @@ def is_ordinary(x):
 
 
 def is_scalar(x):
-    """Whether an operand is None or has no axes."""
-    return x is None or not len(getattr(x, "shape", ()))
+    """Whether an operand is None, or plain and without axes."""
+    return not isinstance(x, MaskedTensorBase) and (
+        x is None or not len(getattr(x, "shape", ()))
+    )
 
 
 def _adds_nothing(x, first):

@@ -280,7 +280,9 @@ class RowChecks:
             if name in ("size", "sparsemax"):  # Upstream's own differ.
                 continue
             dtypes = [backend.standardize_dtype(y.dtype) for y in (x, spec)]
-            self.assertEqual(*dtypes, name)
+            # Upstream's specs make 32 bits of 64, as engines need not.
+            narrow = dtypes[0].replace("64", "32")
+            self.assertIn(dtypes[1], (dtypes[0], narrow), name)
 
     def assert_shape(self, x, spec, label):
         """The rank of the spec, and its sizes where they are known."""

@@ -11,6 +11,8 @@ from keras.src import testing
 from keras.src.masking import testing_utils as u
 from keras.src.masking.dispatch import rule_for
 from keras.src.masking.refusals_test import compiled
+from keras.src.ops import masking as kmasking
+from keras.src.ops import numpy as knp
 
 
 class Reversed(keras.Operation):
@@ -146,6 +148,22 @@ class RuleForTest(testing.TestCase):
         with self.assertRaises(TypeError):
             Unruled()(x())
 
+    def test_an_own_subclass_of_an_operation_of_keras(self):
+        """The operation itself keeps its rule, which operators follow."""
+
+        class Doubled(knp.Add):
+            pass
+
+        @rule_for(Doubled)
+        def rule(op, x, y):
+            return keras.MaskedTensor(2 * x.values, x.mask)
+
+        self.assertAllClose(Doubled()(x(), x()).values, 2 * x().values)
+        for found in (ops.add(x(), x()), x() + x()):
+            self.assertAllClose(found.values, 2 * x().values)
+        with self.assertRaisesRegex(TypeError, "would not agree"):
+            rule_for(knp.Add)(rule)
+
     def test_an_error_inside_says_which_call_it_was(self):
         class Failing(keras.Operation):
             pass
@@ -167,6 +185,8 @@ class RuleForTest(testing.TestCase):
         ("class", dict, "Received: <class 'dict'>"),
         ("nothing", None, "Received: None"),
         ("layer", keras.layers.Dense, "layer class .*Dense.* needs no rule"),
+        ("of_keras", knp.Add, "operation of your own.* Received: .*Add"),
+        ("of_keras_too", kmasking.Filled, "operation of your own"),
     )
     def test_what_is_no_operation_is_refused(self, thing, text):
         with self.assertRaisesRegex(TypeError, text):

@@ -3,9 +3,12 @@
 Some operations did or promised in a graph what their functions do not do.
 """
 
+import inspect
+
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
+from keras.src.masking.dispatch import with_integers
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
 from keras.src.masking.families import carry
@@ -13,6 +16,7 @@ from keras.src.masking.families.index import as_keys
 from keras.src.masking.families.index import is_basic
 from keras.src.masking.symbolic import carry_masks
 from pip_build import keeps
+from pip_build import new
 
 
 @keeps("_plain_get_item")
@@ -71,6 +75,38 @@ class Slogdet:
         sign, logdet = (KerasTensor(x.shape[:-2], x.dtype) for _ in range(2))
         return sign, logdet
 
+
+@new
+def _taking_integers_of_numpy(init):
+    """An `__init__` that asks for `int`, as its function of tensors does not.
+
+    Args:
+        init: That of an operation.
+    """
+
+    def wider(self, *args, **kwargs):
+        args, kwargs = with_integers(args), dict(kwargs)
+        for key, value in kwargs.items():
+            kwargs[key] = with_integers(value)
+        # From which the config is made.
+        vars(self)["_init_arguments"] = args, kwargs
+        init(self, *args, **kwargs)
+
+    # By which the config and the row of the operation know its arguments.
+    wider.__signature__ = inspect.signature(init)
+    return wider
+
+
+for _class in (
+    Argpartition,
+    Dsplit,
+    ExpandDims,
+    Hsplit,
+    Moveaxis,
+    Split,
+    Vsplit,
+):
+    _class.__init__ = _taking_integers_of_numpy(_class.__init__)
 
 # Their kernels, weights and indices go past the question above.
 for _name in (

@@ -143,7 +143,7 @@ def any_leaf(types, args=None, kwargs=None):
             if hasattr(x, "dtype"):
                 if not isinstance(x, _DISPATCHED):
                     _PLAIN_LEAVES.add(type(x))
-            elif type(x) in (list, tuple):
+            elif isinstance(x, (list, tuple)):
                 # Faster than `tree`, which some engines' is slow in.
                 if any_leaf(types, x):
                     return True

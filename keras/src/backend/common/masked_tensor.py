@@ -57,7 +57,11 @@ def checked_and_filled(values, mask):
     from keras.src.masking import masks
 
     dispatch.rows()  # Made here, and not under a compiler's eyes later on.
-    values = backend.convert_to_tensor(values)
+    # On the NumPy backend it is one, and converting makes 32 bits of 64.
+    if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
+        values = backend.convert_to_tensor(values)
+    # Some engines would look at the caller's memory, which may change.
+    mask = np.array(mask) if isinstance(mask, np.ndarray) else mask
     mask = backend.convert_to_tensor(mask)
     check_parts(values, mask)
     return masks.fill(values, mask, 0), mask
@@ -84,7 +88,12 @@ class MaskedTensorBase(TakesOver):
     What lies under the mask is finite and means nothing. The constructor puts
     0 there.
 
-    Masked tensors are immutable. They pass through `jax.jit`, `tf.function`,
+    `jax.vmap` over the only axis of a mask, `jax.lax.map`, `jax.lax.scan` and
+    the rows of a `tf.data.Dataset` leave a mask without axes. It says of the
+    whole tensor whether it is there, and ops keep it.
+
+    Masked tensors are immutable: the mask is a copy where the caller could
+    write to what it was made of. They pass through `jax.jit`, `tf.function`,
     `tf.data`, `jax.vmap` and gradient tapes; one differentiates with respect
     to plain tensors or to `x.values`.
 
@@ -145,6 +154,12 @@ class MaskedTensorBase(TakesOver):
             "is not to be set or cleared in place, since the caller's tensor "
             "would change with it. Write `keras.MaskedTensor(x.values, mask)` "
             "for another mask, or `x.values` to drop it."
+        )
+
+    def __delattr__(self, name):
+        raise AttributeError(
+            f"A masked tensor is immutable: `{name}` cannot be deleted. Write "
+            "`x.values` to go on without the mask."
         )
 
     @classmethod
@@ -358,6 +373,13 @@ class MaskedTensorBase(TakesOver):
         from keras.src.masking import masks
 
         return self._wrap(masks.fill(self.values, self.mask, 0), self.mask)
+
+    @staticmethod
+    def _select(mask, values, value):
+        """The values where a mask is True, else `value`, of the same dtype."""
+        from keras.src import backend
+
+        return backend.numpy.where(mask, values, value)
 
     @staticmethod
     def _index(x, key):

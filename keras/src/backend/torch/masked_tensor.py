@@ -6,6 +6,7 @@ tensor has to stay one leaf.
 """
 
 import dataclasses
+import functools
 import string
 
 import torch
@@ -82,6 +83,9 @@ class MaskedTensor(MaskedTensorBase):
 
     def __init__(self, values, mask):
         _check_devices(values, mask)
+        if isinstance(mask, torch.Tensor):
+            # Not one that the caller may write to.
+            mask = mask.clone()
         super().__init__(values, mask)
 
     @staticmethod
@@ -154,3 +158,31 @@ class MaskedTensor(MaskedTensorBase):
             " or go out of the mask on purpose: `keras.ops.filled(x, 0)` puts"
             " a value under the mask, `x.values` drops it."
         )
+
+
+def _refusing_masked(apply):
+    """`torch.autograd.Function.apply`, which asks no type that it is given.
+
+    It takes what is no tensor for a constant, so that the values would have no
+    gradient, and nobody would be told.
+    """
+
+    @functools.wraps(apply)
+    def checked(cls, *args, **kwargs):
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, MaskedTensor):
+                raise TypeError(
+                    f"`{cls.__name__}.apply` was given a masked tensor, which "
+                    "PyTorch would take for a constant: nothing would have a "
+                    f"gradient. Write `y = {cls.__name__}.apply(x.values)`, "
+                    "and `keras.MaskedTensor(y, x.mask)` for a result that is "
+                    "valid where `x` is."
+                )
+        return apply(cls, *args, **kwargs)
+
+    return classmethod(checked)
+
+
+torch.autograd.Function.apply = _refusing_masked(
+    vars(torch.autograd.Function)["apply"].__func__
+)

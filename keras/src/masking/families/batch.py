@@ -15,6 +15,7 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
+from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.dispatch import values_of
 
 
@@ -25,6 +26,7 @@ def refused(reason):
         reason: Why, a sentence of the error.
     """
 
+    @takes_whole
     def rule(call):
         raise call.refuse(reason)
 
@@ -84,6 +86,7 @@ def batch_only(*cores, hint=""):
         hint: What to do about a mask over core axes, a sentence.
     """
 
+    @takes_whole
     def rule(call):
         own = cores[0](call) if callable(cores[0]) else cores
         values, mask = on_batch(call, own, hint)
@@ -177,6 +180,7 @@ def solve(call):
     return MATRIX, Core(1 + (len(b.shape) >= len(a.shape)))
 
 
+@takes_whole
 def cholesky_inverse(call):
     """A mask of batch axes stays; the last 2 axes may have none.
 
@@ -237,4 +241,4 @@ def resampled(call):
     """The axes from the first one that is resampled on."""
     ndim = len(call.args[0].shape)
     axes = [a % ndim for a in call.argument("spatial_dims")]
-    return Core(ndim - min(axes)), Core(1)
+    return Core(ndim - min(axes)), Core(1, 1)

@@ -21,10 +21,12 @@ from keras.src.masking import symbolic
 from keras.src.masking.batches import Parts
 from keras.src.masking.batches import put_together
 from keras.src.masking.dispatch import from_numpy_ma
+from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.errors import refuse_masked
+from keras.src.masking.families.reduce import canonical_axes
 
 AGREE = "give both the same kind of mask with `keras.MaskedTensor`"
 
@@ -50,6 +52,7 @@ def carries(carried):
     return decorator
 
 
+@takes_whole
 def by_function(call):
     """Carries masked tensors whole; its functions say what becomes of them."""
     return call.pass_on()
@@ -174,6 +177,7 @@ def cond(plain, pred, true_fn, false_fn):
     return together(plain(pred, *_branches("cond", functions)))
 
 
+@takes_whole
 def refused_predicate(call):
     """Branches may give masked tensors; a masked predicate is refused."""
     raise call.refuse("A masked predicate is neither true nor false.")
@@ -256,7 +260,8 @@ def _elements(xs):
         parts = _parts(x)
         if len(parts.mask.shape) > 1:
             return parts
-        alone.append(parts.mask)
+        # One without axes is said of each element.
+        alone.append(masks.to_rank(parts.mask, parts.values, 1))
         return ops.filled(x, 0)
 
     if needs_dispatch((xs,)):
@@ -341,7 +346,7 @@ def associative_scan(plain, f, elems, reverse=False, axis=0):
             agree, "associative_scan", "`elems`", elems, "what `f` returns"
         )
         return plain(_in_parts(f, check), elems, reverse=reverse, axis=axis)
-    axis = axis + len(leaves[0].shape) if axis < 0 else axis
+    (axis,) = canonical_axes(axis, len(leaves[0].shape))
     leaves = [_over_axis(x, axis) if has_mask(x) else x for x in leaves]
     elems = tree.pack_sequence_as(elems, leaves)
 

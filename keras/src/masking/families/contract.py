@@ -11,6 +11,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import floating
 
 
 def contract(labels_of):
@@ -219,7 +220,7 @@ def cdist(call):
             operand.shape
         ):
             raise call.refuse("A distance needs all features of a row.")
-    dtype = backend.result_type(x.dtype, y.dtype, float)
+    dtype = floating(x.dtype, y.dtype)
     x, y = ops.cast(x, dtype), ops.cast(y, dtype)
     between = ops.subtract(ops.expand_dims(x, -2), ops.expand_dims(y, -3))
     return ops.sqrt(ops.sum(ops.square(between), axis=-1))
@@ -279,6 +280,12 @@ def tensordot(call):
     x, y = call.args
     axes = call.argument("axes", 2)
     if isinstance(axes, int):
+        if not 0 <= axes <= min(len(x.shape), len(y.shape)):
+            raise ValueError(
+                "`axes` is the number of axes to sum over, which both operands "
+                f"must have. Received: axes={axes}, shapes {tuple(x.shape)} "
+                f"and {tuple(y.shape)}."
+            )
         x_axes = range(len(x.shape) - axes, len(x.shape))
         y_axes = range(axes)
     else:
@@ -287,6 +294,14 @@ def tensordot(call):
         )
         x_axes = [canonical_axes(a, len(x.shape))[0] for a in x_axes]
         y_axes = [canonical_axes(a, len(y.shape))[0] for a in y_axes]
+        # Of each operand an axis once, and as many of one as of the other.
+        canonical_axes(x_axes, len(x.shape))
+        canonical_axes(y_axes, len(y.shape))
+        if len(x_axes) != len(y_axes):
+            raise ValueError(
+                "`axes` must name as many axes of one operand as of the other. "
+                f"Received: axes={axes}."
+            )
     x_labels = [f"n{i}" for i in range(len(x.shape))]
     y_labels = [f"m{i}" for i in range(len(y.shape))]
     for i, j in zip(x_axes, y_axes):

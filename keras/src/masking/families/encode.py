@@ -3,6 +3,7 @@
 from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking.families.merge import only_operand
+from keras.src.masking.families.reduce import canonical_axes
 
 
 def one_hot(call):
@@ -12,8 +13,9 @@ def one_hot(call):
     x = only_operand(call)
     if call.argument("sparse"):
         raise call.refuse("A masked tensor is not sparse.")
-    values = call.compute(masks.zero(x))
     axis = call.argument("axis", -1)
+    canonical_axes(axis, len(x.shape) + 1)
+    values = call.compute(masks.zero(x))
     mask = ops.expand_dims(x, axis).mask
     shape = backend.shape(values)[: len(mask.shape)]
     mask = backend.numpy.broadcast_to(mask, shape)

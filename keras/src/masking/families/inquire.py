@@ -1,19 +1,23 @@
 """Questions about a tensor, which get a plain answer."""
 
 from keras.src.masking import masks
+from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.families.merge import only_operand
 
 
+@takes_whole
 def of_values(call):
     """The op on the values: the answer does not depend on the mask."""
     return call.compute()
 
 
+@takes_whole
 def get_mask(call):
     """The mask, a plain tensor."""
     return call.args[0].mask
 
 
+@takes_whole
 def filled(call):
     """A plain tensor, with a value in place of masked entries."""
     x, value = call.args[0], call.argument("value")
@@ -21,6 +25,7 @@ def filled(call):
     return masks.fill(values, x.mask, value)
 
 
+@takes_whole
 def like(call):
     """A tensor of the same shape, and with the same mask."""
     x, value = only_operand(call), call.argument("fill_value", 0)
@@ -37,6 +42,7 @@ def empty_like(call):
     return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
 
 
+@takes_whole
 def to_tensor(call):
     """The same with its mask, in another dtype if one is asked for."""
     x = call.args[0]

@@ -214,8 +214,7 @@ def join(new_axis):
     def rule(call):
         xs = list(call.args[0])
         ndim = len(xs[0].shape)
-        axis = call.argument("axis", 0)
-        axis = axis + ndim + new_axis if axis < 0 else axis
+        (axis,) = canonical_axes(call.argument("axis", 0), ndim + new_axis)
         masked = [x for x in xs if isinstance(x, MaskedTensorBase)]
         covered = max(len(x.mask.shape) for x in masked)
         if axis >= covered:
@@ -255,6 +254,8 @@ def take(call):
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")
     axis = call.argument("axis")
+    if axis is not None:
+        canonical_axes(axis, len(x.shape))
     if isinstance(x, MaskedTensorBase):
         if isinstance(indices, MaskedTensorBase):
             raise call.refuse("Values and indices cannot both be masked.")
@@ -287,6 +288,8 @@ def take_along_axis(call):
     x, indices = call.args[0], call.argument("indices")
     if isinstance(indices, MaskedTensorBase):
         raise call.refuse("The indices must be plain.")
+    if call.argument("axis") is not None:
+        canonical_axes(call.argument("axis"), len(x.shape))
     return paired(call.compute(), call.compute(full_rank(x)))
 
 

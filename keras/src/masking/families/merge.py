@@ -4,14 +4,17 @@ from keras.src import backend
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.dispatch import takes_whole
 
 
+@takes_whole
 def merge(call):
     """Valid where every masked operand is; plain operands are neutral.
 
     A plain operand that varies along the mask, or holds what is infinite or
     large, gives 0 where the result is masked, so that this ends there, too.
     """
+    call.args = [_as_tensor(x) for x in call.args]
     operands = call.operands()
     mask = masks.merge(operands)
     args = call.args
@@ -26,6 +29,7 @@ def merge(call):
     return masks.wrap(masks.fill(call.compute(*args), mask, 0), mask)
 
 
+@takes_whole
 def multiply(call):
     """As `merge`; what is under two masks is not multiplied."""
     first = call.args[0]
@@ -64,6 +68,13 @@ def _along_mask(x, mask, constant, ndim, operands):
     return masks.fill(x, masks.expand(mask, ndim), constant)
 
 
+def _as_tensor(x):
+    """A tensor for a list of numbers, which may stretch the result."""
+    is_list = isinstance(x, (list, tuple))
+    return backend.convert_to_tensor(x) if is_list else x
+
+
+@takes_whole
 def cast(call):
     """The mask stays; under it nothing is infinite in a smaller dtype."""
     return masks.cast(only_operand(call), call.argument("dtype"))
@@ -78,7 +89,9 @@ def guarded(*constants):
             leaves the operand as in `merge`.
     """
 
+    @takes_whole
     def rule(call):
+        call.args = [_as_tensor(x) for x in call.args]
         operands = call.operands()
         mask = masks.merge(operands)
         ndim = max(len(x.shape) for x in operands)

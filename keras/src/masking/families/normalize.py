@@ -134,4 +134,5 @@ def normalize(call):
 
 def batch_normalization(call):
     """Elementwise, given mean and variance: the mask stays."""
+    canonical_axes(call.argument("axis"), len(call.args[0].shape))
     return merge(call) if len(call.operands()) == 1 else unchanged(call)

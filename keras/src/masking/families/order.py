@@ -13,6 +13,7 @@ from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import Reduction
 from keras.src.masking.families.reduce import bound
 from keras.src.masking.families.reduce import canonical_axes
+from keras.src.masking.families.reduce import floating
 from keras.src.masking.families.reduce import is_complex
 from keras.src.masking.families.reduce import need_order
 
@@ -206,21 +207,31 @@ def _quantile(call, q, whole=1):
     from keras.src import ops
 
     x, reduction = only_operand(call), Reduction(call)
-    q = backend.convert_to_tensor(q)
+    dtype = floating(x.dtype)
+    wide = backend.result_type(dtype, "float32")
+    wide = dtype if dtype == "float64" else wide
+    q = backend.convert_to_tensor(q, wide)
+    _check_share(q, whole)
     if not reduction.mask_axes:
         return reduction.wrap(call.compute(), len(q.shape))
     need_order(call)
     method = call.argument("method", "linear")
     if method not in _ROUNDINGS:
         raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")
-    dtype = backend.result_type(x.dtype, float)
-    wide = backend.result_type(dtype, "float32")
+    if 0 in tuple(x.shape):
+        # Of nothing, or no rows at all.
+        named = {"axis": reduction.axes, "keepdims": reduction.keepdims}
+        values = values_of(ops.cast(ops.mean(x, **named), dtype))
+        shape = (*backend.shape(q), *backend.shape(values))
+        values = backend.numpy.broadcast_to(values, shape)
+        return reduction.wrap(values, len(q.shape))
     rows = _rows(ops.cast(x, wide), reduction.axes)
     count = backend.numpy.sum(
         backend.cast(full_rank(rows), wide), axis=-1, keepdims=True
     )
     last = backend.numpy.maximum(count - 1, 0)
-    share = backend.numpy.reshape(backend.cast(q, wide), (-1,)) / whole
+    share = backend.numpy.reshape(q, (-1,)) / whole
+    share = backend.numpy.clip(share, 0, 1)
     values = _between(ops.sort(rows).values, last * share, method)
     # NaN sorts last, and would be found in the upper places only.
     nan = values_of(ops.any(ops.isnan(rows), axis=-1, keepdims=True))
@@ -233,6 +244,21 @@ def _quantile(call, q, whole=1):
         return reduction.finish(backend.numpy.squeeze(values, 0))
     valid = backend.numpy.expand_dims(reduction.any_valid, 0)
     return reduction.wrap(masks.fill(values, valid, 0), lead=1)
+
+
+def _check_share(q, whole):
+    """Raises for shares that are known and that no sample has.
+
+    On all engines, as it is upstream on some. What is traced is clipped.
+    """
+    # A share is looked at as the values of a masked tensor are.
+    if not backend.MaskedTensor.is_concrete(masks.wrap(q, q)):
+        return
+    known = backend.convert_to_numpy(q)
+    if ((known < 0) | (known > whole)).any():
+        raise ValueError(
+            f"`q` must be in the range [0, {whole}]. Received: q={known}."
+        )
 
 
 def _rows(x, axes):
@@ -264,7 +290,10 @@ def _between(ordered, place, method):
         return low
     share = place - backend.numpy.floor(place)
     inside = share > 0
+    # What is exactly met is taken as it is: a valid infinity may be beside it.
+    share = backend.numpy.where(inside, share, 0.5)
     if method == "midpoint":
         share = 0.5
-    # What is exactly met is taken as it is: a valid infinity may be beside it.
-    return backend.numpy.where(inside, low + (high - low) * share, low)
+    # The distance of the two may be infinite, and its sign another.
+    mixed = low * (1 - share) + high * share
+    return backend.numpy.where(inside, mixed, low)

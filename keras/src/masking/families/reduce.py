@@ -1,20 +1,36 @@
 """Reductions: over the valid entries; valid where there was one, or plain."""
 
 import math
+import operator
 
 import ml_dtypes
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.dispatch import takes_whole
 
 
 def canonical_axes(axis, ndim):
-    """The axes as a sorted tuple of non-negative integers; all for None."""
+    """The axes as a sorted tuple of non-negative integers; all for None.
+
+    Args:
+        axis: Integer of Python or NumPy, a list or tuple of them, or None.
+        ndim: Rank of the tensor.
+
+    Raises:
+        ValueError: If there is no such axis, or one is named twice.
+    """
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, (list, tuple)) else (axis,)
-    return tuple(sorted(a + ndim if a < 0 else a for a in axes))
+    axes = [operator.index(a) + (ndim if a < 0 else 0) for a in axes]
+    if any(not 0 <= a < ndim for a in axes) or len(set(axes)) < len(axes):
+        raise ValueError(
+            f"A tensor of rank {ndim} has the axes {-ndim} to {ndim - 1}, each "
+            f"of which may be named once. Received: axis={axis}."
+        )
+    return tuple(sorted(axes))
 
 
 class Reduction:
@@ -138,9 +154,10 @@ def need_order(call):
 
 def bound(dtype, identity):
     """The identity of a reduction in a dtype."""
-    if identity not in ("lowest", "highest"):
-        return identity
     dtype = backend.standardize_dtype(dtype)
+    if identity not in ("lowest", "highest"):
+        # Not all engines make a number of a boolean.
+        return int(identity) if dtype != "bool" else identity
     if dtype == "bool":
         return identity == "highest"
     if backend.is_float_dtype(dtype):
@@ -194,16 +211,20 @@ def _averaged(call, function, dtype):
 
 def promoted(x, dtype):
     """A masked tensor in the type that it shares with a real one."""
-    return masks.cast(x, floating(x.dtype, dtype))
+    return masks.cast(x, floating(x.dtype, other=dtype))
 
 
-def floating(dtype, other=float):
-    """The type that a dtype shares with a real one.
+def floating(*dtypes, other=float):
+    """The type that some dtypes share with a real one.
 
     Upstream makes float32 of float64 where types meet.
     """
-    dtype = backend.standardize_dtype(dtype)
-    return dtype if dtype == "float64" else backend.result_type(dtype, other)
+    dtypes = [backend.standardize_dtype(dtype) for dtype in dtypes]
+    return (
+        "float64"
+        if "float64" in dtypes
+        else backend.result_type(*dtypes, other)
+    )
 
 
 def _divide(sums, x, axes, keepdims):
@@ -252,8 +273,7 @@ def var(call):
 
         return masks.in_blocks(x, axes, of_block)
 
-    dtype = backend.result_type(call.args[0].dtype, float)
-    return _averaged(call, of_all, dtype)
+    return _averaged(call, of_all, floating(call.args[0].dtype))
 
 
 def std(call):
@@ -276,6 +296,7 @@ def ptp(call):
     return ops.subtract(ops.max(x, **call.kwargs), ops.min(x, **call.kwargs))
 
 
+@takes_whole
 def average(call):
     """The weighted mean of what is valid and has a valid weight.
 
@@ -285,10 +306,9 @@ def average(call):
 
     x, axis = call.args[0], call.argument("axis")
     if call.argument("weights") is None:
-        dtype = backend.result_type(x.dtype, float)
-        return ops.cast(ops.mean(x, axis=axis), dtype)
+        return ops.cast(ops.mean(x, axis=axis), floating(x.dtype))
     x, weights = map(ops.convert_to_tensor, (x, call.argument("weights")))
-    dtype = backend.result_type(x.dtype, weights.dtype, float)
+    dtype = floating(x.dtype, weights.dtype)
     x, weights = ops.cast(x, dtype), ops.cast(weights, dtype)
     if len(weights.shape) < len(x.shape):
         weights = _along(weights, axis, len(x.shape))
@@ -318,7 +338,7 @@ def trapezoid(call):
     axis = canonical_axes(call.argument("axis", -1), ndim)[0]
     if axis >= len(y.mask.shape):
         return masks.wrap(call.compute(), y.mask)
-    dtype = backend.result_type(y.dtype, float)
+    dtype = floating(y.dtype)
     y = ops.cast(y, dtype)
     widths = call.argument("dx", 1.0)
     if x is not None:
@@ -351,6 +371,7 @@ def trace(call):
     return masks.wrap(values, backend.numpy.greater(found, 0))
 
 
+@takes_whole
 def allclose(call):
     """Whether all pairs of valid entries are close."""
     from keras.src import ops
@@ -398,6 +419,9 @@ def logsumexp(call):
         return masks.wrap(call.compute(), reduction.x.mask)
     need_order(call)
     x = promoted(reduction.x, float)
+    if 0 in tuple(x.shape):
+        # Not all engines look for the largest of nothing.
+        return reduction.finish(call.compute(x.values))
     lowest, highest = FINITE[backend.standardize_dtype(x.dtype)]
 
     def of_block(x):
@@ -433,32 +457,43 @@ def _one_where_nothing_is_valid(rest, x, axis):
 
 
 def arg_extreme(extreme):
-    """The first valid entry that nothing valid exceeds, as an integer.
+    """The place that the engine finds, of the valid entries.
 
-    No sentinel: an infinite entry that is valid wins over a masked one.
+    No sentinel: if the best is no better than what goes under the mask, then
+    all that is valid is that number, and the first of it is the best.
 
     Args:
         extreme: "max" or "min".
     """
+    worst = "lowest" if extreme == "max" else "highest"
 
     def rule(call):
         from keras.src import ops
 
-        x, axis = call.args[0], call.argument("axis")
         reduction = Reduction(call)
+        x, axes = reduction.x, reduction.axes
         if not reduction.mask_axes:
             return masks.wrap(call.compute(), x.mask)
-        keepdims = axis is not None
-        best = values_or_self(
-            getattr(ops, extreme)(x, axis=axis, keepdims=keepdims)
-        )
-        beyond = (ops.less if extreme == "max" else ops.greater)(x.values, best)
-        mask = masks.expand(x.mask, len(x.shape))
-        hit = backend.numpy.logical_and(ops.logical_not(beyond), mask)
-        index = ops.argmax(
-            backend.cast(hit, "int32"), axis=axis, keepdims=reduction.keepdims
-        )
-        return reduction.finish(index)
+        need_order(call)
+        value = bound(x.dtype, worst)
+
+        def of_block(x):
+            values, mask = masks.fill(x.values, x.mask, value), x.mask
+            axis = axes[0]
+            if len(axes) > 1:
+                mask = masks.to_rank(mask, values, len(values.shape))
+                values, mask, axis = ops.ravel(values), ops.ravel(mask), 0
+            place = getattr(ops, f"arg{extreme}")(values, axis, keepdims=True)
+            best = ops.take_along_axis(values, place, axis=axis)
+            first = ops.argmax(backend.cast(mask, "int32"), axis, keepdims=True)
+            first = masks.expand(first, len(values.shape))
+            place = ops.where(ops.equal(best, value), first, place)
+            if len(axes) > 1:
+                kept = (1,) * len(axes) if reduction.keepdims else ()
+                return ops.reshape(place, kept)
+            return place if reduction.keepdims else ops.squeeze(place, axis)
+
+        return reduction.finish(masks.in_blocks(x, axes, of_block))
 
     rule.__name__ = f"arg_{extreme}"
     rule.__doc__ = (
@@ -467,22 +502,43 @@ def arg_extreme(extreme):
     return rule
 
 
-def values_or_self(x):
-    return x.values if isinstance(x, MaskedTensorBase) else x
-
-
 def norm(call):
-    """The Euclidean norm over valid entries; another order is refused."""
+    """The Euclidean norm over valid entries; another order is refused.
+
+    By the op itself, which knows which squares overflow, over 0 in place of
+    what is masked; over 1 where nothing is valid, as the norm has no slope at
+    0 on some of the engines.
+    """
+    order, axis = call.argument("ord"), call.argument("axis")
+    reduction = Reduction(call)
+    x, keepdims = reduction.x, reduction.keepdims
+    if order not in (None, 2, "fro", "euclidean"):
+        raise call.refuse("Only the Euclidean norm has a rule yet.")
+    if order is not None and not isinstance(axis, int):
+        raise call.refuse("A matrix norm needs all entries of the matrix.")
+    if is_complex(x):
+        x = masks.wrap(backend.numpy.absolute(x.values), x.mask)
+    valid = x.mask
+    if reduction.mask_axes:
+        valid = _any(x.mask, reduction.mask_axes, True)
+        x = masks.wrap(masks.fill(x.values, x.mask, 0), x.mask)
+    values = masks.fill(x.values, valid, 1)
+    if len(reduction.axes) <= 2:
+        return reduction.finish(
+            backend.linalg.norm(values, axis=reduction.axes, keepdims=keepdims)
+        )
+    return reduction.finish(_norm_of_rows(values, reduction))
+
+
+def _norm_of_rows(values, reduction):
+    """The norm over more axes than engines take."""
     from keras.src import ops
 
-    if call.argument("ord") not in (None, 2, "fro", "euclidean"):
-        raise call.refuse("Only the Euclidean norm has a rule yet.")
-    x, axis = call.args[0], call.argument("axis")
-    if call.argument("ord") is not None and not isinstance(axis, int):
-        raise call.refuse("A matrix norm needs all entries of the matrix.")
-    squares = ops.sum(
-        ops.square(ops.absolute(x)),
-        axis=axis,
-        keepdims=call.argument("keepdims", False),
-    )
-    return ops.sqrt(squares)
+    kept = [a for a in range(len(values.shape)) if a not in reduction.axes]
+    values = ops.transpose(values, (*kept, *reduction.axes))
+    shape = ops.shape(values)
+    values = ops.reshape(values, (*shape[: len(kept)], -1))
+    result = backend.linalg.norm(values, axis=-1)
+    if reduction.keepdims:
+        return ops.expand_dims(result, reduction.axes)
+    return result

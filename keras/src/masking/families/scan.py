@@ -17,6 +17,7 @@ def cumulate(identity):
 
     def rule(call):
         x, axis = call.args[0], call.argument("axis")
+        (along,) = (None,) if axis is None else canonical_axes(axis, x.ndim)
         values = call.compute(
             masks.fill(x.values, x.mask, bound(x.dtype, identity))
         )

@@ -2,6 +2,7 @@
 
 `RULES` of a table maps the name of a public function to its rule. An op that
 can do nothing sensible with a mask has the rule `refused`, with the reason.
+`NESTS` names those of which an operand is a nest of tensors.
 `ELSEWHERE` says of the functions that are not dispatched why they are not: they
 take no tensor, or they are written in terms of others.
 """
@@ -87,11 +88,12 @@ def all_rows():
             fn = getattr(table, "FUNCTIONS", {}).get(
                 name, getattr(table.MODULE, name)
             )
+            nests = name in getattr(table, "NESTS", ())
             if getattr(table, "KEYED_BY_FUNCTION", False):
                 rows[fn.__wrapped__] = make_row(name, rule, None, fn)
                 continue
             op_class = _op_class(table.MODULE, name)
-            rows[op_class] = make_row(name, rule, op_class, fn)
+            rows[op_class] = make_row(name, rule, op_class, fn, nests)
     return rows
 
 

@@ -31,6 +31,16 @@ RULES = {
     "while_loop": carry.by_function,
 }
 
+NESTS = {
+    "associative_scan",
+    "fori_loop",
+    "map",
+    "scan",
+    "switch",
+    "vectorized_map",
+    "while_loop",
+}
+
 ELSEWHERE = {
     "convert_to_numpy": "It leaves the backend: a masked tensor becomes a "
     "`numpy.ma` array.",

@@ -27,4 +27,6 @@ RULES = {
     "svd": b.batch_only(b.MATRIX),
 }
 
+NESTS = {"jvp"}
+
 ELSEWHERE = {}

@@ -38,4 +38,7 @@ RULES = {
     "segment_sum": scatter.segment("sum"),
 }
 
+# A complex tensor is a pair of real ones.
+NESTS = {"fft", "fft2", "ifft2", "irfft", "istft"}
+
 ELSEWHERE = {}

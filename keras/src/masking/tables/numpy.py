@@ -242,6 +242,16 @@ RULES = {
     "zeros_like": inquire.like,
 }
 
+NESTS = {
+    "concatenate",
+    "dstack",
+    "get_item",
+    "hstack",
+    "select",
+    "stack",
+    "vstack",
+}
+
 FUNCTIONS = {
     "einsum": lambda *operands, subscripts: MODULE.einsum(
         subscripts, *operands
