@@ -1,0 +1,143 @@
+"""Where an engine handles masked tensors by itself: right, or refused."""
+
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+import keras
+from keras.src import backend
+from keras.src import ops
+from keras.src import testing
+
+
+def masked(shape, rank, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=shape).astype("float32")
+    return keras.MaskedTensor(values, rng.uniform(size=shape[:rank]) < 0.6)
+
+
+SHAPES = ((4, 3, 5), (3, 3, 3), (3, 1, 1))
+
+
+@pytest.mark.skipif(backend.backend() != "jax", reason="of JAX")
+class NodeOfJaxTest(testing.TestCase):
+    @parameterized.product(shape=SHAPES, rank=(1, 2, 3), axis=(0, 1, -1))
+    def test_an_axis_that_vmap_takes_and_makes(self, shape, rank, axis):
+        """The same one of values and mask, or an error: for any sizes."""
+        import jax
+
+        x = masked(shape, rank)
+        covered = axis % 3 < rank
+        for name in ("in_axes", "out_axes"):
+
+            def run(x, name=name):
+                return jax.vmap(lambda x: x * 2.0, **{name: axis})(x)
+
+            # What is made of the first axis goes to another place, and a mask
+            # over `rank` axes must still cover the leading ones.
+            fits = covered if rank < 3 else True
+            if not fits and min(shape) > 1:
+                with self.assertRaises(ValueError):
+                    run(x)
+                continue
+            try:
+                found = run(x)
+            except ValueError:
+                self.assertFalse(fits)
+                continue
+            places = (axis, 0) if name == "in_axes" else (0, axis)
+            full = np.broadcast_to(
+                np.reshape(x.mask, (*shape[:rank], *(1,) * (3 - rank))), shape
+            )
+            self.assertAllClose(
+                found.values, np.moveaxis(x.values, *places) * 2
+            )
+            mask = np.reshape(
+                found.mask,
+                (*found.mask.shape, *(1,) * (3 - found.mask.ndim)),
+            )
+            mask = np.broadcast_to(mask, found.shape)
+            self.assertAllEqual(mask, np.moveaxis(full, *places))
+
+    def test_a_map_over_values_and_mask(self):
+        import jax
+        import jax.numpy as jnp
+
+        x = masked((4, 3, 5), 2)
+        for function in (
+            lambda a: a / 2.0,
+            lambda a: a + 1,
+            lambda a: a.astype("float32"),
+            jnp.sum,
+            lambda a: a[..., 0],
+            lambda a: jnp.concatenate([a, a], -1),
+            lambda a: a.reshape(-1),
+        ):
+            with self.assertRaisesRegex(Exception, "mask"):
+                jax.tree.map(function, x)
+        found = jax.tree.map(lambda a: a[:2], x)
+        self.assertAllEqual(found.mask, x.mask[:2])
+        found = jax.tree.map(lambda *a: jnp.stack(a), x, x)
+        self.assertAllEqual(found.mask, np.stack([x.mask, x.mask]))
+
+    def test_leaves_that_are_no_arrays(self):
+        import jax
+
+        x = masked((4, 3, 5), 2)
+        axes = jax.tree.map(lambda _: 0, x)
+        found = jax.vmap(lambda x: x * 2.0, in_axes=(axes,))(x)
+        self.assertAllEqual(found.mask, x.mask)
+        spec = jax.eval_shape(lambda x: x * 2.0, x)
+        self.assertEqual(spec.mask.shape, (4, 3))
+        copies = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), spec)
+        self.assertEqual(copies.mask.shape, (4, 3))
+        gradient = jax.grad(
+            lambda x: ops.sum(ops.filled(x * 2.0, 0)), allow_int=True
+        )(x)
+        expected = np.broadcast_to(2.0 * np.array(x.mask)[..., None], x.shape)
+        self.assertAllClose(gradient.values, expected)
+
+    def test_transformations_keep_values_and_mask(self):
+        import jax
+
+        for rank in (1, 2, 3):
+            x = masked((4, 3, 5), rank)
+            found = [
+                jax.jit(lambda x: x * 1.0)(x),
+                jax.lax.scan(lambda c, y: (c, y * 1.0), 0.0, x)[1],
+                jax.lax.cond(True, lambda x: x, lambda x: x * 3.0, x),
+                jax.lax.fori_loop(0, 2, lambda _, x: x * 1.0, x),
+                jax.device_get(x),
+                jax.vjp(lambda x: x * 1.0, x)[0],
+            ]
+            for y in found:
+                self.assertAllEqual(y.mask, x.mask)
+                self.assertAllClose(y.values, x.values)
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class FunctionOfTorchTest(testing.TestCase):
+    def test_a_function_with_a_gradient_of_its_own(self):
+        """It would be given a constant, and lose the gradient in silence."""
+        import torch
+
+        class Doubled(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x * 2.0
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return gradient * 2.0
+
+        values = torch.ones((2, 3), requires_grad=True)
+        x = keras.MaskedTensor(values, [True, False])
+        with self.assertRaisesRegex(TypeError, r"Doubled.apply\(x.values\)"):
+            Doubled.apply(x)
+        y = keras.MaskedTensor(Doubled.apply(x.values), x.mask)
+        ops.sum(y).backward()
+        self.assertAllClose(values.grad, [[2.0] * 3, [0.0] * 3])
+        compiled = torch.compile(
+            lambda x: Doubled.apply(x), backend="eager", fullgraph=True
+        )
+        self.assertAllClose(compiled(torch.ones(3)), [2.0] * 3)
