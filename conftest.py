@@ -128,6 +128,7 @@ NOT_OURS = (
     "ignore:Layer '.*' looks like it has unbuilt state",
     "ignore:NOLA condition failed",
     "ignore:.* cannot take this masked tensor",
+    'ignore:.* with `padding="same"` and strides',
     "ignore::DeprecationWarning",
     "ignore::FutureWarning",
 )

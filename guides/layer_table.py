@@ -33,6 +33,14 @@ state from a recurrent layer.
 - *Over the batch*: by type, where whole entries of the batch are masked; a
   mask over other axes is refused, `keras.UnsupportedMaskError`, with the
   reason.
+
+Of windows (convolutions, pools, patches): a row reaches from its first valid
+entry to its last. With `padding="valid"` a window must lie within its row, so
+that a padded row has the windows that it has alone; a hole in a row costs none.
+In steps of more than one, which windows there are depends on the padded length
+with `padding="same"`, of which a warning tells once, and on where a row begins
+if padding goes before it. Pad batches to multiples of the strides, or after the
+rows and with "valid" or "causal" windows.
 """
 
 KEPT = "The mask stays."
@@ -41,6 +49,7 @@ FEATURES = "A step is valid where any of its features is."
 STEPS = "Masked steps are left out; a sequence of outputs keeps the mask."
 ATTENTION = "Masked keys get no attention; the mask of the queries stays."
 WINDOWS = "Only valid entries count; valid where the middle of the window is."
+OWN_WINDOWS = "As many windows in each row as asked for, as if it was alone."
 POOLED = "Over the valid steps, of none 0; the result is plain."
 MOVED = "The mask is moved like the entries."
 IMAGES = "A mask of the batch stays. Refused over pixels."
@@ -56,8 +65,8 @@ LEARNED = "The mask stays; `adapt()` learns of valid entries."
 TEXTS = {
     "Activation": KEPT,
     "ActivityRegularization": "The mask stays; what it covers costs nothing.",
-    "AdaptiveAveragePooling%dD": WINDOWS,
-    "AdaptiveMaxPooling%dD": WINDOWS,
+    "AdaptiveAveragePooling%dD": OWN_WINDOWS,
+    "AdaptiveMaxPooling%dD": OWN_WINDOWS,
     "Add": MERGED,
     "AdditiveAttention": ATTENTION,
     "AlphaDropout": KEPT,
@@ -73,7 +82,7 @@ TEXTS = {
     "Concatenate": "Masks are joined like the entries; plain parts are valid.",
     "ContrastLimitedAdaptiveHistogramEqualization": IMAGES,
     "Conv%dD": WINDOWS,
-    "Conv%dDTranspose": "Valid where the entry is that a block comes from.",
+    "Conv%dDTranspose": "Valid where a row reaches to, as far as if alone.",
     "ConvLSTM%dD": STEPS,
     "Cropping%dD": MOVED,
     "CutMix": MIXED,
@@ -161,7 +170,7 @@ TEXTS = {
     "TimeDistributed": "A step is valid where anything in it is.",
     "UnitNormalization": "By the norm of the valid entries; the mask stays.",
     "UpSampling%dD": "Repeated like the entries.",
-    "ZeroPadding%dD": "Moved like the entries; what is added is valid.",
+    "ZeroPadding%dD": "Moved like the entries; what is added is masked, too.",
 }
 
 

@@ -26,6 +26,14 @@ A mask is True where an entry is valid, and covers the leading axes. Whatever
 the op, nothing valid in its result and no gradient depends on a masked entry.
 A rule is named by its family, and by the function that is the rule or makes
 it. What holds for all of a family is said [at the end](#families-and-counts).
+
+Of windows (convolutions, pools, patches): a row reaches from its first valid
+entry to its last. With `padding="valid"` a window must lie within its row, so
+that a padded row has the windows that it has alone; a hole in a row costs none.
+In steps of more than one, which windows there are depends on the padded length
+with `padding="same"`, of which a warning tells once, and on where a row begins
+if padding goes before it. Pad batches to multiples of the strides, or after the
+rows and with "valid" or "causal" windows.
 """
 COLUMNS = "| function | rule | what becomes of the mask |", "|---|---|---|"
 

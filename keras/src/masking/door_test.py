@@ -230,12 +230,13 @@ NOTHING_TO_WALK = {"custom_gradient", "get_mask"}
 # A plain answer, since it asks about the tensor, or since no axis of the mask
 # is left.
 PLAIN = set(
-    """all allclose amax amin any argmax argmin average bincount count_nonzero
-    dot dtype einsum filled histogram is_masked is_tensor isin logsumexp
-    matmul max mean median min moments nanargmax nanargmin nanmax nanmean
-    nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar
-    ndim norm percentile prod psnr ptp quantile scatter searchsorted shape
-    size std sum tensordot trace unstack var vdot""".split()
+    """all allclose amax amin any argmax argmin average bincount
+    count_nonzero dot dtype einsum filled histogram is_masked is_tensor
+    isin last logsumexp matmul max mean median min moments nanargmax
+    nanargmin nanmax nanmean nanmedian nanmin nanpercentile nanprod
+    nanquantile nanstd nansum nanvar ndim norm percentile prod psnr ptp
+    quantile scatter searchsorted shape size std sum tensordot trace
+    unstack var vdot""".split()
 )
 
 

@@ -723,6 +723,30 @@ class EveryLossTest(testing.TestCase):
         y, p = poisoned(labels, mask), poisoned(logits, mask, GARBAGE)
         self.check_rows(losses.CTC, y, p, each, mask)
 
+    def test_ctc_is_over_the_frames_that_are_there(self):
+        """Before, after or between others, and however many are not."""
+        labels = [[1, 2], [2], [1, 1]]
+        rows = [RNG.normal(size=(n, 3)).astype("float32") for n in (4, 2, 3)]
+        each = np.array([ctc(*row) for row in zip(labels, rows)])
+        y = np.array([[1, 2], [2, 0], [1, 1]], "float32")
+        for length in (4, 7):
+            p = np.full((3, length, 3), np.nan, "float32")
+            mask = np.zeros((3, length), "bool")
+            for i, row in enumerate(rows):
+                places = np.sort(RNG.permutation(length)[: len(row)])
+                p[i, places], mask[i, places] = row, True
+            p = keras.MaskedTensor(p, mask)
+            loss = losses.CTC(reduction=None)
+            for target in (y, keras.MaskedTensor(y, y != 0)):
+                self.assertAllClose(loss(target, p), each, rtol=1e-4)
+            # Of weights for frames, or labels, each row has one.
+            for weights in (mask, y != 0, np.ones(3)):
+                found = loss(y, p, weights.astype("float32"))
+                self.assertAllClose(found, each, rtol=1e-4)
+        none = keras.MaskedTensor(p.values, np.zeros_like(mask))
+        none = backend.convert_to_numpy(loss(y, none))
+        self.assertTrue(np.all(np.isfinite(none)) and np.all(none > 1))
+
     @parameterized.named_parameters(named(LOSSES))
     def test_nothing_valid_gives_0_and_no_gradient(self, name):
         y, p = DATA[LOSSES[name].kind]

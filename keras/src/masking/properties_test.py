@@ -123,8 +123,8 @@ REAL = set("cdist correlate full geomspace linspace logspace norm".split())
 
 # Rows whose other arguments fit the sizes of their examples.
 SIZES_STAY = {"bincount", "full", "in_top_k"}
-# Rows in terms of the largest entry.
-NEED_ENTRIES = {"histogram"}
+# Rows in terms of the largest entry, or the last.
+NEED_ENTRIES = {"histogram", "last"}
 # Rows that keep to the dtypes of their examples: one is the size of another
 # dtype, one is of floating point numbers alone, one jumps where these are
 # rounded.

@@ -118,17 +118,23 @@ _warned = set()
 def _warn(error, frame):
     """Warns once for each op in each line of the user's code."""
     place = (frame.f_code.co_filename, frame.f_lineno, error.op_name)
-    if place in _warned:
-        return
-    warn_at(
+    warn_once(
+        place,
         frame,
         f"{error} Instead, `{error.op_name}` goes on with 0 in place of masked "
         "entries and gives a plain result, as "
         '`keras.config.set_unsupported_mask("warn")` asks for.',
         UnsupportedMaskWarning,
     )
+
+
+def warn_once(key, frame, message, category):
+    """Warns of the line that a frame is at, once for each key."""
+    if key in _warned:
+        return
+    warn_at(frame, message, category)
     # Not before: a filter may have made an error of it.
-    _warned.add(place)
+    _warned.add(key)
 
 
 def warn_at(frame, message, category):
@@ -142,13 +148,18 @@ def warn_at(frame, message, category):
     )
 
 
-def users_frame():
-    """The innermost frame of the user's code, None if a rule is further in."""
+def users_frame(past_rules=False):
+    """The innermost frame of the user's code.
+
+    Args:
+        past_rules: Whether to look for it past a rule that is further in;
+            without, there is None then.
+    """
     from keras.src.masking.dispatch import Call
 
     frame = inspect.currentframe()
     while not _is_users(frame) and frame.f_back is not None:
-        if frame.f_code is Call.apply_rule.__code__:
+        if not past_rules and frame.f_code is Call.apply_rule.__code__:
             return None
         frame = frame.f_back
     return frame

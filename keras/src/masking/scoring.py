@@ -14,7 +14,9 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import masks
+from keras.src.masking.dispatch import from_numpy_ma
 from keras.src.masking.errors import has_mask
+from keras.src.masking.families.losses import in_front
 from keras.src.masking.families.reduce import FINITE
 
 
@@ -34,6 +36,38 @@ def weights(sample_weight):
     if not needs_dispatch((sample_weight,)):
         return sample_weight
     return tree.map_structure(_filled, sample_weight)
+
+
+def frames(y_pred):
+    """Of masked logits the valid frames of each row first, and their mask.
+
+    Args:
+        y_pred: Logits of shape `(batch, time, classes)`.
+
+    Returns:
+        A tuple of tensors, 0 and False after these frames; the logits as they
+        are where their mask covers no frames.
+    """
+    y_pred = from_numpy_ma(y_pred)
+    if not has_mask(y_pred) or len(y_pred.shape) != 3:
+        return y_pred
+    mask = y_pred.mask
+    if len(mask.shape) == 1:
+        return y_pred
+    if len(mask.shape) == 3:
+        y_pred = masks.wrap(masks.zero(y_pred), ops.any(mask, axis=-1))
+    values, count = in_front(y_pred)
+    places = ops.arange(ops.shape(values)[1], dtype="int32")
+    return values, ops.less(places, ops.expand_dims(count, 1))
+
+
+def of_rows(sample_weight):
+    """A weight for each row, the largest of those for entries in it."""
+    if sample_weight is None:
+        return None
+    sample_weight = ops.convert_to_tensor(weights(sample_weight))
+    axes = tuple(range(1, len(sample_weight.shape)))
+    return ops.max(sample_weight, axis=axes) if axes else sample_weight
 
 
 def _values(x):

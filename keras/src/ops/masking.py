@@ -2,6 +2,7 @@
 
 from keras.src import backend
 from keras.src.api_export import keras_export
+from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -83,6 +84,53 @@ def filled(x, value=0):
     if needs_dispatch((x,)):
         return Filled(value).symbolic_call(x)
     return x
+
+
+class Last(Operation):
+    def __init__(self, axis=1, *, name=None):
+        super().__init__(name=name)
+        self.axis = axis
+
+    def call(self, x):
+        return last(x, self.axis)
+
+    def compute_output_spec(self, x):
+        axis = canonicalize_axis(self.axis, len(x.shape))
+        return KerasTensor(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+
+
+@keras_export("keras.ops.last")
+def last(x, axis=1):
+    """The last valid entry along an axis.
+
+    Of sequences that are padded, `x[:, -1]` is padding. This is the last step
+    that each of them has, wherever the padding is.
+
+    Args:
+        x: Masked or plain tensor of any dtype.
+        axis: The axis, which is not in the result. Defaults to 1, the steps
+            of `(batch, time, ...)`.
+
+    Returns:
+        A tensor of the shape of `x` without the axis. Of a plain one it is the
+        last entry, as it is where the mask of `x` does not cover the axis. Else
+        it is 0 where no entry is valid; that is masked, if there are other axes
+        of the mask, and plain if there are none.
+
+    Raises:
+        ValueError: If `x` has no such axis.
+
+    Example:
+
+    >>> x = keras.MaskedTensor([[1.0, 2.0, 0.0]], [[True, True, False]])
+    >>> keras.ops.convert_to_numpy(keras.ops.last(x)).data
+    array([2.], dtype=float32)
+    """
+    if needs_dispatch((x,)):
+        return Last(axis).symbolic_call(x)
+    x = backend.convert_to_tensor(x)
+    axis = canonicalize_axis(axis, len(x.shape))
+    return x[(slice(None),) * axis + (-1,)]
 
 
 @keras_export("keras.ops.is_masked")

@@ -4,6 +4,9 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.masking.cases.window import Window
+from keras.src.masking.cases.window import is_valid
+from keras.src.masking.testing_utils import Drawn
 from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import leaves
 from keras.src.masking.testing_utils import over_all_axes
@@ -47,6 +50,7 @@ PICTURES = images(2, 5, 4, 3)
 TRANSFORM = np.array([1, 0, 0, 0, 1, 0, 0, 0], "float32")
 
 # The number of core axes of each operand, and examples.
+CTC = 1, 2, 0, 0
 BATCH_ONLY = {
     "cholesky": (2, [(x, False) for (x,) in SQUARE]),
     "det": (2, SQUARE),
@@ -192,7 +196,7 @@ BATCH_ONLY = {
         ],
     ),
     "ctc_loss": (
-        (1, 2, 0, 0),
+        CTC,
         [
             (
                 T((3, 2), a, "int32", 1, 3),
@@ -201,12 +205,22 @@ BATCH_ONLY = {
                 T((3,), c, "int32", 5, 5),
             )
             for a, b, c in ((1, 1, 1), (None, 1, None), (None, None, 1))
+        ]
+        # One label or none: more do not fit into few frames.
+        + [
+            (
+                T((3, 1), a, "int32", 1, 3),
+                T((3, 5, 4), 2),
+                T((3,), None, "int32", 1, 1),
+                T((3,), c, "int32", 4, 5),
+            )
+            for a, c in ((None, None), (2, None), (None, 1))
         ],
     ),
 }
 CTC_DECODE = [
     (T((3, 5, 4), a), T((3,), b, "int32", 3, 5))
-    for a, b in ((1, None), (None, 1), (1, 1))
+    for a, b in ((1, None), (None, 1), (1, 1), (2, None), (2, 1))
 ]
 NAMES = {
     "adaptive_average_pool": ("output_size",),
@@ -271,7 +285,37 @@ def inverted(factors, upper):
     return [(values, factors.cells)]
 
 
+def without_padding(x, lengths):
+    """The valid steps of each row, one by one, and how many there are.
+
+    The mask that is left is one over rows with a step.
+    """
+    if x.mask is None or x.mask.ndim < 2:
+        return x, lengths
+    values, counts = np.zeros_like(x.values), lengths.values.copy()
+    for i, row in enumerate(x.mask):
+        counts[i] = min(counts[i], row.sum())
+        values[i, : row.sum()] = x.values[i][row]
+    return Drawn(values, x.mask.any(1)), Drawn(counts, lengths.mask)
+
+
+def ctc_loss(target, output, target_length, output_length):
+    if target.mask is not None and target.mask.ndim > 1:
+        target, target_length = without_padding(target, target_length)
+        # A row without labels says nothing.
+        target = target._replace(mask=None)
+    output, output_length = without_padding(output, output_length)
+    drawn = target, output, target_length, output_length
+    mask = joint(drawn, CTC)
+    # What is masked may not fit.
+    lengths = [Drawn(np.where(mask, x.values, 1), None) for x in drawn[2:]]
+    (values,) = plainly("ctc_loss", (target, output, *lengths))
+    return [(values, mask)]
+
+
 def decoded(inputs, lengths):
+    inputs, lengths = without_padding(inputs, lengths)
+    lengths = lengths._replace(values=np.maximum(lengths.values, 1))
     paths, scores = plainly("ctc_decode", (inputs, lengths))
     mask = joint((inputs, lengths), (2, 0))
     return [
@@ -287,27 +331,18 @@ def zeroed(x):
     return np.where(x.cells, x.values, 0).astype("float32")
 
 
-def anchored(mask, out, size, stride, padding):
-    """The mask at the middle of the windows along the axes 1 on."""
-    for axis, count in enumerate(out, 1):
-        length = mask.shape[axis]
-        spare = max((count - 1) * stride + size - length, 0)
-        first = (size - 1) // 2 - (spare // 2 if padding == "same" else 0)
-        mask = np.stack(
-            [mask.take(first + i * stride, axis) for i in range(count)], axis
-        )
-    return mask
-
-
 def convolved(name):
     def oracle(x, *rest):
         *kernels, stride, padding = rest
         filled = x._replace(values=zeroed(x), mask=None)
         (values,) = plainly(name, (filled, *rest))
         size = kernels[0].values.shape[0]
-        mask = anchored(
-            np.any(x.cells, -1), values.shape[1:-1], size, stride, padding
-        )
+        cells = x.cells.any(-1)
+        found = [Window(n, size, stride, padding) for n in cells.shape[1:]]
+        mask = np.zeros(values.shape[:-1], "bool")
+        for b, *position in np.ndindex(mask.shape):
+            anchor = tuple(w.anchors[i] for w, i in zip(found, position))
+            mask[(b, *position)] = is_valid(found, position, anchor, cells[b])
         return [(values, over_all_axes(mask, values.shape))]
 
     return oracle
@@ -318,40 +353,59 @@ def transposed(x, kernel, stride, padding):
     kernel = kernel.values
     size, filters = kernel.shape[:2]
     length = x.values.shape[1]
-    cut = max(size - stride, 0) // 2 if padding == "same" else 0
-    count = length * stride
-    if padding == "valid":
-        count += max(size - stride, 0)
+    over = max(size - stride, 0)
+    cut = over // 2 if padding == "same" else 0
+    more = over if padding == "valid" else 0
+    count = length * stride + more
     long = np.zeros((len(x.values), count + size + stride, filters))
     for i in range(length):
         spread = np.einsum("bc,kfc->bkf", zeroed(x)[:, i], kernel)
         long[:, i * stride : i * stride + size] += spread
     values = long[:, cut : cut + count]
-    # Blocks of a stride's length in the middle of what a step adds.
-    middle = (np.arange(length) * stride - cut) + max(size - stride, 0) // 2
-    blocks = middle[:, None] + np.arange(stride)
-    nearest = [
-        int(np.argmin(np.min(np.abs(blocks - o), axis=1))) for o in range(count)
-    ]
-    mask = np.any(x.cells, -1)[:, nearest]
+    mask = np.zeros(values.shape[:2], "bool")
+    for out, row in zip(mask, x.cells.any(-1)):
+        # A row by itself.
+        first, row = alone(row)
+        if not len(row):
+            continue
+        # Blocks of a stride's length in the middle of what a step adds.
+        blocks = (np.arange(len(row)) * stride - cut) + over // 2
+        blocks = blocks[:, None] + np.arange(stride)
+        for o in range(len(row) * stride + more):
+            nearest = np.argmin(np.min(np.abs(blocks - o), axis=1))
+            out[first * stride + o] = row[nearest]
     return [(values, over_all_axes(mask, values.shape))]
 
 
+def alone(row, *others):
+    """Where a row begins, and it without what is masked before and after.
+
+    Args:
+        row: A mask.
+        *others: What else is cut in the same way.
+    """
+    valid = np.flatnonzero(row)
+    own = slice(valid[0], valid[-1] + 1) if len(valid) else slice(0)
+    return own.start or 0, *(x[own] for x in (row, *others))
+
+
 def pooled(function):
-    """Adaptive pooling window by window, of the valid entries."""
+    """Adaptive pooling row by row, window by window, of the valid entries."""
 
     def oracle(x, output_size):
-        values, valid = x.values, x.cells
-        length, (count,) = values.shape[1], output_size
-        out = np.zeros((len(values), count, values.shape[2]))
+        (count,) = output_size
+        out = np.zeros((len(x.values), count, x.values.shape[2]))
         mask = np.zeros(out.shape, "bool")
         for b, j, c in np.ndindex(out.shape):
-            start = j * length // count
-            stop = -(-(j + 1) * length // count)
-            window = values[b, start:stop, c]
-            entries = window[valid[b, start:stop, c]]
-            mask[b, j, c] = valid[b, (start + stop - 1) // 2, c]
-            out[b, j, c] = function(entries) if len(entries) else 0
+            row, values = x.cells[b, :, c], x.values[b, :, c]
+            if x.mask.ndim > 1:
+                _, row, values = alone(row, values)
+            start = j * len(row) // count
+            stop = -(-(j + 1) * len(row) // count)
+            if stop > start:
+                entries = values[start:stop][row[start:stop]]
+                mask[b, j, c] = row[(start + stop - 1) // 2]
+                out[b, j, c] = function(entries) if len(entries) else 0
         return [(out, mask)]
 
     return oracle
@@ -376,6 +430,55 @@ def marked(name):
         return [(values, mask)]
 
     return oracle
+
+
+def unfolded(x, size, dilation=1, padding=0, stride=1):
+    """As `marked`, of the patches that lie within the valid pixels' box."""
+    ((values, mask),) = marked("unfold")(x, size, dilation, padding, stride)
+    if x.mask.ndim == 1:
+        return [(values, mask)]
+    extents = (np.broadcast_to(size, 2) - 1) * dilation + 1
+    mask = mask.copy()
+    for cells, patches in zip(x.cells.any(1), mask):
+        inside = in_box(np.pad(cells, padding, "edge"), extents, stride)
+        patches &= inside.reshape(-1)
+    return [(values, mask)]
+
+
+def patched(x, size, strides, dilation=1, padding="valid"):
+    """As `marked`, of the patches that lie within the valid pixels' box."""
+    args = x, size, strides, dilation, padding
+    ((values, mask),) = marked("image.extract_patches")(*args)
+    if x.mask.ndim == 1 or padding != "valid":
+        return [(values, mask)]
+    extents = (np.broadcast_to(size, x.values.ndim - 2) - 1) * dilation + 1
+    mask = mask.copy()
+    for cells, patches in zip(x.cells.any(-1), mask):
+        patches &= in_box(cells, extents, strides)[..., None]
+    return [(values, mask)]
+
+
+def in_box(cells, extents, stride):
+    """Whether windows lie between the first and the last valid place.
+
+    Args:
+        cells: A mask.
+        extents: How far a window reaches along each of its axes.
+        stride: How far apart windows are along each.
+    """
+    axes = range(cells.ndim)
+    inside = np.ones([1] * cells.ndim, "bool")
+    for axis, extent in enumerate(extents):
+        row = cells.any(tuple(a for a in axes if a != axis))
+        before, after = np.cumsum(row) > 0, np.cumsum(row[::-1])[::-1] > 0
+        own = [
+            before[i] and after[i + extent - 1]
+            for i in range(0, len(row) - extent + 1, stride)
+        ]
+        inside = inside & np.reshape(
+            own, [-1 if a == axis else 1 for a in axes]
+        )
+    return inside
 
 
 def folded(x, output_size, kernel_size, *rest):
@@ -430,6 +533,7 @@ MOVED = {
         (T((2, 2, 4, 3), 1), 2),
         (T((2, 2, 4, 3), 4), 2, 1, 1, 1),
         (T((2, 2, 4, 3), 3), (2, 1), 1, 0, 2),
+        (T((2, 1, 6, 5), 4), 2, 2, 0, 1),
     ],
     "image.crop_images": [
         (T((2, 5, 4, 3), m), 1, 1, None, None, 2, 2) for m in (1, 2, 3, 4)
@@ -449,6 +553,7 @@ POOLS = [
     (T((2, 5, 4), 2), (3,)),
     (T((2, 5, 4), 3), (2,)),
     (T((2, 4, 3), 1), (2,)),
+    (T((2, 9, 3), 2), (4,)),
 ]
 EXAMPLES = {
     **{name: examples for name, (_, examples) in BATCH_ONLY.items()},
@@ -476,12 +581,14 @@ EXAMPLES = {
         (FULL, T((3, 5, 4)), 1, "same"),
         (STEPS, T((3, 5, 4)), 2, "valid"),
         (STEPS, T((1, 5, 4)), 2, "valid"),
+        (T((2, 6, 4), 2), T((4, 5, 4)), 1, "valid"),
         (T((2, 3, 4), 1), T((4, 5, 4)), 2, "same"),
     ],
     "ctc_decode": CTC_DECODE,
     "depthwise_conv": [
         (STEPS, T((3, 4, 2)), 1, "same"),
         (FULL, T((2, 4, 1)), 1, "valid"),
+        (T((2, 6, 4, 3), 3), T((2, 2, 3, 1)), 1, "valid"),
         (T((2, 4, 4, 3), 2), T((2, 2, 3, 1)), 2, "same"),
     ],
     "fold": [
@@ -513,12 +620,15 @@ EXAMPLES = {
 ORACLES = {
     **{name: on_batch(name, cores) for name, (cores, _) in BATCH_ONLY.items()},
     **{name: marked(name) for name in MOVED},
+    "image.extract_patches": patched,
+    "unfold": unfolded,
     "adaptive_average_pool": pooled(np.mean),
     "adaptive_max_pool": pooled(np.max),
     "binary_crossentropy": surprise,
     "cholesky_inverse": inverted,
     "conv_transpose": transposed,
     "ctc_decode": decoded,
+    "ctc_loss": ctc_loss,
     "depthwise_conv": convolved("depthwise_conv"),
     "fold": folded,
     "glu": halves,

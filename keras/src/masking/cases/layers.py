@@ -6,6 +6,7 @@ import numpy as np
 
 from keras.src import layers
 from keras.src.masking.cases.window import Window
+from keras.src.masking.cases.window import is_valid
 from keras.src.masking.testing_utils import T
 
 BOTH = ("right", "left")
@@ -56,7 +57,7 @@ def steps(mask, *others):
 
 
 def anchors(size, stride=1, padding="valid"):
-    """Valid where the middle of the window is, in any of the channels."""
+    """As `middles`, in any of the channels."""
 
     def oracle(mask):
         return middles(size, stride, padding)(mask.any(-1, keepdims=True))
@@ -65,33 +66,71 @@ def anchors(size, stride=1, padding="valid"):
 
 
 def middles(size, stride=1, padding="valid"):
-    """Valid where the middle of the window is."""
+    """Valid where the middle of the window is, which stays in its row."""
 
-    def along(mask, axis):
-        window = Window(mask.shape[axis], size, stride, padding)
-        return np.take(mask, window.anchors, axis)
+    def oracle(mask):
+        lengths = mask.shape[1:-1]
+        found = [Window(n, size, stride, padding) for n in lengths]
+        counts = [len(window.places) for window in found]
+        out = np.zeros((len(mask), *counts, mask.shape[-1]), "bool")
+        for b, *position, c in np.ndindex(out.shape):
+            anchor = tuple(w.anchors[i] for w, i in zip(found, position))
+            out[(b, *position, c)] = is_valid(
+                found, position, anchor, mask[b, ..., c]
+            )
+        return out
 
-    return spatial(along)
+    return oracle
+
+
+def in_rows(function):
+    """A function of each row along each spatial axis, one after the other.
+
+    Args:
+        function: Gives for a row, and the places of its first and last valid
+            entry, the mask of the result.
+    """
+
+    def oracle(whole):
+        mask, spatial = whole, range(1, whole.ndim - 1)
+        for axis in spatial:
+            # The row is that of a box.
+            boxes = whole.any(tuple(a for a in spatial if a != axis))
+            mask, out = np.moveaxis(mask, axis, -1), []
+            for b, *place, c in np.ndindex(mask.shape[:-1]):
+                box = np.flatnonzero(boxes[b, :, c])
+                ends = (box[0], box[-1]) if len(box) else (0, -1)
+                out.append(function(mask[(b, *place, c)], *ends))
+            out = np.reshape(out, (*mask.shape[:-1], -1))
+            mask = np.moveaxis(out, -1, axis)
+        return mask
+
+    return oracle
 
 
 def blocks(size, stride):
     """Each step is the middle of a block, what is in none is of the next."""
 
-    def along(mask, axis):
-        length = mask.shape[axis]
-        count = (length - 1) * stride + size
-        places = (np.arange(count) - (size - stride) // 2) // stride
-        return np.take(mask, np.clip(places, 0, length - 1), axis)
+    def one(row, first, last):
+        out = np.zeros((len(row) - 1) * stride + size, "bool")
+        places = np.arange((last - first) * stride + size)
+        own = (places - (size - stride) // 2) // stride
+        if last >= first:
+            own = np.clip(first + own, first, last)
+            out[first * stride + places] = row[own]
+        return out
 
-    return lambda mask: spatial(along)(mask.any(-1, keepdims=True))
+    return lambda mask: in_rows(one)(mask.any(-1, keepdims=True))
 
 
-def halves(mask, axis):
+def halves(row, first, last):
     """Valid where the middles of two windows are, which may overlap by one."""
-    length = mask.shape[axis]
-    windows = range(-(-length // 2)), range(length // 2, length)
+    count = last - first + 1
+    if count < 1:
+        return [False] * 2
+    windows = range(-(-count // 2)), range(count // 2, count)
     centres = [window[(len(window) - 1) // 2] for window in windows]
-    return np.take(mask, centres, axis)
+    return row[first:][centres]
 
 
 def spatial(function):
@@ -429,11 +468,11 @@ CASES = {
         ),
     ],
     "UnitNormalization": of_entries(layers.UnitNormalization),
-    **for_each_rank("AdaptiveAveragePooling%dD", spatial(halves), (), 2),
-    **for_each_rank("AdaptiveMaxPooling%dD", spatial(halves), (), 2),
+    **for_each_rank("AdaptiveAveragePooling%dD", in_rows(halves), BOTH, 2),
+    **for_each_rank("AdaptiveMaxPooling%dD", in_rows(halves), BOTH, 2),
     **for_each_rank("AveragePooling%dD", middles(2, 2), RIGHT, 2),
     **for_each_rank("Conv%dD", anchors(3, 2), RIGHT, 3, 3, strides=2),
-    **for_each_rank("Conv%dDTranspose", blocks(3, 2), RIGHT, 3, 3, strides=2),
+    **for_each_rank("Conv%dDTranspose", blocks(3, 2), BOTH, 3, 3, strides=2),
     **for_each_rank("Cropping%dD", spatial(cropped), (), 1),
     **for_each_rank(
         "DepthwiseConv%dD", anchors(2, 1, "same"), BOTH, 2, padding="same"
@@ -457,6 +496,15 @@ CASES["Conv1D"] += [
     )
     for x in (STEPS, FULL)
 ]
+# In single steps a row has the same windows wherever it begins.
+for _name, _make, _mask in (
+    ("Conv1D", lambda: layers.Conv1D(3, 3), anchors(3)),
+    ("DepthwiseConv1D", lambda: layers.DepthwiseConv1D(3), anchors(3)),
+    ("SeparableConv1D", lambda: layers.SeparableConv1D(3, 2), anchors(2)),
+    ("AveragePooling1D", lambda: layers.AveragePooling1D(3, 1), middles(3)),
+    ("MaxPooling1D", lambda: layers.MaxPooling1D(2, 1), middles(2)),
+):
+    CASES[_name] += [Case(_make, (x,), _mask, BOTH) for x in (STEPS, FULL)]
 
 # Layers without a case, with the reason.
 ELSEWHERE = {

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.masking.cases.merge import where
 from keras.src.masking.testing_utils import FULL
 from keras.src.masking.testing_utils import STEPS
 from keras.src.masking.testing_utils import Drawn
@@ -60,8 +61,20 @@ EXAMPLES = {
         (STEPS, 1, 1),
         (STEPS, np.array([[0, 3]]), -1),
         (STEPS, np.array([5, 2]), None),
+        (T((4, 3)), T((2, 3), 2, "int32", 0, 3), 0),
+        (T((2, 4, 3)), T((3, 2), 1, "int32", 0, 3), 1),
+        (STEPS, T((3, 2), 1, "int32", 0, 2), 1),
+        (T((4, 3), 1), T((2, 3), 2, "int32", 0, 3), 0),
+        (T((4, 3), 1), T((2, 3), 1, "int32", 0, 2), 1),
+        (X, T((4,), 1, "int32", 0, 5), None),
     ],
-    "take_along_axis": [(STEPS, np.zeros((2, 1, 4), "int32"), 1)],
+    "take_along_axis": [
+        (STEPS, np.zeros((2, 1, 4), "int32"), 1),
+        (STEPS, T((2, 5, 4), 2, "int32", 0, 2), 1),
+        (STEPS, T((2, 2, 1), 2, "int32", 0, 2), 1),
+        (T((2, 3, 4)), T((2, 3, 2), 3, "int32", 0, 3), -1),
+        (X, T((4,), 1, "int32", 0, 5), None),
+    ],
     "tile": [(STEPS, (1, 2, 1)), (STEPS, 2), (X, (2, 1, 1))],
     "transpose": [(STEPS,), (STEPS, (1, 0, 2)), (STEPS, (2, 0, 1))],
     "unstack": [
@@ -100,6 +113,7 @@ EXAMPLES = {
     "select": [
         ([T((2, 3), 2, "bool"), T((2, 3), None, "bool")], [X, T((2, 3))], 0.0),
         ([T((2, 3), None, "bool")], [X], T((2, 3), 1)),
+        ([T((2, 3), None, "bool")], [T((2, 3))], X),
     ],
     "unravel_index": [(T((6,), 1, "int32", 0, 5), (2, 3))],
     "vander": [(VECTOR,), (VECTOR, 3, True)],
@@ -219,7 +233,31 @@ def indexed(x, key):
     return [(values, cells)]
 
 
+def looked_up(x, indices, axis):
+    """`take` with a masked index, which looks up 0 and is masked."""
+    places = np.where(indices.cells, indices.values, 0)
+    values, cells = (
+        np.take(x.values, places, axis),
+        np.take(x.cells, places, axis),
+    )
+    lead = 0 if axis is None else axis % x.values.ndim
+    rest = values.ndim - lead - places.ndim
+    own = indices.cells.reshape((1,) * lead + places.shape + (1,) * rest)
+    return [(values, cells & own)]
+
+
+def taken_along_axis(x, indices, axis):
+    if isinstance(indices, np.ndarray):
+        return moved(np.take_along_axis)(x, indices, axis)
+    places = np.where(indices.cells, indices.values, 0)
+    values = np.take_along_axis(x.values, places, axis)
+    cells = np.take_along_axis(x.cells, places, axis)
+    return [(values, cells & indices.cells)]
+
+
 def taken(x, indices, axis):
+    if type(indices) is Drawn:
+        return looked_up(x, indices, axis)
     if axis is None:
         return entry(np.take)(x, indices)
     if np.ndim(indices) == 0:
@@ -302,13 +340,12 @@ def meshgrid(*vectors):
 
 
 def select(conditions, choices, default):
-    every = [x for x in (*conditions, *choices, default) if type(x) is Drawn]
-    values = np.select(
-        [x.values for x in conditions],
-        [widened(x.values) for x in choices],
-        default.values if type(default) is Drawn else default,
-    )
-    return [(values, np.logical_and.reduce([x.cells for x in every]))]
+    """As `where` upon `where`, from the last condition on."""
+    result = default
+    for condition, choice in zip(conditions[::-1], choices[::-1]):
+        ((values, cells),) = where(condition, choice, result)
+        result = Drawn(values, cells)
+    return [(result.values, result.cells)]
 
 
 def rearrange(x, pattern, t):
@@ -336,7 +373,7 @@ ORACLES = {
     **{
         name: moved(getattr(np, name))
         for name in """array_split broadcast_to expand_dims flip moveaxis ravel
-        repeat reshape roll split swapaxes take_along_axis tile
+        repeat reshape roll split swapaxes tile
         transpose""".split()
     },
     "concatenate": joined(np.concatenate),
@@ -346,6 +383,7 @@ ORACLES = {
     "squeeze": entry(np.squeeze),
     "stack": joined(np.stack),
     "take": taken,
+    "take_along_axis": taken_along_axis,
     "tril": triangle(np.tril),
     "triu": triangle(np.triu),
     "unstack": unstacked,

@@ -5,11 +5,13 @@ import functools
 import numpy as np
 
 from keras.src.masking.testing_utils import STEPS
+from keras.src.masking.testing_utils import Drawn
 from keras.src.masking.testing_utils import T
 from keras.src.masking.testing_utils import function_of
 from keras.src.masking.testing_utils import leaves
 from keras.src.masking.testing_utils import parts
 from keras.src.masking.testing_utils import plain
+from keras.src.masking.testing_utils import widened
 
 
 def signals(low=-3.0, high=3.0, dtype="float32"):
@@ -91,6 +93,17 @@ EXAMPLES = {
         (T((2, 3), 2, "bool"), T((2, 3), 1), T((2, 3), None)),
         (T((2, 1), None, "bool"), T((2, 3), 2), T((3,), 1)),
         (T((2, 3), 2, "bool"), 1.0, 0.0),
+        # States that are kept: of one number, and of several.
+        (T((3,), None, "bool"), T((3,), 1), T((3,), 1)),
+        (T((2, 3, 1), None, "bool"), T((2, 3, 4), 2), T((2, 3, 4), 1)),
+        (T((2, 1, 1), 1, "bool"), T((2, 3, 4)), T((2, 3, 4), 2)),
+        (T((2, 3, 4), 2, "bool"), T((2, 3, 4), 2), T((2, 3, 4), 2)),
+        (T((), None, "bool"), T((2, 3), 2), T((2, 3), 2)),
+        # Fills.
+        (T((3, 3), None, "bool"), T((2, 3, 3), 3), -9.0),
+        (T((3, 3), None, "bool"), T((2, 3, 3), 2), T((3, 3))),
+        (T((2, 3, 4), None, "bool"), T((2, 1, 4), 1), T((3, 4), 1)),
+        (T((2, 3), 1, "bool"), T((2, 3)), T((3,))),
     ],
     "activations.mish": [(STEPS,)],
     "activations.relu": [(STEPS, 0.1, 2.0, 0.5), (STEPS,)],
@@ -104,6 +117,41 @@ def merged(name, *drawn):
         np.broadcast_arrays(*(x.cells for x in leaves(drawn)))
     )
     return [(x, np.broadcast_to(cells, x.shape)) for x, _ in values]
+
+
+def where(condition, *branches):
+    """That of `numpy.ma`, with a fill as valid as what it fills."""
+    branches = [
+        x if type(x) is Drawn else Drawn(np.asarray(x, "float32"), None)
+        for x in branches
+    ]
+    masked = [
+        masked_array(widened(x.values), valid_as(x, other))
+        for x, other in (branches, branches[::-1])
+    ]
+    condition = masked_array(condition.values, condition.cells)
+    found = np.ma.where(condition, *masked)
+    return [(found.data, ~np.ma.getmaskarray(found))]
+
+
+def masked_array(values, cells):
+    arrays = np.broadcast_arrays(values, ~cells)
+    return np.ma.array(arrays[0], mask=arrays[1])
+
+
+def valid_as(x, other):
+    """Where one branch is valid: as it is itself, or a fill as the other."""
+    ndim = max(x.values.ndim, other.values.ndim)
+    own, theirs = (
+        (1,) * (ndim - y.values.ndim) + y.values.shape for y in (x, other)
+    )
+    end = 0
+    if other.mask is not None:
+        end = ndim - other.values.ndim + other.mask.ndim
+    axes = range(ndim - other.values.ndim, end)
+    lacks = x.values.ndim < other.values.ndim and other.mask is not None
+    is_fill = lacks or any(own[a] == 1 != theirs[a] for a in axes)
+    return x.cells & other.cells if is_fill else x.cells
 
 
 def mish(x):
@@ -120,4 +168,5 @@ ORACLES = {
     **{name: functools.partial(merged, name) for name in EXAMPLES},
     "activations.mish": mish,
     "activations.relu": relu,
+    "where": where,
 }

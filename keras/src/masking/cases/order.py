@@ -62,6 +62,7 @@ PAIRED = [
     (T((2, 3), 2, "int32"), T((2, 3), 1, "int32")),
 ]
 EXAMPLES = {
+    "last": [(STEPS, 1), (FULL, 1), (STEPS, -1), (X, 0), (T((4,), 1), 0)],
     "allclose": [*PAIRED, (T((2, 3), 2, "float32", 0, 1e-6), T((2, 3)))],
     "argpartition": [(x, 1, axis) for x, axis in SORTED if axis != 0],
     "argsort": [*SORTED, (T((2, 3), 2, "bfloat16"), 1)],
@@ -458,6 +459,18 @@ def extract_sequences(x, length, stride):
     return moved(lambda y: y[..., places])(x)
 
 
+def last(x, axis):
+    """The last valid entry of each row, one by one."""
+    values, cells = (np.moveaxis(y, axis, -1) for y in (x.values, x.cells))
+    if axis % x.values.ndim >= x.mask.ndim:
+        return [(values[..., -1], cells[..., -1])]
+    found = np.zeros(values.shape[:-1], values.dtype)
+    for place in np.ndindex(found.shape):
+        for value in values[place][cells[place]][-1:]:
+            found[place] = value
+    return [(found, cells.any(-1) if x.mask.ndim > 1 else None)]
+
+
 def trace(x, offset, axis1, axis2):
     values, cells = (
         np.diagonal(y, offset, axis1, axis2) for y in (x.values, x.cells)
@@ -504,6 +517,7 @@ ORACLES = {
             histogram,
             in_top_k,
             isin,
+            last,
             psnr,
             searchsorted,
             sort,

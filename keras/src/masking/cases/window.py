@@ -12,6 +12,7 @@ POOLS = [
     (STEPS, 2, 2, "valid"),
     (FULL, 2, 1, "same"),
     (T((2, 7, 3), 2), 3, 2, "same"),
+    (T((3, 8, 3), 2), 3, 1, "valid"),
     # Padded by as much on either side: by less on one, PyTorch's average pool
     # repeats the border.
     *((x, (3, 3), (1, 2), "same") for x in PICTURES),
@@ -43,10 +44,12 @@ class Window:
     Attributes:
         places: For each position of the window the places that it sees.
         anchors: For each position the place in its middle, the earlier of two.
+        whole: Whether the window may reach over no end of a row.
     """
 
     def __init__(self, length, size, stride, padding, dilation=1):
         self.length = length
+        self.whole = padding == "valid"
         extent = (size - 1) * dilation + 1
         if padding == "same":
             count = -(-length // stride)
@@ -56,6 +59,13 @@ class Window:
         starts = [i * stride - before for i in range(count)]
         self.places = [range(s, s + extent, dilation) for s in starts]
         self.anchors = [s + (extent - 1) // 2 for s in starts]
+
+    def fits(self, position, row):
+        """Whether a window stays in a row, given as bools along the axis."""
+        if not self.whole:
+            return True
+        own, valid = self.places[position], np.flatnonzero(row)
+        return len(valid) and valid[0] <= own[0] and own[-1] <= valid[-1]
 
     def seen(self, position):
         """The pairs of a place in the window and a place in the signal."""
@@ -92,6 +102,21 @@ def each(found):
         yield position, in_window, in_signal, anchor
 
 
+def is_valid(found, position, anchor, cells):
+    """Whether a result is: its anchor is, and it stays in the row.
+
+    Args:
+        found: A `Window` for each spatial axis.
+        position: The place of the result.
+        anchor: The place of its anchor.
+        cells: The mask over the spatial axes.
+    """
+    axes = range(cells.ndim)
+    rows = [cells.any(tuple(a for a in axes if a != axis)) for axis in axes]
+    fits = map(Window.fits, found, position, rows)
+    return cells[anchor] and all(fits)
+
+
 def pooled(function):
     """A function of the valid entries in each window."""
 
@@ -107,14 +132,16 @@ def pooled(function):
                 out[(b, *position, c)] = (
                     function(entries) if len(entries) else 0
                 )
-                mask[(b, *position, c)] = cells[anchor]
+                mask[(b, *position, c)] = is_valid(
+                    found, position, anchor, cells
+                )
         return [(out, mask)]
 
     return oracle
 
 
 def convolved(x, kernel, strides, padding, dilation):
-    """Valid where any channel of the anchor is."""
+    """Valid where any channel is, of the anchor and of the row."""
     size = kernel.values.shape[:-2]
     found = windows(x, size, strides, padding, dilation)
     spatial = [len(window.places) for window in found]
@@ -127,7 +154,8 @@ def convolved(x, kernel, strides, padding, dilation):
             out[(b, *position)] = np.tensordot(
                 signal[b][places], weights, weights.ndim - 1
             )
-            mask[(b, *position)] = np.any(x.cells[b][anchor])
+            cells = x.cells[b].any(-1)
+            mask[(b, *position)] = is_valid(found, position, anchor, cells)
     return [(out, mask)]
 
 

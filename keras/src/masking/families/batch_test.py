@@ -56,11 +56,11 @@ class BatchTest(testing.TestCase):
             "labels",
             lambda: ops.ctc_loss(
                 np.ones((2, 1), "int32"),
-                all_valid(SCORES, 2),
+                all_valid(SCORES, 3),
                 np.ones(2, "int32"),
                 np.array([4, 4]),
             ),
-            r"Pass the lengths instead: `ops.sum\(mask, axis=1\)`",
+            r"One of shape `\(batch, time\)` is taken",
         ),
         (
             "one_system",

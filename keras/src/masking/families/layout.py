@@ -8,6 +8,7 @@ from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import canonical_axes
@@ -256,10 +257,10 @@ def take(call):
     axis = call.argument("axis")
     if axis is not None:
         canonical_axes(axis, len(x.shape))
-    if isinstance(x, MaskedTensorBase):
-        if isinstance(indices, MaskedTensorBase):
-            raise call.refuse("Values and indices cannot both be masked.")
+    if not isinstance(indices, MaskedTensorBase):
         return _take_from_masked(call, x, indices, axis)
+    if isinstance(x, MaskedTensorBase):
+        return _take_twice(call, x, indices)
     values = call.compute(x, masks.zero(indices))
     lead = 0 if axis is None else canonical_axes(axis, len(x.shape))[0]
     mask = indices.mask
@@ -283,14 +284,34 @@ def _take_from_masked(call, x, indices, axis):
     return paired(values, call.row.fn(mask, indices, axis=axis))
 
 
+def _take_twice(call, x, indices):
+    """Valid where the index is, and the entry that it picks."""
+    plain = masks.zero(indices)
+    picked = call.row.fn(x, plain, **call.kwargs)
+    return _under_both(picked, call.row.fn(x.values, indices, **call.kwargs))
+
+
+def _under_both(one, other):
+    """The first tensor, valid where a second one of its shape is, too."""
+    if not isinstance(one, MaskedTensorBase):
+        one = masks.wrap(masks.fill(one, other.mask, 0), other.mask)
+    return masks.wrap(one.values, masks.merge([one, other]))
+
+
 def take_along_axis(call):
-    """Entries are picked by index with their masks; indices are plain."""
+    """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")
-    if isinstance(indices, MaskedTensorBase):
-        raise call.refuse("The indices must be plain.")
     if call.argument("axis") is not None:
         canonical_axes(call.argument("axis"), len(x.shape))
-    return paired(call.compute(), call.compute(full_rank(x)))
+    if not isinstance(indices, MaskedTensorBase):
+        return paired(call.compute(), call.compute(full_rank(x)))
+    plain = masks.zero(indices)
+    values = call.compute(values_of(x), plain)
+    mask = call.compute(mask_or_ones(x, len(x.shape)), plain)
+    mask = mask & full_rank(indices)
+    if not isinstance(x, MaskedTensorBase):
+        values = masks.fill(values, mask, 0)
+    return masks.wrap(values, mask)
 
 
 def slice_(call):
@@ -303,7 +324,85 @@ def slice_(call):
 
 
 def where(call):
-    """Valid where every masked operand is; refused without branches."""
+    """Valid where the branch that is taken is; a fill is neutral.
+
+    A branch that has an entry for each entry of the other's mask is data, and
+    its validity is selected as its values are, as in `numpy.ma.where`. One that
+    is broadcast along that mask, a scalar above all, is a fill: its entries
+    are as valid as the other branch is there. Where the condition is masked
+    the result is. Without branches it is refused.
+
+    Static shapes tell: an axis that is missing, or of size 1 where the mask's
+    is not, is broadcast. One of unknown size counts as data.
+    """
     if call.argument("x1") is None:
         raise call.refuse("How many entries are True depends on the data.")
-    return merge(call)
+    condition, *branches = call.args = [
+        backend.convert_to_tensor(x) if isinstance(x, (list, tuple)) else x
+        for x in call.args
+    ]
+    is_data = [_fits_mask_of(*pair) for pair in (branches, branches[::-1])]
+    is_fill = [
+        not own and not isinstance(x, MaskedTensorBase)
+        for x, own in zip(branches, is_data)
+    ]
+    masked = [isinstance(x, MaskedTensorBase) for x in branches]
+    if any(is_fill) or not any(is_data) or not any(masked):
+        # Wherever it comes from, an entry is as valid.
+        return merge(call)
+    values = call.compute()
+    mask = _selected_mask(condition, branches, is_data, len(values.shape))
+    shape = backend.shape(values)[: len(mask.shape)]
+    mask = backend.numpy.broadcast_to(mask, shape)
+    if not all(masked):
+        # What is plain may be infinite where the condition is masked.
+        values = masks.fill(values, mask, 0)
+    return masks.wrap(values, mask)
+
+
+def _fits_mask_of(x, other):
+    """Whether `x` has an entry for each entry of the mask of another branch."""
+    if not isinstance(other, MaskedTensorBase):
+        return True
+    shape = tuple(getattr(x, "shape", ()))
+    missing = len(other.shape) - len(shape)
+    if missing > 0:
+        return False
+    covered = tuple(other.shape)[: len(other.mask.shape)]
+    return not any(n == 1 != m for n, m in zip(shape[-missing:], covered))
+
+
+def _selected_mask(condition, branches, is_data, ndim):
+    """The mask of what is taken from one of two branches.
+
+    Args:
+        condition: Masked or plain.
+        branches: Two of them, at least one of them masked.
+        is_data: Whether each has an entry for each of the other's mask.
+        ndim: Rank of the result.
+
+    Returns:
+        A mask that broadcasts with the leading axes of the result.
+    """
+    operands = [
+        x for x in (condition, *branches) if isinstance(x, MaskedTensorBase)
+    ]
+    taken = values_of(condition)
+    taken = backend.cast(backend.convert_to_tensor(taken), "bool")
+    lead = ndim - len(taken.shape)
+    ends = [lead + i + 1 for i, n in enumerate(taken.shape) if n != 1]
+    covered = [ndim - len(x.shape) + len(x.mask.shape) for x in operands]
+    covered = max(*covered, *ends, 0)
+    # Along the axes that are left the condition says the same for all.
+    rest = tuple(range(max(covered - lead, 0), len(taken.shape)))
+    taken = backend.numpy.squeeze(taken, axis=rest) if rest else taken
+
+    def mask_of(x):
+        if isinstance(x, MaskedTensorBase):
+            return masks.align(x.mask, len(x.shape), ndim, covered)
+        return backend.convert_to_tensor(True, "bool")
+
+    own = [mask_of(x) for x in branches]
+    both = own[0] & own[1]
+    own = [m if data else both for m, data in zip(own, is_data)]
+    return backend.numpy.where(taken, *own) & mask_of(condition)

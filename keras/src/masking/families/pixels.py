@@ -4,6 +4,8 @@ from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
+from keras.src.masking.families.window import row_ends
+from keras.src.masking.families.window import within
 
 
 def moved(core):
@@ -50,6 +52,87 @@ def reframed(call):
     mask = masks.to_rank(x.mask, x.values, ndim - 1)
     mask = _moved(call, masks.expand(mask, ndim))
     return masks.wrap(call.compute(), backend.numpy.squeeze(mask, axis=-1))
+
+
+def unfold(call):
+    """The mask moves as the entries do; a patch must lie within the image.
+
+    An image reaches from its first valid pixel to its last, with the padding.
+    """
+    x = only_operand(call)
+    result = moved(3)(call)
+    if len(x.mask.shape) == 1:
+        return result
+    size, dilation, padding, stride = (
+        _pair(call.argument(name))
+        for name in ("kernel_size", "dilation", "padding", "stride")
+    )
+    # The padding on either side is part of the image.
+    extents = [
+        (k - 1) * d + 1 - 2 * p for k, d, p in zip(size, dilation, padding)
+    ]
+    counts = [
+        (n - extent) // s + 1
+        for n, extent, s in zip(backend.shape(x.values)[2:], extents, stride)
+    ]
+    whole = _whole(full_rank(x), 1, (2, 3), counts, stride, extents)
+    shape = (backend.shape(whole)[0], 1, counts[0] * counts[1])
+    whole = backend.numpy.reshape(whole, shape)
+    return masks.wrap(result.values, result.mask & whole)
+
+
+def patches(call):
+    """The mask moves as the entries do; a patch must lie within the image.
+
+    The latter with `padding="valid"`: an image reaches from its first valid
+    pixel to its last.
+    """
+    x, axes = only_operand(call), patch_axes(call)
+    result = moved(axes)(call)
+    ndim = len(x.shape)
+    is_batch = len(x.mask.shape) <= ndim - axes
+    if is_batch or call.argument("padding").lower() != "valid":
+        return result
+    data_format = backend.standardize_data_format(call.argument("data_format"))
+    last = data_format == "channels_last"
+    channel = ndim - 1 if last else ndim - axes
+    spatial = range(ndim - axes + (not last), ndim - last)
+    size, dilation, strides = (
+        [n] * (axes - 1) if isinstance(n, int) else list(n)
+        for n in (
+            call.argument("size"),
+            call.argument("dilation_rate"),
+            call.argument("strides") or call.argument("size"),
+        )
+    )
+    extents = [(k - 1) * d + 1 for k, d in zip(size, dilation)]
+    counts = [backend.shape(result.values)[axis] for axis in spatial]
+    whole = _whole(full_rank(x), channel, spatial, counts, strides, extents)
+    return masks.wrap(result.values, result.mask & whole)
+
+
+def _pair(n):
+    return (n, n) if isinstance(n, int) else tuple(n)
+
+
+def _whole(mask, channel, spatial, counts, strides, extents):
+    """Whether each patch lies within its image, whatever the channel.
+
+    Args:
+        mask: The mask over all axes.
+        channel: The axis of the channels.
+        spatial: The spatial axes, and for each of them
+        counts: the number of patches,
+        strides: how far apart they are,
+        extents: and how many pixels they reach over.
+    """
+    mask = backend.numpy.any(mask, axis=channel, keepdims=True)
+    found = True
+    for axis, count, stride, extent in zip(spatial, counts, strides, extents):
+        start = backend.numpy.arange(0, count, dtype="int32") * stride
+        row = row_ends(mask, axis, spatial)
+        found = found & within(row, start, extent, axis, len(mask.shape))
+    return found
 
 
 def patch_axes(call):

@@ -2,6 +2,7 @@
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.families.layout import entry
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import bound
@@ -54,3 +55,25 @@ def extract_sequences(call):
     frames = call.compute(backend.cast(x.mask, "float32"))
     values = call.compute(masks.fill(x.values, x.mask, 0))
     return masks.wrap(values, backend.cast(frames, "bool"))
+
+
+def last(call):
+    """The last valid entry along an axis; of none 0, masked as in `max`."""
+    x = only_operand(call)
+    axis = canonical_axes(call.argument("axis"), len(x.shape))[0]
+    mask = x.mask
+    if axis >= len(mask.shape):
+        return masks.wrap(call.compute(), mask)
+    places = backend.numpy.arange(backend.shape(mask)[axis], dtype="int32")
+    others = tuple(a for a in range(len(mask.shape)) if a != axis)
+    places = backend.numpy.expand_dims(places, others)
+    places = backend.numpy.where(mask, places, 0)
+    place = backend.numpy.max(places, axis=axis, keepdims=True)
+    values = backend.numpy.take_along_axis(
+        x.values, masks.expand(place, len(x.shape)), axis=axis
+    )
+    values = backend.numpy.squeeze(values, axis=axis)
+    mask = backend.numpy.any(mask, axis=axis)
+    if not len(mask.shape):
+        return entry(values, mask)
+    return masks.wrap(masks.fill(values, mask, 0), mask)

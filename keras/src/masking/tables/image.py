@@ -8,7 +8,7 @@ RULES = {
     "affine_transform": b.batch_only(b.IMAGE, b.TRANSFORM),
     "crop_images": p.reframed,
     "elastic_transform": b.batch_only(b.IMAGE),
-    "extract_patches": p.moved(p.patch_axes),
+    "extract_patches": p.patches,
     "gaussian_blur": b.batch_only(b.IMAGE),
     "hsv_to_rgb": b.batch_only(b.colour),
     "map_coordinates": b.refused(

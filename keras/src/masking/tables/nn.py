@@ -64,7 +64,7 @@ RULES = {
     "depth_to_space": p.moved(3),
     "fold": p.fold,
     "space_to_depth": p.moved(3),
-    "unfold": p.moved(3),
+    "unfold": p.unfold,
     # Indices.
     "multi_hot": encode.multi_hot,
     "one_hot": encode.one_hot,

@@ -1,0 +1,43 @@
+"""CTC leaves out the frames that a model masks, and padding among labels."""
+
+from pip_build import new
+
+
+class CTC:
+    @new
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Computes the weighted and reduced loss.
+
+        It is the one loss that reads a mask of predictions. How many frames
+        there are is no error that a mask could hide: each label still has to
+        be said by those that are left. In a row that has none, all classes
+        are as likely in each frame.
+
+        Args:
+            y_true: Labels of shape `(batch, max_length)`, 0 or masked where
+                there are no more.
+            y_pred: Logits of shape `(batch, time, classes)`. Frames that are
+                masked, wherever they are, are left out.
+            sample_weight: Weights of shape `(batch,)`. Of weights for labels
+                or frames each row has its largest.
+
+        Returns:
+            The loss: a scalar, or one for each row if there is no reduction.
+        """
+        from keras.src.masking import scoring
+
+        return super().__call__(
+            scoring.weights(y_true),
+            scoring.frames(y_pred),
+            scoring.of_rows(sample_weight),
+        )
+
+    @new
+    def call(self, y_true, y_pred):
+        if not isinstance(y_pred, tuple):
+            return super().call(y_true, y_pred)
+        logits, is_frame = y_pred
+        count = ops.sum(ops.cast(is_frame, "int32"), axis=1)
+        count = ops.where(count > 0, count, ops.shape(logits)[1])
+        labels = ops.cast(ops.not_equal(y_true, 0), "int32")
+        return ops.ctc_loss(y_true, logits, ops.sum(labels, axis=-1), count)
