@@ -55,7 +55,6 @@ MOVED = "The mask is moved like the entries."
 IMAGES = "A mask of the batch stays. Refused over pixels."
 COLOURS = "The mask stays. Refused over channels."
 FRAMES = "A mask of the batch stays. Refused over time."
-MIXED = "Valid where both images are."
 CROPPED = "The mask is cropped. Refused over pixels if resized."
 DRAWN = "A mask of the batch stays. Refused over pixels, if drawn."
 COUNTED = "The mask stays; in counts masked tokens are nothing."
@@ -85,7 +84,7 @@ TEXTS = {
     "Conv%dDTranspose": "Valid where a row reaches to, as far as if alone.",
     "ConvLSTM%dD": STEPS,
     "Cropping%dD": MOVED,
-    "CutMix": MIXED,
+    "CutMix": "A pixel is as valid as it is where it comes from.",
     "Dense": FEATURES,
     "DepthwiseConv%dD": WINDOWS,
     "Discretization": LEARNED,
@@ -119,7 +118,7 @@ TEXTS = {
     "MaxPooling%dD": WINDOWS,
     "MelSpectrogram": FRAMES,
     "Minimum": MERGED,
-    "MixUp": MIXED,
+    "MixUp": "Valid where both images are.",
     "MultiHeadAttention": ATTENTION,
     "Multiply": MERGED,
     "Normalization": LEARNED,

@@ -1,0 +1,14 @@
+"""Erased pixels are noise where there were pixels; padding stays padding."""
+
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from pip_build import keeps
+
+
+class RandomErasing:
+    @keeps("_transform_plain_images")
+    def transform_images(self, images, transformation=None, training=True):
+        erased = self._transform_plain_images(images, transformation, training)
+        if not isinstance(images, MaskedTensorBase):
+            return erased
+        return masks.wrap(erased.values, images.mask)
