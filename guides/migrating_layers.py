@@ -321,6 +321,47 @@ class CenterByName(layers.Layer):
 
 
 """
+### `x[:, -1]`, the last step
+
+Many-to-one models take the last step of what an `LSTM` returns. Of a sequence
+that is padded this is padding, here and upstream: there a number that means
+nothing (a recurrent layer repeats its last output, others do not), here masked.
+`ops.last(x)` is the last valid step, wherever the padding is; of a plain tensor
+it is `x[:, -1]`. A layer that does the same has a mask of shape `(batch,)`,
+False where a sequence has no step: `ops.filled` ends it.
+"""
+
+
+class OldLast(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        if mask is None:
+            return x[:, -1]
+        steps = ops.arange(ops.shape(x)[1])
+        last = ops.max(ops.where(mask, steps, -1), axis=1, keepdims=True)
+        is_last = ops.expand_dims(steps == last, -1)
+        return ops.sum(ops.where(is_last, x, 0), axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+class Last(layers.Layer):
+    def call(self, x):
+        return ops.filled(ops.last(x))
+
+
+"""
+### States that are kept: `k * new + (1 - k) * old`
+
+With a mask as a number `k`, this keeps an old state where a step is padding.
+Arithmetic with a masked tensor is masked: here the result is, wherever `new`
+is. `ops.where(k, new, old)` with a boolean `k` chooses between the masks as
+between the values, and the state that is kept is as valid as it was.
+
 ### Two inputs and their masks
 
 Attention from one sequence to another. `q_mask` and `v_mask` are filled in by
@@ -568,6 +609,7 @@ PATTERNS = {
     "compute_mask, dropped": Pattern(OldSum, Sum),
     "compute_mask, several": Pattern(OldWithChanges, WithChanges),
     "mask=None, time used up": Pattern(OldMean, Mean),
+    "the last step": Pattern(OldLast, Last),
     "mask=None, by type": Pattern(OldCenter, Center),
     "mask=None, still by name": Pattern(OldCenter, CenterByName),
     "q_mask=None, v_mask=None": Pattern(OldCross, Cross, two),

@@ -38,9 +38,10 @@ console = Console()
 An op belongs to a family, and the family says what becomes of the mask. Who
 knows the seven can tell what nearly any op will do.
 
-- **Merge**: ops that work entry by entry, as `+`, `ops.where`, `ops.relu`. The
-  result is valid where *every* masked operand is. A plain operand changes
-  nothing about the mask.
+- **Merge**: ops that work entry by entry, as `+`, `ops.maximum`, `ops.relu`.
+  The result is valid where *every* masked operand is. A plain operand changes
+  nothing about the mask. (`ops.where` chooses between masks as it does between
+  values, see [below](#where-and-states-that-are-kept).)
 - **Guarded merge**: those of them that leave their domain, or are infinitely
   steep, at ordinary numbers: `ops.log`, `/`, `ops.sqrt`. As merge; but what is
   masked goes in as a harmless number, so that it makes no NaN, neither in the
@@ -61,6 +62,12 @@ sorts last (`ops.sort`, `ops.top_k`), is padding to a window (`ops.conv`), is
 not counted (`ops.bincount`), goes through a loop as it is (`ops.scan`). An op
 that works on an axis as a whole, as `ops.fft` and `ops.inv` do, takes masks
 over the axes before it, and refuses others.
+
+A window is valid where its middle is. With `padding="valid"` all of it must lie
+between the first and the last valid entry of its row: a row of `n` steps has
+the same `n - k + 1` windows however far it is padded. Windows in larger steps
+are counted from the first entry of the tensor, or with `padding="same"` from
+its middle: pad *after* the rows, and to a multiple of the strides.
 """
 
 
@@ -183,6 +190,41 @@ def gram(x):
 
 
 """
+### `where`, and states that are kept
+
+`ops.where(condition, new, old)` chooses between masks as between values, as
+`numpy.ma.where` does, where both branches have an entry for each entry of the
+mask. A recursion that keeps its state at padding is written so. A scalar, or
+what is broadcast along the mask, is a fill, and as valid as what it fills:
+`ops.where(causal, scores, -np.inf)` has the mask of the scores. Shapes decide
+which is which; a size that is not known counts as one of entries of its own.
+
+The same by arithmetic, `k * new + (1 - k) * old`, is masked where either of the
+two is: what is not known, times 0, is not known. Write `ops.where(k > 0, new,
+old)`, or fill what is masked: `k * ops.filled(new) + (1 - k) * old`.
+"""
+
+
+def running_state(x):
+    """A state for each sequence, which its padding leaves as it is."""
+    is_there = ops.get_mask(x)
+    if is_there is None:
+        is_there = ops.ones(ops.shape(x)[:2], "bool")
+
+    def step(state, inputs):
+        entry, is_there = inputs
+        new = 0.5 * state + entry
+        state = ops.where(is_there[:, None], new, state)
+        return state, state
+
+    # A carry that begins plain is all valid.
+    first = ops.zeros((len(x), x.shape[-1]))
+    steps = ops.swapaxes(x, 0, 1), ops.swapaxes(is_there, 0, 1)
+    state, _ = ops.scan(step, first, steps)
+    return state
+
+
+"""
 ## Indexing and assignment
 
 A key falls on the axes of the mask as on those of the values. `x[:, 0]` has a
@@ -256,7 +298,7 @@ A function of `keras.ops`, or an `Operation` whose `call` uses nothing else,
 needs no rule: its ops have theirs. A rule is for an operation that leaves
 Keras, or for one that has a better answer than its ops. The last step of a
 sequence is `x[:, -1]`; of a padded one that is padding. What is meant is the
-last one that is there:
+last one that is there, as `ops.last(x)` gives it. By hand:
 """
 
 
@@ -296,6 +338,7 @@ EXAMPLES = (
     distances,
     products_of_steps,
     gram,
+    running_state,
     start_with_zeros,
     LastStep(),
 )

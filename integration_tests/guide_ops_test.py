@@ -43,6 +43,7 @@ OPERANDS = {
     "distances": STEPS,
     "products_of_steps": STEPS,
     "gram": STEPS,
+    "running_state": STEPS,
     "start_with_zeros": STEPS,
     "LastStep": STEPS,
 }

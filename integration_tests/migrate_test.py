@@ -186,6 +186,26 @@ FOUND = {
             def call(self, x, mask):  #: mask_argument
                 return jnp.where(mask, x, 0)
     """,
+    "last_step": """
+        class Last(L.Layer):
+            def call(self, x, state):
+                y = self.lstm(x)
+                a = y[:, -1]  #: last_step
+                b = ops.tanh(x)[:, -1, :]  #: last_step
+                c = x[:, -1, ...]  #: last_step
+                return a, b, c, x[:, 1], x[:, -2], x[:-1], x[:, -1:]
+
+            def of_shape(self, x):
+                return np.ones(3)[:, -1], self.call(x, x)[:, 0]
+
+        ids = keras.Input((None,))
+        x = L.Embedding(9, 3, mask_zero=True)(ids)
+        h = L.LSTM(3, return_sequences=True)(x)
+        labels = np.zeros((3, 4))
+        out = L.Dense(2)(h[:, -1])  #: last_step
+        out = L.GRU(3, return_sequences=True)(x)[:, -1, :]  #: last_step
+        last_labels = labels[:, -1]
+    """,
     "keras_mask": """
         class A(L.Layer):
             def call(self, x):

@@ -348,14 +348,14 @@ def tensor_calls(source, function):
     Whatever is computed from its arguments counts as a tensor, but for shapes
     and dtypes.
     """
-    tensors = _tensors_in(function)
+    tensors = tensors_in(function)
     for node in walk(function.body):
         if isinstance(node, cst.Call) and not _is_static(node):
             if reads(node, tensors):
                 yield node, source.name_of(node.func)
 
 
-def _tensors_in(function):
+def tensors_in(function):
     """Names in a method of what is computed from its arguments."""
     names = {p.name.value for p in _parameters(function)} - {"training"}
     for star in (function.params.star_arg, function.params.star_kwarg):

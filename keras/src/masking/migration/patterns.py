@@ -92,6 +92,13 @@ PATTERNS = {
             "`keras.MaskedTensor(values, x.mask)`",
         ),
         Pattern(
+            "last_step",
+            "`{code}` is the last step of a sequence, which is padding where "
+            "the sequence is shorter than others",
+            "Write `keras.ops.last({tensor})`, which is the last valid one. "
+            "Where a tensor has no mask it is the same",
+        ),
+        Pattern(
             "metric_mask",
             "`{code}` in `{owner}`: losses and metrics see no mask",
             "Let `sample_weight` say what counts; "

@@ -3,6 +3,7 @@
 from keras.src.masking.migration.attributes import attribute_findings
 from keras.src.masking.migration.layers import layer_findings
 from keras.src.masking.migration.layers import layers_of
+from keras.src.masking.migration.steps import last_step_findings
 from keras.src.masking.migration.training import training_findings
 
 
@@ -21,5 +22,6 @@ def findings(source, project):
         *layer_findings(layers),
         *attribute_findings(source, project, layers),
         *training_findings(source, project),
+        *last_step_findings(source, layers),
     ]
     return sorted(found, key=lambda finding: (finding.line, finding.name))

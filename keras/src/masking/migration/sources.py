@@ -27,8 +27,10 @@ PACKAGES = {
 
 # A file without any of these has nothing to be found. Names take long.
 ATTRIBUTE_HINT = rb"keras_mask"
+MASK_HINT = rb"Masking|mask_zero|MaskedTensor"
+LAST_STEP_HINT = rb"\[\s*:\s*,\s*-\s*1\b"
 TRAINING_HINTS = (
-    rb"Masking|mask_zero|MaskedTensor",
+    MASK_HINT,
     rb"\.(?:compile|fit|evaluate|train_on_batch|test_on_batch)\(",
 )
 _HINTS = (
@@ -37,6 +39,7 @@ _HINTS = (
     (rb"def call\b[\s\S]{0,300}?\b(\w+)\b[\s\S]{0,300}?\b\1_mask\b",),
     (rb"def call\b", rb"\b(?:jax|numpy|tensorflow|torch|backend)\b"),
     (ATTRIBUTE_HINT,),
+    (LAST_STEP_HINT, rb"def call\b|" + MASK_HINT),
     TRAINING_HINTS,
 )
 _CLASS_HEADER = re.compile(rb"^[ \t]*class\s+\w+\s*\(([^)]*)\)", re.MULTILINE)
