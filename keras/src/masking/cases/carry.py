@@ -99,6 +99,9 @@ def scanned(f, init, xs, length, reverse):
         carry = TWINS[f](carry, (xs.values[i], xs.cells[i]))
         ys[i], valid[i] = carry
     masked = init.mask is not None
+    if f is _accumulate and xs.mask is not None and xs.mask.ndim > 1:
+        # So is a carry that adds up masked steps.
+        masked = True
     return [
         (carry[0], carry[1] if masked else None),
         (ys, valid if masked or alone else None),
@@ -378,6 +381,8 @@ EXAMPLES = {
         (_accumulate, T((4,)), T((3, 4), 1), None, False),
         (_accumulate, T((4,), 1), T((3, 4), 1), None, True),
         (_accumulate_valid, T((4,)), T((3, 4), 2), None, False),
+        (_accumulate, T((4,)), T((3, 4), 2), None, True),
+        (_accumulate, T((4, 2)), T((3, 4, 2), 2), None, False),
     ],
     "switch": [
         (INDEX, [_affine, _halved], STEPS),

@@ -305,16 +305,22 @@ def vectorized_map(plain, function, elements):
 def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
     """Carry and elements may be masked; a step that is not there is skipped.
 
-    The carry then stays as it was, and the step has no output.
+    The carry then stays as it was, and the step has no output. Where `f` makes
+    a masked carry of a plain one, this begins as all valid.
     """
     from keras.src import ops
 
+    options = dict(length=length, reverse=reverse, unroll=unroll)
+    all_xs = xs
     xs, there = _elements(xs)
+    ranks = []
 
     def step(carry, x):
         if there is not None:
             x, is_there = x
         new, y = f(together(carry), together(x))
+        if _grows(_mask_ranks(init), _mask_ranks(new)):
+            ranks.append(_mask_ranks(new))
         agree("scan", "`init`", init, "the carry that `f` returns", new)
         new = apart(new)
         if there is not None:
@@ -325,15 +331,52 @@ def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
             )
         return new, apart(y)
 
-    carry, ys = plain(
-        step if callable(f) else f,
-        apart(init),
-        xs if there is None else (xs, there),
-        length=length,
-        reverse=reverse,
-        unroll=unroll,
-    )
+    try:
+        carry, ys = plain(
+            step if callable(f) else f,
+            apart(init),
+            xs if there is None else (xs, there),
+            **options,
+        )
+    except Exception:
+        if not ranks:
+            raise
+        # Found by the first step alone. Each time there are more masks.
+        init = _with_masks(init, ranks[0])
+        return scan(plain, f, init, all_xs, **options)
     return together(carry), _where_there(together(ys), there)
+
+
+def _grows(ours, others):
+    """Whether others have masks over more axes, and nowhere over less."""
+    pairs = list(zip(ours, others))
+    return (
+        len(ours) == len(others)
+        and ours != others
+        and all(own <= other for own, other in pairs)
+    )
+
+
+def _with_masks(nest, ranks):
+    """A nest whose masks cover so many axes; what was plain is all valid."""
+    ranks = iter(ranks)
+
+    def one(x):
+        x, rank = from_numpy_ma(x), next(ranks)
+        if isinstance(x, KerasTensor):
+            if not rank:
+                return x
+            mask = KerasTensor(x.shape[:rank], "bool")
+            return symbolic.masked_spec(KerasTensor(x.shape, x.dtype), mask)
+        if has_mask(x):
+            return masks.wrap(x.values, masks.to_rank(x.mask, x.values, rank))
+        if not rank:
+            return x
+        values = backend.convert_to_tensor(x)
+        shape = backend.shape(values)[:rank]
+        return masks.wrap(values, backend.numpy.ones(shape, "bool"))
+
+    return tree.map_structure(one, nest)
 
 
 def associative_scan(plain, f, elems, reverse=False, axis=0):

@@ -144,11 +144,11 @@ class CarryTest(testing.TestCase):
             ),
             (
                 lambda: ops.scan(
-                    lambda c, x: (c + x, None),
-                    plain[0],
-                    masked(VALUES[:, None], MASK[:, None]),
+                    lambda c, x: (ops.filled(c + x), None),
+                    masked(VALUES[0], MASK[0]),
+                    plain,
                 ),
-                "`init` has no mask where the carry that `f` returns",
+                "`init` has a mask over 1 axis where the carry",
             ),
             (
                 lambda: ops.associative_scan(
