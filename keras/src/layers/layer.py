@@ -11,6 +11,7 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import explicit
+from keras.src.masking import layer_coverage
 from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
@@ -84,6 +85,11 @@ class Layer:
         )
         if not masked:
             return self.compute_output_spec(*args, **kwargs)
+        coverage = layer_coverage.coverage_of(self, args, kwargs)
+        if coverage is not None:
+            return symbolic.told_spec(
+                self, coverage, self._run_call, args, kwargs
+            )
         if type(
             self
         ).compute_output_spec is Layer.compute_output_spec and utils.is_default(
@@ -92,7 +98,7 @@ class Layer:
             # The layer has no spec of its own but what tracing it gives, and
             # its `call` may want the mask.
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
-        return symbolic.output_spec(self, args, kwargs, fn=self._run_call)
+        return symbolic.traced_spec(self, self._run_call, args, kwargs)
 
     @traceback_utils.filter_traceback
     def __call__(self, *args, **kwargs):

@@ -10,6 +10,8 @@ import numpy as np
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import mask_or_spec
 
 
 def wrap(values, mask):
@@ -20,6 +22,15 @@ def wrap(values, mask):
         mask: Boolean backend tensor over its leading axes, or None.
     """
     return values if mask is None else backend.MaskedTensor._wrap(values, mask)
+
+
+def covered(x):
+    """How many leading axes the mask of `x` covers, 0 for what is plain.
+
+    Args:
+        x: Tensor, masked tensor or symbolic tensor.
+    """
+    return len(mask_or_spec(x).shape) if has_mask(x) else 0
 
 
 def as_bool(mask):
@@ -48,10 +59,16 @@ def to_rank(mask, values, ndim):
 
 def over_axes(mask, values, ndim):
     """As `to_rank`, for a mask that may have axes of size 1 as well."""
-    if tuple(mask.shape) == tuple(values.shape)[:ndim]:
+    if same_shape(mask.shape, tuple(values.shape)[:ndim]):
         return mask
     shape = backend.shape(values)[:ndim]
     return backend.numpy.broadcast_to(expand(mask, ndim), shape)
+
+
+def same_shape(shape, other):
+    """Whether two shapes are known to be equal: two unknown sizes are not."""
+    shape = tuple(shape)
+    return None not in shape and shape == tuple(other)
 
 
 def fill(values, mask, value):
@@ -234,7 +251,7 @@ def merge(operands):
     operands = (first, *others)
     masked = [x for x in operands if isinstance(x, MaskedTensorBase)]
     ndim = max(len(x.shape) for x in operands)
-    covered = max(ndim - len(x.shape) + len(x.mask.shape) for x in masked)
+    covered = reach(masked, ndim)
     merged = None
     for x in masked:
         mask = align(x.mask, len(x.shape), ndim, covered)
@@ -242,6 +259,18 @@ def merge(operands):
             mask = merged & mask
         merged = mask
     return _stretch(merged, operands, ndim, covered)
+
+
+def reach(operands, ndim):
+    """How many leading axes of `ndim` the masks cover after broadcasting.
+
+    Args:
+        operands: Tensors, eager or symbolic, at least one of them masked.
+        ndim: Rank of the result.
+    """
+    return max(
+        ndim - len(x.shape) + covered(x) for x in operands if has_mask(x)
+    )
 
 
 def align(mask, own_ndim, ndim, covered):
@@ -325,7 +354,7 @@ def _stretch(mask, operands, ndim, covered):
     """The mask, stretched along axes in which only a plain operand extends."""
     static = tuple(_size(operands, ndim, axis) for axis in range(covered))
     if None not in static:
-        if tuple(mask.shape) == static:
+        if same_shape(mask.shape, static):
             return mask
         return backend.numpy.broadcast_to(mask, static)
     for x in operands:

@@ -1,11 +1,15 @@
 """Oracles of all rows, and the checks that hold for each, as a mixin."""
 
+import contextlib
+from unittest import mock
+
 import numpy as np
 
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import symbolic
 from keras.src.masking import testing_utils as u
 from keras.src.masking.cases import batch
 from keras.src.masking.cases import carry
@@ -93,6 +97,32 @@ def call(name, args):
     if "padding" in named:
         named["data_format"] = "channels_last"
     return u.function_of(name)(*positional, **named)
+
+
+def traced(name, args):
+    """As `call`, of symbolic arguments, with all masks found by tracing."""
+    with all_traced():
+        return call(name, args)
+
+
+@contextlib.contextmanager
+def all_traced():
+    """No family tells what its masks cover, so that all calls are traced."""
+
+    def traced_spec(op, coverage, fn, args, kwargs):
+        return symbolic.traced_spec(op, fn, args, kwargs)
+
+    with mock.patch.object(symbolic, "told_spec", traced_spec):
+        yield
+
+
+def shapes(specs):
+    """The shapes of the values and of the masks of specs."""
+    return [
+        (x.shape, symbolic.mask_shape(x))
+        for x in tree.flatten(specs)
+        if isinstance(x, backend.KerasTensor)
+    ]
 
 
 def tolerance_of(drawn):

@@ -1,10 +1,16 @@
-"""The symbolic side: specs of masked results, found by tracing the rules."""
+"""The symbolic side: specs of masked results, told by families or traced."""
+
+import contextlib
+import functools
+import re
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import dispatch
+from keras.src.masking import masks
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import has_mask
 from keras.src.masking.masks import wrap
 
@@ -30,44 +36,132 @@ def values_spec(x):
     return x
 
 
-def output_spec(op, args, kwargs, fn=None):
-    """Spec of a call with masked operands.
+def output_spec(op, args, kwargs):
+    """Spec of a call of an operation with masked operands.
 
     The values come from the operation's own `compute_output_spec`, the masks
-    from tracing what a call does.
+    from the family of its rule, or from tracing the rule.
 
     Args:
-        op: Operation or layer.
+        op: Operation.
         args: Its operands.
         kwargs: Its operands by name.
-        fn: What to trace. Defaults to the dispatch of the operation.
 
     Returns:
         The structure of `KerasTensor` that the call returns.
     """
-    if fn is not None:
-        return _traced_spec(op, fn, args, kwargs)
 
     def run(*args, **kwargs):
         return dispatch.call_of(op, args, kwargs).apply_rule()
 
+    call = dispatch.call_of(op, args, kwargs)
+    coverage = getattr(call.row.rule, "coverage", None)
     try:
-        return _traced_spec(op, run, args, kwargs)
+        if coverage is not None:
+
+            def told(specs):
+                return [coverage(call, spec) for spec in specs]
+
+            return told_spec(op, told, run, args, kwargs)
+        return traced_spec(op, run, args, kwargs)
     except Exception as error:
         # With the sizes of the graph: tracing makes up some.
-        explained = dispatch.call_of(op, args, kwargs).explained(error)
+        explained = call.explained(error)
         if explained is error:
             raise
         raise explained from None
 
 
-def _traced_spec(op, fn, args, kwargs):
-    plain_args, plain_kwargs = tree.map_structure(values_spec, (args, kwargs))
-    specs = op.compute_output_spec(*plain_args, **plain_kwargs)
-    traced = backend.compute_output_spec(fn, *args, **kwargs)
+def told_spec(op, coverage, fn, args, kwargs):
+    """Spec of a call whose masks need no tracing, as far as that is so.
+
+    Args:
+        op: Operation or layer, which tells the spec of the values.
+        coverage: Function of the specs of the values of all results. Of each
+            it gives how many axes its mask covers, 0 if it is plain, None if
+            only tracing tells.
+        fn: What to trace then.
+        args: Its operands.
+        kwargs: Its operands by name.
+    """
+    specs = _plain_specs(op, args, kwargs)
+    flat = tree.flatten(specs)
+    covered = coverage(flat)
+    if None in covered:
+        return traced_spec(op, fn, args, kwargs)
+    flat = [covered_spec(*pair) for pair in zip(flat, covered)]
+    return tree.pack_sequence_as(specs, flat)
+
+
+def _plain_specs(op, args, kwargs):
+    args, kwargs = tree.map_structure(values_spec, (args, kwargs))
+    return op.compute_output_spec(*args, **kwargs)
+
+
+def traced_spec(op, fn, args, kwargs):
+    """Spec of a call whose masks are found by tracing it.
+
+    Args:
+        op: Operation or layer, which tells the spec of the values.
+        fn: What to trace.
+        args: Its operands.
+        kwargs: Its operands by name.
+    """
+    specs = _plain_specs(op, args, kwargs)
+    traced = _trace(fn, args, kwargs)
     # A list on one side may be a tuple on the other.
     pairs = zip(tree.flatten(specs), tree.flatten(traced))
     return tree.pack_sequence_as(specs, [with_mask_of(*p) for p in pairs])
+
+
+def _trace(fn, args, kwargs):
+    """Specs of what a function gives, of which the masks count.
+
+    A backend makes up one size for all that are unknown, which need not fit
+    those that are known. If it does not, those of other operands take its
+    place.
+    """
+    try:
+        return backend.compute_output_spec(fn, *args, **kwargs)
+    except UnsupportedMaskError:
+        raise
+    except Exception:
+        for known_args, known_kwargs in _with_known_sizes(args, kwargs):
+            with contextlib.suppress(Exception):
+                return backend.compute_output_spec(
+                    fn, *known_args, **known_kwargs
+                )
+        raise
+
+
+def _with_known_sizes(args, kwargs):
+    """The arguments, with the sizes of others in place of unknown ones.
+
+    Those that are as far from the first axis, and those as far from the last.
+    """
+    symbols = [
+        x for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)
+    ]
+    if not any(None in x.shape for x in symbols):
+        return
+    for order in (1, -1):
+        known = {}
+        for x in symbols:
+            for a, n in enumerate(x.shape[::order]):
+                if n not in (None, 1):
+                    known.setdefault(a, n)
+        one = functools.partial(_with_sizes, known, order)
+        yield tree.map_structure(one, (args, kwargs))
+
+
+def _with_sizes(known, order, x):
+    """A symbolic tensor with known sizes, counted in an order of the axes."""
+    if not isinstance(x, KerasTensor):
+        return x
+    sizes = enumerate(x.shape[::order])
+    sizes = [known.get(a) if n is None else n for a, n in sizes]
+    spec = KerasTensor(sizes[::order], x.dtype)
+    return covered_spec(spec, masks.covered(x))
 
 
 def with_mask_of(spec, traced):
@@ -75,9 +169,18 @@ def with_mask_of(spec, traced):
     mask = getattr(traced, "_mask_spec", None)
     if mask is None or not isinstance(spec, KerasTensor):
         return spec
-    # Tracing makes up a number for an unknown size, and may compute with it.
-    own = KerasTensor(spec.shape[: len(mask.shape)], "bool")
-    return masked_spec(spec, own)
+    return covered_spec(spec, len(mask.shape))
+
+
+def covered_spec(spec, covered):
+    """The spec of values, with a mask over so many leading axes.
+
+    The sizes are those of the values: tracing makes up a number for an unknown
+    one, and may compute with it.
+    """
+    if not covered:
+        return spec
+    return masked_spec(spec, KerasTensor(spec.shape[:covered], "bool"))
 
 
 def masked_spec(spec, mask):
@@ -136,17 +239,53 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
         values = [dispatch.values_of(x) for x in flat if x is not None]
         return values, [x.mask for x in flat if has_mask(x)]
 
-    specs, mask_specs = compute_output_spec(
-        run,
-        [values_spec(x) for x in symbols],
-        [x._mask_spec for x in symbols if has_mask(x)],
-    )
+    try:
+        specs, mask_specs = compute_output_spec(
+            run,
+            [values_spec(x) for x in symbols],
+            [x._mask_spec for x in symbols if has_mask(x)],
+        )
+    except Exception as error:
+        _name_unknown_sizes(error, symbols)
+        raise
     specs, mask_specs = iter(specs), iter(mask_specs)
     flat = []
     for is_none, is_masked in zip(found["none"], found["masked"]):
         spec = None if is_none else next(specs)
         flat.append(masked_spec(spec, next(mask_specs)) if is_masked else spec)
     return tree.pack_sequence_as(found["structure"], flat)
+
+
+# What backends take for an unknown size: NumPy and PyTorch two numbers in turn,
+# JAX a symbol.
+_MADE_UP = (83, 89)
+_SIZES = re.compile(r"(?:(?<![\w.])|(?<=\dx))\d+(?=x|\b)|\bdynamic_dimension\b")
+
+
+def _name_unknown_sizes(error, symbols):
+    """Writes None for the sizes that tracing made up, in what an error says.
+
+    And for their multiples, which are not known either.
+    """
+    sizes = {n for x in symbols for n in x.shape}
+    if None not in sizes:
+        return
+
+    def of_graph(found):
+        size = found[0]
+        if size.isdigit() and (
+            int(size) in (0, *sizes) or all(int(size) % n for n in _MADE_UP)
+        ):
+            return size
+        return "None"
+
+    def rewritten(text):
+        return _SIZES.sub(of_graph, text) if isinstance(text, str) else text
+
+    error.args = tuple(map(rewritten, error.args))
+    notes = getattr(error, "__notes__", None)
+    if notes:
+        notes[:] = map(rewritten, notes)
 
 
 def like_input(x, declared):

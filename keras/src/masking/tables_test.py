@@ -20,6 +20,9 @@ from keras.src.masking.row_checks import ORACLES
 from keras.src.masking.row_checks import SPECS_DIFFER
 from keras.src.masking.row_checks import WITHOUT_ORACLE
 from keras.src.masking.row_checks import RowChecks
+from keras.src.masking.row_checks import call
+from keras.src.masking.row_checks import shapes
+from keras.src.masking.row_checks import traced
 
 POISONS = (np.nan, np.inf, -np.inf, 1e30)
 FEW = settings(
@@ -37,6 +40,18 @@ def all_examples():
         for name, examples in EXAMPLES.items()
         for i, example in enumerate(examples)
     ]
+
+
+# Rows whose families do not tell what masks cover: of functions, of which only
+# tracing tells, and those that are written in terms of other ops.
+TRACED = set(
+    """average trace trapezoid bincount searchsorted append dsplit dstack full
+    geomspace hsplit hstack linspace logspace meshgrid rot90 select view vsplit
+    vstack cross psnr multi_hot categorical_crossentropy ctc_decode
+    sparse_categorical_crossentropy cdist in_top_k scatter_update slice_update
+    associative_scan cond fori_loop map scan switch vectorized_map while_loop
+    cholesky_inverse jvp crop_images pad_images""".split()
+)
 
 
 def seed_of(label, seed):
@@ -113,3 +128,22 @@ class RowsTest(testing.TestCase, RowChecks):
         if name == "inner" and backend.backend() == "tensorflow":
             return  # Upstream's cannot be traced with two matrices.
         self.check_spec(name, example)
+        self.check_told(name, example)
+
+    def check_told(self, name, example):
+        """What the family tells is what tracing finds, sizes unknown or not."""
+        args = u.symbolic(example)
+        expected = shapes(traced(name, args))
+        self.assertEqual(shapes(call(name, args)), expected, name)
+
+    def test_which_rows_are_traced(self):
+        """The others tell what their masks cover: graphs are built fast."""
+        found = {
+            name
+            for table in tables.TABLES
+            for name, rule in table.RULES.items()
+            # What has no operation is part of no graph.
+            if not hasattr(table, "KEYED_BY_FUNCTION")
+            and not hasattr(rule, "coverage")
+        }
+        self.assertEqual(found, TRACED)

@@ -3,9 +3,12 @@
 from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.layout import paired
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import canonical_axes
 
@@ -55,6 +58,7 @@ def split_along(axis):
 def flip_along(axis):
     """Flipping along one axis."""
 
+    @covers(kept)
     def rule(call):
         """The mask is flipped as by `flip`."""
         return ops.flip(call.args[0], axis=axis)
@@ -84,11 +88,13 @@ def rot90(call):
     return paired(call.compute(), call.row.fn(mask, k=k, axes=tuple(axes)))
 
 
+@covers(coverage.whole)
 def moved(call):
     """Any motion of entries: the op does the same to the whole mask."""
     return paired(call.compute(), call.compute(full_rank(only_operand(call))))
 
 
+@covers(coverage.whole)
 def among_zeros(call):
     """Entries between zeros that the op makes, which are valid."""
     hidden = backend.numpy.logical_not(full_rank(only_operand(call)))
@@ -167,12 +173,14 @@ def _along(mask, values, axis):
     )
 
 
+@covers(kept)
 def unravel_index(call):
     """Each of the indices has the mask; masked ones are those of entry 0."""
     x = only_operand(call)
     return tuple(masks.wrap(y, x.mask) for y in call.compute(masks.zero(x)))
 
 
+@covers(kept)
 def powers(call):
     """A row of powers for each entry, masked where that is."""
     x = only_operand(call)

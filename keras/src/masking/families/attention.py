@@ -3,8 +3,27 @@
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
+from keras.src.masking.errors import has_mask
 
 
+def _check(call):
+    _, _, _, *others = call.args
+    if any(map(has_mask, (*others, *call.kwargs.values()))):
+        raise call.refuse("Only query, key and value may be masked.")
+    if any(masks.covered(x) > 2 for x in call.args):
+        raise call.refuse("Steps are left out, not single heads or features.")
+
+
+def _covered(call, spec):
+    _check(call)
+    query, key, value = call.args[:3]
+    if has_mask(key) or has_mask(value):
+        return 2
+    return masks.covered(query)
+
+
+@covers(_covered)
 def dot_product_attention(call):
     """Valid where the query is, if its batch has a valid key at all.
 
@@ -13,10 +32,7 @@ def dot_product_attention(call):
     """
     query, key, value, *others = call.args
     bias, explicit = (*others, None, None)[:2]
-    if any(_is_masked(x) for x in (*others, *call.kwargs.values())):
-        raise call.refuse("Only query, key and value may be masked.")
-    if any(_is_masked(x) and len(x.mask.shape) > 2 for x in call.args):
-        raise call.refuse("Steps are left out, not single heads or features.")
+    _check(call)
     valid = _joint([_per_step(x) for x in (key, value) if _is_masked(x)])
     if valid is None:
         return masks.wrap(call.compute(), query.mask)

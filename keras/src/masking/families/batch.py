@@ -15,8 +15,10 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import has_mask
 
 
 def refused(reason):
@@ -29,6 +31,8 @@ def refused(reason):
     @takes_whole
     def rule(call):
         raise call.refuse(reason)
+
+    covers(lambda call, spec: rule(call))(rule)
 
     rule.__name__ = "refused"
     rule.__doc__ = rule.reason = reason
@@ -86,9 +90,22 @@ def batch_only(*cores, hint=""):
         hint: What to do about a mask over core axes, a sentence.
     """
 
+    def cores_of(call):
+        return cores[0](call) if callable(cores[0]) else cores
+
+    def coverage(call, spec):
+        pairs = _with_cores(call, cores_of(call), hint)
+        ndim = max(len(x.shape) - core.axes for x, core in pairs)
+        return max(
+            ndim - len(x.shape) + core.axes + masks.covered(x)
+            for x, core in pairs
+            if has_mask(x)
+        )
+
     @takes_whole
+    @covers(coverage)
     def rule(call):
-        own = cores[0](call) if callable(cores[0]) else cores
+        own = cores_of(call)
         values, mask = on_batch(call, own, hint)
         if isinstance(values, (tuple, list)):
             # A tuple of NumPy's or PyTorch's own takes no masked tensors.
@@ -111,16 +128,8 @@ def on_batch(call, cores, hint=""):
         cores: The `Core` of each operand, the last one for all others too.
         hint: What to do about a mask over core axes, a sentence.
     """
-    cores = (*cores, *[cores[-1]] * (len(call.args) - len(cores)))
-    pairs = [
-        (x, core)
-        for arg, core in zip(call.args, cores)
-        for x in tree.flatten(arg)
-        if hasattr(x, "shape")
-    ]
-    for x, core in pairs:
-        if _covers_core(x, core):
-            raise call.refuse(_only_before(core.axes, hint))
+    cores = _one_each(cores, call)
+    pairs = _with_cores(call, cores, hint)
     mask = masks.merge([_batch_of(x, core) for x, core in pairs])
     batch = max(len(x.shape) - core.axes for x, core in pairs)
     # NumPy's backend finds a spec by running the op on memory as it is found.
@@ -140,10 +149,22 @@ def on_batch(call, cores, hint=""):
     return call.compute(*args), mask
 
 
-def _covers_core(x, core):
-    return isinstance(x, MaskedTensorBase) and (
-        len(x.mask.shape) > len(x.shape) - core.axes
-    )
+def _one_each(cores, call):
+    return (*cores, *[cores[-1]] * (len(call.args) - len(cores)))
+
+
+def _with_cores(call, cores, hint):
+    """The operands, each with its `Core`, over which no mask may be."""
+    pairs = [
+        (x, core)
+        for arg, core in zip(call.args, _one_each(cores, call))
+        for x in tree.flatten(arg)
+        if hasattr(x, "shape")
+    ]
+    for x, core in pairs:
+        if has_mask(x) and masks.covered(x) > len(x.shape) - core.axes:
+            raise call.refuse(_only_before(core.axes, hint))
+    return pairs
 
 
 def _only_before(axes, hint):

@@ -8,7 +8,9 @@ stays in its own row.
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.reduce import canonical_axes
 from keras.src.masking.families.reduce import floating
@@ -22,6 +24,15 @@ def contract(labels_of):
             labels for each of them, and that of the result.
     """
 
+    def coverage(call, spec):
+        operands, labels, out = labels_of(call)
+        covered = [_covered(x, names) for x, names in zip(operands, labels)]
+        contracted = [{*names} - {*out} for names in covered]
+        if set.intersection(*contracted) and _is_larger(covered, labels):
+            return len(out)
+        return reach(covered, out)
+
+    @covers(coverage)
     def rule(call):
         operands, labels, out = labels_of(call)
         covered = [_covered(x, names) for x, names in zip(operands, labels)]
@@ -47,6 +58,17 @@ def contract(labels_of):
     return rule
 
 
+def reach(covered, out):
+    """How many axes a mask covers, of all that go into a result.
+
+    Args:
+        covered: For each operand the labels that its mask covers.
+        out: The labels of the result.
+    """
+    places = [out.index(a) for names in covered for a in names if a in out]
+    return max(places, default=-1) + 1
+
+
 def quantized(run, subscripts, inputs, **kwargs):
     """What a layer makes of a masked tensor and of a quantized kernel.
 
@@ -62,10 +84,7 @@ def quantized(run, subscripts, inputs, **kwargs):
     if not isinstance(inputs, MaskedTensorBase):
         return run(inputs, **kwargs)
     values = run(masks.fill(inputs.values, inputs.mask, 0), **kwargs)
-    names, out = subscripts.replace(" ", "").split("->")
-    labels = _spell_out(names.split(",")[0], len(inputs.shape))
-    out = _spell_out(out, len(values.shape))
-    covered = _covered(inputs, labels)
+    covered, out = labels_of_first(subscripts, inputs, len(values.shape))
     if not any(a in out for a in covered):
         return values
     gone = [a for a in covered if a not in out]
@@ -104,12 +123,21 @@ def _without_unmet(x, names, operands, covered):
             mask, own = _reduced_mask(other, own, set(own) - set(names))
             x = masks.fill(x, _arranged(mask, own, names), 0)
     return x
+def labels_of_first(subscripts, inputs, ndim):
+    """The labels that the mask of the first operand covers, and the result's.
+
+    Args:
+        subscripts: As `einsum` takes them, with a result.
+        inputs: The first operand.
+        ndim: Rank of the result.
+    """
+    names, out = subscripts.replace(" ", "").split("->")
+    labels = _spell_out(names.split(",")[0], len(inputs.shape))
+    return _covered(inputs, labels), _spell_out(out, ndim)
 
 
 def _covered(x, labels):
-    if not isinstance(x, MaskedTensorBase):
-        return []
-    return labels[: len(x.mask.shape)]
+    return labels[: masks.covered(x)]
 
 
 def _compute(call, operands):
@@ -154,7 +182,7 @@ def _joint_mask(parts, out, values):
     """AND of masks with labelled axes; `any` over those that `out` lacks."""
     named = [a for _, labels in parts for a in labels]
     gone = sorted({a for a in named if a not in out})
-    covered = max(out.index(a) + 1 for a in named if a in out)
+    covered = reach([named], out)
     order = gone + out[:covered]
     joint = None
     for mask, labels in parts:
@@ -165,7 +193,8 @@ def _joint_mask(parts, out, values):
     if gone:
         joint = backend.numpy.any(joint, axis=tuple(range(len(gone))))
     target = tuple(values.shape)[:covered]
-    if tuple(joint.shape) != target or set(out[:covered]) - set(named):
+    is_whole = masks.same_shape(joint.shape, target)
+    if not is_whole or set(out[:covered]) - set(named):
         shape = backend.shape(values)[:covered]
         joint = backend.numpy.broadcast_to(joint, shape)
     return joint
@@ -181,6 +210,7 @@ def _arranged(mask, labels, order):
     return backend.numpy.expand_dims(mask, missing) if missing else mask
 
 
+@covers(coverage.whole)
 def correlate(call):
     """Masked entries count as 0; valid where any pair of valid ones meets."""
     from keras.src import ops
@@ -192,6 +222,7 @@ def correlate(call):
     return masks.wrap(ops.reshape(values, (-1,)), ops.reshape(mask, (-1,)))
 
 
+@covers(coverage.whole)
 def kron(call):
     """Every entry of the first times all of the second, valid if both are."""
     from keras.src import ops

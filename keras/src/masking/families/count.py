@@ -1,7 +1,9 @@
 """Counts of entries by their value: masked entries are not counted."""
 
 from keras.src import backend
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
@@ -31,6 +33,7 @@ def bincount(call):
     return masks.wrap(counts, backend.numpy.any(mask, axis=-1))
 
 
+@covers(coverage.plain)
 def histogram(call):
     """Counts of the valid entries, between the bounds of these.
 
@@ -56,6 +59,7 @@ def histogram(call):
     return ops.cast(counts, dtype), edges
 
 
+@covers(lambda call, spec: masks.covered(call.args[0]))
 def isin(call):
     """Whether an entry is among valid ones of the second: its mask stays."""
     from keras.src import ops

@@ -2,17 +2,30 @@
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import canonical_axes
 
 
+def _check_dense(call):
+    if call.argument("sparse"):
+        raise call.refuse("A masked tensor is not sparse.")
+
+
+def _one_hot(call, spec):
+    _check_dense(call)
+    covered = masks.covered(only_operand(call))
+    axis = canonical_axes(call.argument("axis", -1), len(spec.shape))[0]
+    return covered + (axis < covered)
+
+
+@covers(_one_hot)
 def one_hot(call):
     """A masked index gives a row of zeros, under the mask."""
     from keras.src import ops
 
     x = only_operand(call)
-    if call.argument("sparse"):
-        raise call.refuse("A masked tensor is not sparse.")
+    _check_dense(call)
     axis = call.argument("axis", -1)
     canonical_axes(axis, len(x.shape) + 1)
     values = call.compute(masks.zero(x))

@@ -5,9 +5,24 @@ import numpy as np
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
+from keras.src.masking.errors import has_mask
 from keras.src.masking.families.layout import entry
 
 
+def _get_item(call, spec):
+    x, key = call.args
+    keys = as_keys(key)
+    if not has_mask(x):
+        (ids,) = _checked_keys(call, keys)
+        return masks.covered(ids)
+    _check_plain(call, keys)
+    keys = _without_dots(keys, x)
+    covered = _reach(keys, masks.covered(x))
+    return covered + _added(_first(keys, covered))
+
+
+@covers(_get_item)
 def get_item(call):
     """The part of the key that falls on the mask indexes it too.
 
@@ -18,8 +33,7 @@ def get_item(call):
     keys = as_keys(key)
     if not isinstance(x, MaskedTensorBase):
         return _look_up(call, x, keys)
-    if any(isinstance(k, MaskedTensorBase) for k in keys):
-        raise call.refuse("The key of a masked tensor must be plain.")
+    _check_plain(call, keys)
     keys = _without_dots(keys, x)
     mask = masks.to_rank(x.mask, x.values, _reach(keys, len(x.mask.shape)))
     values = x._index(x.values, tuple(keys))
@@ -27,6 +41,22 @@ def get_item(call):
     if not len(mask.shape):
         return entry(values, mask)
     return masks.wrap(values, mask)
+
+
+def _check_plain(call, keys):
+    if any(map(has_mask, keys)):
+        raise call.refuse("The key of a masked tensor must be plain.")
+
+
+def _added(keys):
+    """How many axes more than before there are, by these indices."""
+    ndim = sum(k is None for k in keys) - sum(map(_is_number, keys))
+    arrays = list(filter(_is_array, keys))
+    if not arrays:
+        return ndim
+    # All arrays together, and the numbers beside them, make these axes.
+    made = max(1 if _kind(k) == "bool" else len(k.shape) for k in arrays)
+    return ndim + made - sum(map(_axes, arrays))
 
 
 def _reach(keys, covered):
@@ -86,7 +116,7 @@ def _is_number(k):
 
 def _axes(k):
     """How many axes an index stands for."""
-    if k is None:
+    if k is None or k is Ellipsis:
         return 0
     return len(k.shape) if _is_array(k) and _kind(k) == "bool" else 1
 
@@ -160,6 +190,12 @@ def _look_up(call, x, keys):
     """A plain tensor with a masked integer key, which looks up 0."""
     from keras.src import ops
 
+    (key,) = _checked_keys(call, keys)
+    return ops.take(x, key, axis=0)
+
+
+def _checked_keys(call, keys):
+    """The masked integer key of a plain tensor, the only one there may be."""
     key, *others = keys
     if others:
         raise call.refuse(
@@ -170,4 +206,4 @@ def _look_up(call, x, keys):
         raise call.refuse(
             "A masked boolean key would select an unknown number of entries."
         )
-    return ops.take(x, key, axis=0)
+    return keys

@@ -1,23 +1,29 @@
 """Questions about a tensor, which get a plain answer."""
 
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import takes_whole
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import only_operand
 
 
 @takes_whole
+@covers(coverage.plain)
 def of_values(call):
     """The op on the values: the answer does not depend on the mask."""
     return call.compute()
 
 
 @takes_whole
+@covers(coverage.plain)
 def get_mask(call):
     """The mask, a plain tensor."""
     return call.args[0].mask
 
 
 @takes_whole
+@covers(coverage.plain)
 def filled(call):
     """A plain tensor, with a value in place of masked entries."""
     x, value = call.args[0], call.argument("value")
@@ -26,6 +32,7 @@ def filled(call):
 
 
 @takes_whole
+@covers(kept)
 def like(call):
     """A tensor of the same shape, and with the same mask."""
     x, value = only_operand(call), call.argument("fill_value", 0)
@@ -35,6 +42,7 @@ def like(call):
     return masks.wrap(values, x.mask)
 
 
+@covers(kept)
 def empty_like(call):
     """Zeros with the same mask: memory as it is found may hold NaN."""
     from keras.src import ops
@@ -42,13 +50,22 @@ def empty_like(call):
     return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
 
 
-@takes_whole
-def to_tensor(call):
-    """The same with its mask, in another dtype if one is asked for."""
-    x = call.args[0]
+def _check_dense(call):
     if call.argument("sparse") or call.argument("ragged"):
         raise call.refuse("A masked tensor is neither sparse nor ragged.")
-    dtype = call.argument("dtype")
+
+
+def _to_tensor(call, spec):
+    _check_dense(call)
+    return masks.covered(call.args[0])
+
+
+@takes_whole
+@covers(_to_tensor)
+def to_tensor(call):
+    """The same with its mask, in another dtype if one is asked for."""
+    _check_dense(call)
+    x, dtype = call.args[0], call.argument("dtype")
     values = call.compute(x)
     if dtype is not None and masks.narrows(x.dtype, values.dtype):
         values = masks.fill(values, x.mask, 0)

@@ -7,8 +7,12 @@ import numpy as np
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import has_mask
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import canonical_axes
@@ -27,15 +31,24 @@ def axes_motion(numpy_function):
             shape whose sizes name the axes, which tells where each one went.
     """
 
-    def rule(call):
-        x = only_operand(call)
-        values = call.compute()
-        covered = len(x.mask.shape)
+    def origins_and_gone(call, x):
         gone = _squeezed_axes(call, x) if numpy_function is np.squeeze else ()
         names = [1 if a in gone else a + 2 for a in range(len(x.shape))]
         named = np.broadcast_to(np.int8(0), names)
         moved = numpy_function(named, *call.args[1:], **call.kwargs).shape
-        origins = [n - 2 if n > 1 else None for n in moved]
+        return [n - 2 if n > 1 else None for n in moved], gone
+
+    def coverage(call, spec):
+        x = only_operand(call)
+        origins, _ = origins_and_gone(call, x)
+        return _last_kept(origins, masks.covered(x)) + 1 if origins else 0
+
+    @covers(coverage)
+    def rule(call):
+        x = only_operand(call)
+        values = call.compute()
+        covered = len(x.mask.shape)
+        origins, gone = origins_and_gone(call, x)
         mask = x.mask
         if any(a < covered for a in gone):
             gone = tuple(a for a in gone if a < covered)
@@ -63,13 +76,19 @@ def _place(mask, values, origins, covered):
     order = [sorted(kept).index(a) for a in kept]
     if order != sorted(order):
         mask = backend.numpy.transpose(mask, order)
-    last = max([i for i, a in enumerate(origins) if a in kept] or [0])
+    last = _last_kept(origins, covered)
     added = tuple(i for i in range(last + 1) if origins[i] not in kept)
     if added:
         mask = backend.numpy.expand_dims(mask, added)
         shape = backend.shape(values)[: last + 1]
         mask = backend.numpy.broadcast_to(mask, shape)
     return masks.wrap(values, mask)
+
+
+def _last_kept(origins, covered):
+    """The last axis that was one of the covered, the first if none was."""
+    kept = [i for i, a in enumerate(origins) if a is not None and a < covered]
+    return max(kept, default=0)
 
 
 def entry(values, mask):
@@ -84,6 +103,17 @@ def _squeezed_axes(call, x):
     return canonical_axes(axis, len(x.shape))
 
 
+def _along_axis(call, spec):
+    x, axis = only_operand(call), call.argument("axis")
+    if axis is None:
+        return len(spec.shape)
+    axes, covered = canonical_axes(axis, len(x.shape)), masks.covered(x)
+    if all(a >= covered for a in axes):
+        return covered
+    return max(covered, axes[-1] + 1) + len(spec.shape) - len(x.shape)
+
+
+@covers(_along_axis)
 def along_axis(call):
     """The mask is moved like the entries, if it covers the axis.
 
@@ -114,6 +144,12 @@ def paired(values, moved_masks):
     return tree.map_structure(one, values, moved_masks)
 
 
+def _reshape(call, spec):
+    split = _split_point_of(call, only_operand(call), spec.shape)
+    return len(spec.shape) if split is None else split
+
+
+@covers(_reshape)
 def reshape(call):
     """The mask is reshaped with the axes it covers, where they stay together.
 
@@ -122,7 +158,7 @@ def reshape(call):
     """
     x = only_operand(call)
     values = call.compute()
-    split = _split_point(tuple(x.shape), len(x.mask.shape), tuple(values.shape))
+    split = _split_point_of(call, x, values.shape)
     if split is None:
         mask, split = full_rank(x), len(values.shape)
     else:
@@ -131,24 +167,77 @@ def reshape(call):
     return masks.wrap(values, backend.numpy.reshape(mask, shape))
 
 
-def _split_point(shape, covered, new_shape):
-    """How many leading axes of the new shape hold what the mask covers."""
-    tail = shape[covered:]
-    if any(n is None for n in tail):
-        return covered if new_shape[covered:] == tail else None
-    size = math.prod(tail)
-    if not size:
-        # Nothing tells how many axes hold as much as the mask does.
-        return None
-    for split in range(len(new_shape), 0, -1):
-        rest = new_shape[split:]
-        if any(n is None for n in rest):
-            return None
-        if math.prod(rest) == size:
-            return split
+def _split_point_of(call, x, new_shape):
+    shape, new_shape = tuple(x.shape), tuple(new_shape)
+    if None in shape:
+        target = call.argument("newshape", -1)
+        target = target if isinstance(target, (tuple, list)) else (target,)
+        # A size that is a tensor tells no more than the result does.
+        if all(isinstance(n, (int, np.integer)) for n in target):
+            new_shape = target
+    return split_point(shape, masks.covered(x), new_shape)
+
+
+def split_point(shape, covered, new_shape):
+    """How many leading axes of the new shape hold what a mask covers.
+
+    Args:
+        shape: The old shape, None for a size that is not known.
+        covered: Number of its leading axes that the mask covers.
+        new_shape: The new shape, in which -1 stands for what is left.
+
+    Returns:
+        None if there are no such axes, or what is known does not tell.
+    """
+    if None in shape or None in new_shape:
+        shape, new_shape = _with_names(shape, new_shape)
+    for old, among in (
+        # The axes beyond the mask are last in both shapes, or those that it
+        # covers first: one follows from the other where there are entries.
+        (shape[covered:], lambda split: new_shape[split:]),
+        (shape[:covered], lambda split: new_shape[:split]),
+    ):
+        size = math.prod(old)
+        if not size:
+            continue
+        for split in range(len(new_shape), 0, -1):
+            if math.prod(among(split)) == size:
+                return split
     return None
 
 
+# What no ordinary size is a multiple of.
+_PRIMES = (
+    *(1000003, 1000033, 1000037, 1000039, 1000081, 1000099, 1000117, 1000121),
+    *(1000133, 1000151, 1000159, 1000171, 1000183, 1000187, 1000193, 1000199),
+)
+
+
+def _with_names(shape, new_shape):
+    """The shapes, with a number of its own in place of each unknown size.
+
+    Two unknown sizes need not be equal. But what is equal for these numbers,
+    which have nothing in common, is equal for all.
+    """
+    names = iter(_PRIMES)
+    # So that what is left can be divided by the others.
+    known = math.prod(n for n in new_shape if n not in (None, -1, 0))
+    shape = [next(names) * known if n is None else n for n in shape]
+    new_shape = [next(names) if n is None else n for n in new_shape]
+    if -1 in new_shape:
+        others = math.prod(n for n in new_shape if n != -1)
+        left = math.prod(shape) // others if others else 0
+        new_shape = [left if n == -1 else n for n in new_shape]
+    return shape, new_shape
+
+
+@covers(
+    lambda call, spec: (
+        len(spec.shape)
+        - len(only_operand(call).shape)
+        + masks.covered(call.args[0])
+    )
+)
 def broadcast_to(call):
     """The mask is stretched as its values are."""
     x = only_operand(call)
@@ -160,6 +249,7 @@ def broadcast_to(call):
     return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
 
 
+@covers(kept)
 def pad(call):
     """Entries that a constant adds along an axis of the mask are masked."""
     x = only_operand(call)
@@ -188,6 +278,7 @@ def _pairs(pad_width, ndim):
     return [p * 2 if len(p) == 1 else p for p in pairs]
 
 
+@covers(broadcast_to.coverage)
 def tile(call):
     """The mask is repeated along the axes that it covers."""
     x = only_operand(call)
@@ -212,12 +303,19 @@ def join(new_axis):
         new_axis: Whether the op makes the axis along which it joins.
     """
 
-    def rule(call):
+    def axis_and_covered(call):
         xs = list(call.args[0])
-        ndim = len(xs[0].shape)
-        (axis,) = canonical_axes(call.argument("axis", 0), ndim + new_axis)
-        masked = [x for x in xs if isinstance(x, MaskedTensorBase)]
-        covered = max(len(x.mask.shape) for x in masked)
+        ndim = len(xs[0].shape) + new_axis
+        (axis,) = canonical_axes(call.argument("axis", 0), ndim)
+        return xs, axis, max(map(masks.covered, xs))
+
+    def coverage(call, spec):
+        _, axis, covered = axis_and_covered(call)
+        return covered + (new_axis and axis < covered)
+
+    @covers(coverage)
+    def rule(call):
+        xs, axis, covered = axis_and_covered(call)
         if axis >= covered:
             mask = masks.merge(xs)
             return masks.wrap(call.compute(_without_nan(xs, mask)), mask)
@@ -251,10 +349,31 @@ def mask_or_ones(x, ndim):
     return backend.numpy.ones(backend.shape(x)[:ndim], dtype="bool")
 
 
+def _take(call, spec):
+    x, indices, axis = _taken(call)
+    if has_mask(x) and has_mask(indices):
+        return None
+    ndim, lead = len(x.shape), 0
+    if axis is not None:
+        lead = canonical_axes(axis, ndim)[0]
+    covered = masks.covered(x)
+    if not covered:
+        return lead + masks.covered(indices)
+    if axis is None:
+        return len(spec.shape)
+    if lead >= covered:
+        return covered
+    return covered + len(spec.shape) - ndim
+
+
+def _taken(call):
+    return call.args[0], call.argument("indices"), call.argument("axis")
+
+
+@covers(_take)
 def take(call):
     """Entries picked by index; a masked index looks up 0 and is masked."""
-    x, indices = call.args[0], call.argument("indices")
-    axis = call.argument("axis")
+    x, indices, axis = _taken(call)
     if axis is not None:
         canonical_axes(axis, len(x.shape))
     if not isinstance(indices, MaskedTensorBase):
@@ -298,6 +417,7 @@ def _under_both(one, other):
     return masks.wrap(one.values, masks.merge([one, other]))
 
 
+@covers(coverage.whole)
 def take_along_axis(call):
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")
@@ -314,6 +434,7 @@ def take_along_axis(call):
     return masks.wrap(values, mask)
 
 
+@covers(kept)
 def slice_(call):
     """A window of the tensor; the mask is sliced along the axes it covers."""
     x = only_operand(call)
@@ -323,6 +444,13 @@ def slice_(call):
     return masks.wrap(call.compute(), mask)
 
 
+def _where(call, spec):
+    branches = [call.argument(name) for name in ("x1", "x2")]
+    is_filled = branches[0] is not None and _is_filled(branches)
+    return coverage.merged(call, spec) if is_filled else None
+
+
+@covers(_where)
 def where(call):
     """Valid where the branch that is taken is; a fill is neutral.
 
@@ -341,34 +469,39 @@ def where(call):
         backend.convert_to_tensor(x) if isinstance(x, (list, tuple)) else x
         for x in call.args
     ]
-    is_data = [_fits_mask_of(*pair) for pair in (branches, branches[::-1])]
-    is_fill = [
-        not own and not isinstance(x, MaskedTensorBase)
-        for x, own in zip(branches, is_data)
-    ]
-    masked = [isinstance(x, MaskedTensorBase) for x in branches]
-    if any(is_fill) or not any(is_data) or not any(masked):
-        # Wherever it comes from, an entry is as valid.
+    if _is_filled(branches):
         return merge(call)
     values = call.compute()
+    is_data = _are_data(branches)
     mask = _selected_mask(condition, branches, is_data, len(values.shape))
     shape = backend.shape(values)[: len(mask.shape)]
     mask = backend.numpy.broadcast_to(mask, shape)
-    if not all(masked):
+    if not all(map(has_mask, branches)):
         # What is plain may be infinite where the condition is masked.
         values = masks.fill(values, mask, 0)
     return masks.wrap(values, mask)
 
 
+def _is_filled(branches):
+    """Whether an entry is as valid, whichever of the branches it is from."""
+    is_data, masked = _are_data(branches), [*map(has_mask, branches)]
+    is_fill = [not own and not m for own, m in zip(is_data, masked)]
+    return any(is_fill) or not any(is_data) or not any(masked)
+
+
+def _are_data(branches):
+    return [_fits_mask_of(*pair) for pair in (branches, branches[::-1])]
+
+
 def _fits_mask_of(x, other):
     """Whether `x` has an entry for each entry of the mask of another branch."""
-    if not isinstance(other, MaskedTensorBase):
+    if not has_mask(other):
         return True
     shape = tuple(getattr(x, "shape", ()))
     missing = len(other.shape) - len(shape)
     if missing > 0:
         return False
-    covered = tuple(other.shape)[: len(other.mask.shape)]
+    covered = tuple(other.shape)[: masks.covered(other)]
     return not any(n == 1 != m for n, m in zip(shape[-missing:], covered))
 
 

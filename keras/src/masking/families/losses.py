@@ -28,7 +28,7 @@ def crossentropy(call):
         return getattr(ops, call.row.name)(
             target, output, from_logits=call.argument("from_logits", False)
         )
-    if len(target.shape) == rank and target.shape[-1] != output.shape[-1]:
+    if len(target.shape) == rank and target.shape[-1] == 1 != output.shape[-1]:
         target = ops.squeeze(target, axis=-1)
     call.args = [target, output]
     target_core = Core(len(target.shape) - rank + 1)

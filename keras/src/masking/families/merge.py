@@ -3,11 +3,15 @@
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import takes_whole
+from keras.src.masking.errors import has_mask
 
 
 @takes_whole
+@covers(coverage.merged)
 def merge(call):
     """Valid where every masked operand is; plain operands are neutral.
 
@@ -30,6 +34,7 @@ def merge(call):
 
 
 @takes_whole
+@covers(coverage.merged)
 def multiply(call):
     """As `merge`; what is under two masks is not multiplied."""
     first = call.args[0]
@@ -75,6 +80,7 @@ def _as_tensor(x):
 
 
 @takes_whole
+@covers(coverage.merged)
 def cast(call):
     """The mask stays; under it nothing is infinite in a smaller dtype."""
     return masks.cast(only_operand(call), call.argument("dtype"))
@@ -90,6 +96,7 @@ def guarded(*constants):
     """
 
     @takes_whole
+    @covers(coverage.merged)
     def rule(call):
         call.args = [_as_tensor(x) for x in call.args]
         operands = call.operands()
@@ -129,19 +136,24 @@ def only_operand(call):
     """The first operand, which must be the only masked one."""
     x = call.args[0]
     others = [y for y in call.operands() if y is not x]
-    if not isinstance(x, MaskedTensorBase) or any(
-        isinstance(y, MaskedTensorBase) for y in others
-    ):
+    if not has_mask(x) or any(map(has_mask, others)):
         raise call.refuse("Only the first argument may be masked.")
     return x
 
 
+def kept(call, spec):
+    """The mask of the only operand that may be masked stays."""
+    return masks.covered(only_operand(call))
+
+
+@covers(kept)
 def each_entry(call):
     """Each entry by itself, beside plain arguments: the mask stays."""
     mask = only_operand(call).mask
     return masks.wrap(call.compute(), mask)
 
 
+@covers(coverage.kept)
 def unchanged(call):
     """One masked operand, whose mask is that of the result.
 
@@ -156,6 +168,7 @@ def unchanged(call):
     return masks.wrap(call.compute(), mask)
 
 
+@covers(kept)
 def glu(call):
     """One half times the sigmoid of the other: valid where both are."""
     from keras.src import ops

@@ -6,10 +6,13 @@ all NaN give what upstream gives for them.
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import Reduction
+from keras.src.masking.families.reduce import after_new_axes
+from keras.src.masking.families.scan import running
 
 
 def skip_nan(plain, of_nan):
@@ -20,6 +23,7 @@ def skip_nan(plain, of_nan):
         of_nan: What valid entries give that all are NaN.
     """
 
+    @covers(after_new_axes)
     def rule(call):
         from keras.src import ops
 
@@ -65,6 +69,7 @@ def cumulate_skipping_nan(plain, identity):
         identity: Value that leaves the reduction as it is.
     """
 
+    @covers(running)
     def rule(call):
         from keras.src import ops
 

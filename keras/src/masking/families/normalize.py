@@ -1,8 +1,10 @@
 """Normalizations: masked entries take no part, the mask stays."""
 
 from keras.src import backend
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
+from keras.src.masking.errors import has_mask
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import merge
 from keras.src.masking.families.merge import unchanged
 from keras.src.masking.families.reduce import FINITE
@@ -11,6 +13,13 @@ from keras.src.masking.families.reduce import need_order
 from keras.src.masking.families.reduce import promoted
 
 
+def _softmax(call, spec):
+    if _takes_in_mask(call):
+        need_order(call)
+    return masks.covered(call.args[0])
+
+
+@covers(_softmax)
 def softmax(call):
     """Masked entries take no part; a row without a valid one gives 0.
 
@@ -19,7 +28,7 @@ def softmax(call):
     """
     x = call.args[0]
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
-    if all(a >= len(x.mask.shape) for a in axes):
+    if not _takes_in_mask(call):
         return masks.wrap(call.compute(), x.mask)
     need_order(call)
     x = promoted(x, float)
@@ -32,6 +41,7 @@ def softmax(call):
     return masks.wrap(masks.in_blocks(x, axes, of_block), x.mask)
 
 
+@covers(kept)
 def sparsemax(call):
     """Masked entries take no part: too far below the largest for a share."""
     from keras.src import ops
@@ -53,9 +63,20 @@ def _takes_in_mask(call):
     """Whether the axes that are normalized are axes of the mask."""
     x = call.args[0]
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
-    return any(a < len(x.mask.shape) for a in axes)
+    return any(a < masks.covered(x) for a in axes)
 
 
+def _check_scale(call):
+    if not has_mask(call.args[0]):
+        raise call.refuse("The scale and the offset must be plain.")
+
+
+def _scaled(call, spec):
+    _check_scale(call)
+    return masks.covered(call.args[0])
+
+
+@covers(_scaled)
 def layer_normalization(call):
     """Over axes without a mask as ever, else with the moments of the valid.
 
@@ -63,8 +84,7 @@ def layer_normalization(call):
     """
     from keras.src import ops
 
-    if not isinstance(call.args[0], MaskedTensorBase):
-        raise call.refuse("The scale and the offset must be plain.")
+    _check_scale(call)
     if not _takes_in_mask(call):
         return _of_each(call)
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
@@ -76,10 +96,12 @@ def layer_normalization(call):
     return _over_root(call, x, power, gamma, beta)
 
 
+@covers(_scaled)
 def rms_normalization(call):
     """As layer normalization, by the mean square."""
     from keras.src import ops
 
+    _check_scale(call)
     if not _takes_in_mask(call):
         return _of_each(call)
     x, axis = promoted(call.args[0], "float32"), call.argument("axis", -1)
@@ -119,6 +141,7 @@ def _over_axes(weight, axes, x):
     )
 
 
+@covers(kept)
 def normalize(call):
     """Divides by the norm of the valid entries, of 1 where there are none."""
     x, valid = call.args[0], call.args[0].mask
@@ -132,6 +155,7 @@ def normalize(call):
     return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
 
 
+@covers(merge.coverage)
 def batch_normalization(call):
     """Elementwise, given mean and variance: the mask stays."""
     canonical_axes(call.argument("axis"), len(call.args[0].shape))

@@ -7,10 +7,13 @@ sorted values are asked for, what ties is equal, and the number does.
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import full_rank
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import Reduction
+from keras.src.masking.families.reduce import after_new_axes
 from keras.src.masking.families.reduce import bound
 from keras.src.masking.families.reduce import canonical_axes
 from keras.src.masking.families.reduce import floating
@@ -18,6 +21,14 @@ from keras.src.masking.families.reduce import is_complex
 from keras.src.masking.families.reduce import need_order
 
 
+def _sorted(call, spec):
+    """The mask stays; without an axis all entries are in one row."""
+    x = only_operand(call)
+    is_flat = call.argument("axis", -1) is None
+    return 1 if is_flat else masks.covered(x)
+
+
+@covers(_sorted)
 def sort(call):
     """What is valid in ascending order, then what is masked."""
     from keras.src import ops
@@ -42,6 +53,7 @@ def _last(x):
     return bound(x.dtype, "highest")
 
 
+@covers(_sorted)
 def argsort(call):
     """The indices that sort; those of masked entries are masked."""
     x, axis = _sorted_axis(call)
@@ -51,6 +63,7 @@ def argsort(call):
     return masks.wrap(order, _valid_first(x, axis))
 
 
+@covers(_sorted)
 def argpartition(call):
     """The indices that sort, which is one of the partitions."""
     # Upstream rounds the entries to integers on two of the backends.
@@ -104,6 +117,7 @@ def _valid_first(x, axis):
     return _places(size, len(x.mask.shape), axis) < count
 
 
+@covers(kept)
 def top_k(call):
     """The largest that are valid; masked where there are fewer than `k`."""
     from keras.src import ops
@@ -177,16 +191,24 @@ def _among_valid(call, sequence, values):
     return backend.numpy.minimum(places, backend.cast(count, places.dtype))
 
 
+def _quantiles(call, spec):
+    _check_quantile(call)
+    return after_new_axes(call, spec)
+
+
+@covers(_quantiles)
 def median(call):
     """The middle of the valid entries, or between the two in the middle."""
     return _quantile(call, 0.5)
 
 
+@covers(_quantiles)
 def quantile(call):
     """As `median`, for any share of the valid entries."""
     return _quantile(call, call.argument("q"))
 
 
+@covers(_quantiles)
 def percentile(call):
     """As `quantile`, in hundredths."""
     return _quantile(call, call.argument("q"), whole=100)
@@ -202,11 +224,21 @@ _ROUNDINGS = {
 }
 
 
+def _check_quantile(call):
+    only_operand(call)
+    if not Reduction(call).mask_axes:
+        return
+    need_order(call)
+    if call.argument("method", "linear") not in _ROUNDINGS:
+        raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")
+
+
 def _quantile(call, q, whole=1):
     """Sorts each row, and looks up the places that its count makes of `q`."""
     from keras.src import ops
 
-    x, reduction = only_operand(call), Reduction(call)
+    _check_quantile(call)
+    x, reduction = call.args[0], Reduction(call)
     dtype = floating(x.dtype)
     wide = backend.result_type(dtype, "float32")
     wide = dtype if dtype == "float64" else wide
@@ -214,10 +246,7 @@ def _quantile(call, q, whole=1):
     _check_share(q, whole)
     if not reduction.mask_axes:
         return reduction.wrap(call.compute(), len(q.shape))
-    need_order(call)
     method = call.argument("method", "linear")
-    if method not in _ROUNDINGS:
-        raise call.refuse(f"The method must be one of {[*_ROUNDINGS]}.")
     if 0 in tuple(x.shape):
         # Of nothing, or no rows at all.
         named = {"axis": reduction.axes, "keepdims": reduction.keepdims}

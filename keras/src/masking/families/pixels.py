@@ -2,6 +2,7 @@
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.window import row_ends
@@ -19,10 +20,19 @@ def moved(core):
             gives it.
     """
 
-    def rule(call):
+    def keeps_mask(call):
         x = only_operand(call)
         axes = core(call) if callable(core) else core
-        if len(x.mask.shape) <= len(x.shape) - axes:
+        return masks.covered(x) <= len(x.shape) - axes
+
+    def coverage(call, spec):
+        is_kept = keeps_mask(call)
+        return masks.covered(call.args[0]) if is_kept else len(spec.shape)
+
+    @covers(coverage)
+    def rule(call):
+        x = only_operand(call)
+        if keeps_mask(call):
             return masks.wrap(call.compute(), x.mask)
         # A backend may move them by a convolution, which sums.
         values = call.compute(masks.fill(x.values, x.mask, 0))
@@ -141,6 +151,12 @@ def patch_axes(call):
     return 3 if isinstance(size, int) else len(size) + 1
 
 
+def _folded(call, spec):
+    covered = masks.covered(only_operand(call))
+    return covered if covered == 1 else len(spec.shape)
+
+
+@covers(_folded)
 def fold(call):
     """Masked entries add 0; valid where a valid entry was added."""
     x = only_operand(call)

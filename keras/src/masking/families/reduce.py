@@ -7,8 +7,12 @@ import ml_dtypes
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.variables import shape_equal
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import takes_whole
+from keras.src.masking.errors import has_mask
 
 
 def canonical_axes(axis, ndim):
@@ -47,18 +51,16 @@ class Reduction:
         self.call = call
         self.x = call.args[0]
         others = call.kwargs.values()
-        if not isinstance(self.x, MaskedTensorBase) or any(
-            isinstance(y, MaskedTensorBase) for y in others
-        ):
+        if not has_mask(self.x) or any(map(has_mask, others)):
             raise call.refuse("Only the tensor that is reduced may be masked.")
         axis = call.argument(axis_name)
         self.keepdims = bool(call.argument("keepdims", False))
         self.axes = canonical_axes(axis, len(self.x.shape))
         if axis is None and self.keepdims:
             # PyTorch's backend keeps no axis if none is named.
-            call.kwargs["axis"] = self.axes
+            call.kwargs = call.kwargs | {"axis": self.axes}
         self.mask_axes = tuple(
-            a for a in self.axes if a < len(self.x.mask.shape)
+            a for a in self.axes if a < masks.covered(self.x)
         )
 
     @property
@@ -69,7 +71,15 @@ class Reduction:
     @property
     def is_plain(self):
         """Whether no axis of the mask is left."""
-        return len(self.mask_axes) == len(self.x.mask.shape)
+        return len(self.mask_axes) == masks.covered(self.x)
+
+    @property
+    def out_covered(self):
+        """How many axes the mask of the result covers, 0 if that is plain."""
+        if self.is_plain:
+            return 0
+        gone = 0 if self.keepdims else len(self.mask_axes)
+        return masks.covered(self.x) - gone
 
     @property
     def out_mask(self):
@@ -96,6 +106,28 @@ class Reduction:
         return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
 
 
+def reduced(call, spec):
+    """What is left of the mask."""
+    return Reduction(call).out_covered
+
+
+def ordered(call, spec):
+    """What is left of the mask; complex numbers are refused."""
+    reduction = Reduction(call)
+    if reduction.mask_axes:
+        need_order(call)
+    return reduction.out_covered
+
+
+def after_new_axes(call, spec):
+    """What is left of the mask, repeated along new first axes."""
+    reduction = Reduction(call)
+    covered = reduction.out_covered
+    gone = 0 if reduction.keepdims else len(reduction.axes)
+    lead = len(spec.shape) - len(reduction.x.shape) + gone
+    return covered and lead + covered
+
+
 def _any(mask, axes, keepdims):
     return backend.numpy.any(mask, axis=axes, keepdims=keepdims)
 
@@ -108,6 +140,7 @@ def reduce(identity):
             "lowest" and "highest" of the dtype.
     """
 
+    @covers(ordered if isinstance(identity, str) else reduced)
     def rule(call):
         reduction = Reduction(call)
         x = reduction.x
@@ -133,6 +166,7 @@ def reduce(identity):
     return rule
 
 
+@covers(reduced)
 def total(call):
     """The sum of the valid entries; of none it is 0."""
     reduction = Reduction(call)
@@ -178,6 +212,7 @@ FINITE = {
 }
 
 
+@covers(reduced)
 def mean(call):
     """The sum of the valid entries, over their number."""
 
@@ -247,6 +282,7 @@ def _divide(sums, x, axes, keepdims):
     return backend.numpy.divide(sums, masks.expand(count, len(sums.shape)))
 
 
+@covers(reduced)
 def count_nonzero(call):
     """The number of entries that are valid and not 0."""
     from keras.src import ops
@@ -255,6 +291,7 @@ def count_nonzero(call):
     return ops.sum(hits, axis=call.argument("axis"))
 
 
+@covers(reduced)
 def var(call):
     """The mean squared distance from the mean, both over valid entries."""
 
@@ -276,6 +313,7 @@ def var(call):
     return _averaged(call, of_all, floating(call.args[0].dtype))
 
 
+@covers(reduced)
 def std(call):
     """The root of the variance of valid entries, with no slope at 0.
 
@@ -288,6 +326,7 @@ def std(call):
     return ops.where(still, 0, ops.sqrt(ops.where(still, 1, var)))
 
 
+@covers(ordered)
 def ptp(call):
     """The largest less the smallest of the valid entries."""
     from keras.src import ops
@@ -372,6 +411,7 @@ def trace(call):
 
 
 @takes_whole
+@covers(coverage.plain)
 def allclose(call):
     """Whether all pairs of valid entries are close."""
     from keras.src import ops
@@ -384,7 +424,7 @@ def psnr(call):
     from keras.src import ops
 
     x, y = map(ops.convert_to_tensor, call.args[:2])
-    if tuple(x.shape) != tuple(y.shape):
+    if not shape_equal(tuple(x.shape), tuple(y.shape)):
         raise ValueError(
             f"Images of one shape are needed. Received: {x.shape}, {y.shape}"
         )
@@ -395,12 +435,22 @@ def psnr(call):
     return ops.multiply(ops.log10(ops.divide(largest, error)), 10)
 
 
+def _check_moments(call):
+    if call.argument("synchronized"):
+        raise call.refuse("Replicas would have to agree on the valid counts.")
+
+
+def _moments(call, spec):
+    _check_moments(call)
+    return Reduction(call, "axes").out_covered
+
+
+@covers(_moments)
 def moments(call):
     """Mean and variance of the valid entries, in one call."""
     from keras.src import ops
 
-    if call.argument("synchronized"):
-        raise call.refuse("Replicas would have to agree on the valid counts.")
+    _check_moments(call)
     axes, keepdims = call.argument("axes"), call.argument("keepdims", False)
     x = call.args[0]
     mean = ops.mean(x, axis=axes, keepdims=keepdims)
@@ -408,6 +458,7 @@ def moments(call):
     return mean, ops.cast(variance, mean.dtype)
 
 
+@covers(ordered)
 def logsumexp(call):
     """Over the valid entries; of none it is 0.
 
@@ -467,6 +518,7 @@ def arg_extreme(extreme):
     """
     worst = "lowest" if extreme == "max" else "highest"
 
+    @covers(ordered)
     def rule(call):
         from keras.src import ops
 
@@ -502,6 +554,20 @@ def arg_extreme(extreme):
     return rule
 
 
+def _check_norm(call):
+    if call.argument("ord") not in (None, 2, "fro", "euclidean"):
+        raise call.refuse("Only the Euclidean norm has a rule yet.")
+    is_vector = isinstance(call.argument("axis"), int)
+    if call.argument("ord") is not None and not is_vector:
+        raise call.refuse("A matrix norm needs all entries of the matrix.")
+
+
+def _norm(call, spec):
+    _check_norm(call)
+    return Reduction(call).out_covered
+
+
+@covers(_norm)
 def norm(call):
     """The Euclidean norm over valid entries; another order is refused.
 
@@ -509,13 +575,9 @@ def norm(call):
     what is masked; over 1 where nothing is valid, as the norm has no slope at
     0 on some of the engines.
     """
-    order, axis = call.argument("ord"), call.argument("axis")
+    _check_norm(call)
     reduction = Reduction(call)
     x, keepdims = reduction.x, reduction.keepdims
-    if order not in (None, 2, "fro", "euclidean"):
-        raise call.refuse("Only the Euclidean norm has a rule yet.")
-    if order is not None and not isinstance(axis, int):
-        raise call.refuse("A matrix norm needs all entries of the matrix.")
     if is_complex(x):
         x = masks.wrap(backend.numpy.absolute(x.values), x.mask)
     valid = x.mask

@@ -2,11 +2,20 @@
 
 from keras.src import backend
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.families.layout import entry
 from keras.src.masking.families.layout import full_rank
+from keras.src.masking.families.merge import kept
 from keras.src.masking.families.merge import only_operand
 from keras.src.masking.families.reduce import bound
 from keras.src.masking.families.reduce import canonical_axes
+
+
+def running(call, spec):
+    """The mask stays; without an axis all entries are in one row."""
+    if call.argument("axis") is None:
+        return len(spec.shape)
+    return masks.covered(only_operand(call))
 
 
 def cumulate(identity):
@@ -16,6 +25,7 @@ def cumulate(identity):
         identity: Value that leaves the reduction as it is.
     """
 
+    @covers(running)
     def rule(call):
         x, axis = call.args[0], call.argument("axis")
         (along,) = (None,) if axis is None else canonical_axes(axis, x.ndim)
@@ -32,6 +42,7 @@ def cumulate(identity):
     return rule
 
 
+@covers(kept)
 def diff(call):
     """Differences of neighbours, valid where all that go into one are."""
     x, n = only_operand(call), call.argument("n", 1)
@@ -46,6 +57,13 @@ def diff(call):
     return masks.wrap(call.compute(), mask)
 
 
+def _frames(call, spec):
+    x = only_operand(call)
+    covered = masks.covered(x)
+    return covered if covered < len(x.shape) else len(spec.shape)
+
+
+@covers(_frames)
 def extract_sequences(call):
     """The mask has the frames that the entries have."""
     x = only_operand(call)

@@ -2,7 +2,9 @@
 
 from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import mask_or_ones
 from keras.src.masking.families.reduce import bound
@@ -37,6 +39,7 @@ def _neutral(x, reduction):
     return masks.fill(x.values, x.mask, bound(x.dtype, IDENTITIES[reduction]))
 
 
+@covers(coverage.plain)
 def scatter(call):
     """Adds values to zeros: one that is masked, or has no place, adds 0.
 
@@ -118,6 +121,7 @@ def segment(reduction):
         reduction: Its name in `IDENTITIES`.
     """
 
+    @covers(lambda call, spec: max(masks.covered(call.args[0]), 1))
     def rule(call):
         """Over rows that are there; a segment without any is masked."""
         from keras.src import ops

@@ -8,8 +8,9 @@ row cost none.
 """
 
 from keras.src import backend
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
+from keras.src.masking.errors import has_mask
 from keras.src.masking.families.reduce import bound
 from keras.src.masking.refusals import users_frame
 from keras.src.masking.refusals import warn_once
@@ -27,9 +28,7 @@ class Window:
     def __init__(self, call, size):
         self.call = call
         self.x = call.args[0]
-        if not isinstance(self.x, MaskedTensorBase) or any(
-            isinstance(y, MaskedTensorBase) for y in call.operands()[1:]
-        ):
+        if not has_mask(self.x) or any(map(has_mask, call.operands()[1:])):
             raise call.refuse("Only the signal may be masked, not the kernel.")
         rank = len(self.x.shape) - 2
         data_format = backend.standardize_data_format(
@@ -173,6 +172,14 @@ def _per_axis(value, rank):
     return list(value)
 
 
+def _mixed(call, spec):
+    """The mask ends before the channels, or goes over all that come first."""
+    window = Window(call, 1)
+    covered = masks.covered(window.x)
+    return min(covered, window.channel) if window.channels_last else covered
+
+
+@covers(_mixed)
 def conv(call):
     """Masked entries count as 0; valid where the window's anchor is."""
     kernel = call.argument("kernel")
@@ -299,6 +306,7 @@ class TransposedWindow(Window):
         )
 
 
+@covers(_mixed)
 def conv_transpose(call):
     """Masked entries count as 0; a row reaches as far as if it was alone."""
     kernel = call.argument("kernel")
@@ -309,21 +317,29 @@ def conv_transpose(call):
     return masks.wrap(values, window.out_mask(values))
 
 
+def _pooled(call, spec):
+    return masks.covered(Window(call, 1).x)
+
+
+@covers(_pooled)
 def max_pool(call):
     """The largest valid entry of a window; valid where its anchor is."""
     return _max(call, Window(call, call.argument("pool_size")))
 
 
+@covers(_pooled)
 def average_pool(call):
     """The mean of valid entries of a window; valid where its anchor is."""
     return _average(call, Window(call, call.argument("pool_size")))
 
 
+@covers(_pooled)
 def adaptive_max_pool(call):
     """The largest valid entry of each window, as many to a row."""
     return _adaptive(call, "max")
 
 
+@covers(_pooled)
 def adaptive_average_pool(call):
     """The mean of the valid entries of each window, as many to a row."""
     return _adaptive(call, "mean")
