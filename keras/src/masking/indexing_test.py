@@ -68,7 +68,7 @@ def with_dots_and_new_axes(draw, spelled):
     elif not full and draw(st.booleans()):
         # NumPy does not say what an ellipsis without axes does to arrays.
         if not any(isinstance(k, np.ndarray) for k in key):
-            key.append(...)
+            key.insert(draw(st.integers(0, len(key))), ...)
     return tuple(key), spelled
 
 
@@ -266,6 +266,12 @@ class GetItemTest(testing.TestCase, RowChecks):
             (np.array([True, False]), (1, 3)),
         ):
             self.assertEqual(tuple(x[key].mask.shape), shape, str(key))
+
+    def test_dots_that_stand_for_no_axis(self):
+        drawn = u.draw(T((2, 3), 2), 1, 0.6)
+        for key in ((0, ..., 1), (..., 0, 1), (0, 1, ...)):
+            wanted = [(drawn.values[0, 1] * drawn.mask[0, 1], None)]
+            self.assert_same(u.masked(drawn)[key], wanted, str(key), 0)
 
     def test_unknown_sizes(self):
         x = symbol((2, 3, 4), 2, unknown=(0, 1))
