@@ -12,6 +12,7 @@ import itertools
 import os
 
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 import keras
@@ -21,10 +22,13 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.preprocessing.data_layer import DataLayer
+from keras.src.masking import layer_coverage
 from keras.src.masking import testing_utils as u
 from keras.src.masking.cases import layers as other_layers
 from keras.src.masking.cases import preprocessing
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.row_checks import all_traced
+from keras.src.masking.row_checks import shapes
 from keras.src.masking.testing_utils import Drawn
 from keras.src.masking.testing_utils import T
 from keras.src.utils import set_random_seed
@@ -326,7 +330,12 @@ class LayersTest(testing.TestCase):
             # JAX permutes no number of images that is unknown.
             batch = []
         for unknown in ((), batch):
-            specs = tree.flatten(layer(*u.symbolic(case.args, unknown)))
+            args = u.symbolic(case.args, unknown)
+            specs = tree.flatten(layer(*args))
+            if not unknown and layer_coverage.coverage_of(layer, args, {}):
+                with all_traced():
+                    traced = shapes(layer(*args))
+                self.assertEqual(shapes(specs), traced)
             self.assertEqual(len(specs), len(eager))
             for spec, x in zip(specs, eager):
                 self.assert_fits(spec, x)
@@ -341,6 +350,39 @@ class LayersTest(testing.TestCase):
                 if mask is not None:
                     self.assert_fits(mask, x.mask)
                     self.assertEqual(mask.dtype, "bool")
+
+    @parameterized.named_parameters(NAMED_CASES)
+    @pytest.mark.skipif(
+        backend.backend() != "tensorflow", reason="has sizes known at run time"
+    )
+    def test_unknown_batch_and_time(self, case):
+        import tensorflow as tf
+
+        drawn = drawn_of(case)
+        args = u.masked(drawn)
+        layer = case.make()
+        if not layer.supports_jit:
+            self.skipTest("It runs on TensorFlow, whatever the backend.")
+        kwargs = {"training": False} if layer._call_has_training_arg else {}
+        expected = results(layer(*args, **kwargs))
+
+        def spec(x):
+            if isinstance(x, MaskedTensorBase):
+                values, mask = spec(x.values), spec(x.mask)
+                return backend.MaskedTensor.Spec(values=values, mask=mask)
+            known = x.shape[2:] if len(x.shape) > 2 else x.shape[1:]
+            unknown = [None] * (len(x.shape) - len(known))
+            return tf.TensorSpec([*unknown, *known], x.dtype)
+
+        run = tf.function(lambda *args: layer(*args, **kwargs), autograph=False)
+        flat = tree.map_structure(spec, args)
+        found = results(run.get_concrete_function(*flat)(*args))
+        for (one, mask), (other, wanted) in zip(found, expected, strict=True):
+            self.assertEqual(mask is None, wanted is None)
+            if mask is not None:
+                self.assertAllEqual(mask, wanted)
+                one, other = one[mask], other[mask]
+            self.assertAllClose(one, other, atol=1e-4, rtol=1e-4)
 
     def assert_fits(self, spec, x):
         self.assertEqual(len(spec.shape), len(x.shape))
