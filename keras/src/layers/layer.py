@@ -37,7 +37,7 @@ class Layer:
     def _mask_protocol(self):
         protocol = self._chosen_protocol
         if protocol is None:
-            protocol = self._choose_protocol()
+            protocol = protocols.of(self)
             vars(self)["_chosen_protocol"] = protocol
         return protocol
 
@@ -48,10 +48,12 @@ class Layer:
     @new
     def _run_call(self, *args, **kwargs):
         """Runs `call` by the layer's protocol, without building or scopes."""
-        run = self.call
-        if getattr(self, "quantization_mode", None) is not None:
-            run = self.quantized_call
-        return self._mask_protocol(self, run, args, kwargs)
+        return self._mask_protocol(self, self._call_to_run(), args, kwargs)
+
+    @new
+    def _call_to_run(self):
+        is_quantized = getattr(self, "quantization_mode", None) is not None
+        return self.quantized_call if is_quantized else self.call
 
     @property
     def supports_masking(self):
@@ -66,8 +68,10 @@ class Layer:
     @new
     def _setattr_hook(self, name, value):
         # Not in the setter: TensorFlow calls none for a value that is there.
-        if name == "supports_masking" and protocols.flag_is_set_outside():
-            vars(self)["_flagged_outside"] = True
+        if name == "supports_masking":
+            place = protocols.place_outside()
+            if place is not None:
+                vars(self)["_flagged_outside"] = place
         return super()._setattr_hook(name, value)
 
     def symbolic_call(self, *args, **kwargs):
@@ -84,6 +88,8 @@ class Layer:
             protocol is protocols.named and kwargs.get("mask") is not None
         )
         if not masked:
+            if protocol is protocols.named:
+                args, kwargs = protocols.with_empty_masks(self, args, kwargs)
             return self.compute_output_spec(*args, **kwargs)
         coverage = layer_coverage.coverage_of(self, args, kwargs)
         if coverage is not None:
@@ -276,12 +282,24 @@ class Layer:
         if not any_symbolic_tensors((), arguments):
             call_spec.eager = True
         if self._mask_protocol is not protocols.by_type:
+            self._build_inner_layers(arguments)
             # `call` of such a layer is traced as it is run: on plain tensors.
             call_spec.arguments_dict = tree.map_structure(
                 symbolic.values_spec, arguments
             )
         with protocols.tracing(self):
             self._plain_maybe_build(call_spec)
+
+    @new
+    def _build_inner_layers(self, arguments):
+        """Builds the layers inside by tracing a call with its masks.
+
+        Without them, which is how upstream traces it, a `call` may fail that
+        needs its mask. What is wrong with it otherwise, running it will tell.
+        """
+        if utils.is_default(self.build) and might_have_unbuilt_state(self):
+            with contextlib.suppress(Exception):
+                backend.compute_output_spec(self._run_call, **arguments)
 
     @keeps("_plain_add_loss")
     def add_loss(self, loss):

@@ -20,6 +20,7 @@ from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.layer import Layer
+from keras.src.masking import protocols
 from keras.src.masking.dispatch import is_from_keras
 from keras.src.models import Functional
 from keras.src.models import Model
@@ -203,7 +204,7 @@ class _Notebook:
     def _watch_layer(self, layer):
         # Not through `_mask_protocol`, which would store what it chose.
         protocol = vars(layer).get("_chosen_protocol")
-        protocol = protocol or layer._choose_protocol()
+        protocol = protocol or protocols.of(layer)
 
         def watched(layer, run, args, kwargs):
             def call():

@@ -383,6 +383,40 @@ class WarningsTest(testing.TestCase):
                 with pytest.raises(DeprecationWarning):
                     cls()(self.X)
 
+    def shown(self, module, base_module=None):
+        """What Python's default filters show of a class in a module."""
+        old_one = one_old(flag=True)
+        old_one.__module__ = base_module or module
+
+        def compute_mask(self, x, mask=None):
+            return mask
+
+        cls = type(old_one)("Old", (old_one,), {})
+        (cls if base_module is None else old_one).compute_mask = compute_mask
+        cls.__module__ = module
+        with warnings.catch_warnings(record=True) as found:
+            warnings.resetwarnings()
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings(
+                "default", category=DeprecationWarning, module="__main__"
+            )
+            cls()(self.X)
+        return len(found)
+
+    def test_only_its_author_sees_the_warning_of_a_package(self):
+        self.assertEqual(self.shown("__main__"), 1)
+        self.assertEqual(self.shown("package.layers"), 0)
+        # The lines are those of the base.
+        self.assertEqual(self.shown("__main__", "package.layers"), 0)
+
+    def test_the_line_that_sets_the_flag(self):
+        cls = one_old()
+        layer = cls()
+        layer.supports_masking = True
+        line = sys._getframe().f_lineno - 1
+        (found,) = self.caught(layer, self.X)
+        self.assertEqual((found.filename, found.lineno), (__file__, line))
+
 
 class WhereTheMaskEndsTest(testing.TestCase):
     X = backend.MaskedTensor(old.X, old.MASK)
@@ -414,6 +448,54 @@ class WhereTheMaskEndsTest(testing.TestCase):
         for y in self.on_both(cls()):
             self.assertFalse(ops.is_masked(y))
             self.assertIsNone(ops.get_mask(y))
+
+    def test_all_outputs_that_an_inherited_mask_fits_get_it(self):
+        def call(self, x):
+            state = ops.mean(x, axis=1)
+            return {
+                "a": ops.tanh(x),
+                "b": ops.expand_dims(x, -1),
+                "c": x[:, 1:],
+                # Of as many units as there are steps.
+                "d": ops.concatenate([state, state[:, :1]], axis=-1),
+            }
+
+        for y in self.on_both(one_old(call, flag=True)()):
+            masked = [name for name in y if ops.is_masked(y[name])]
+            self.assertEqual(masked, ["a", "b"])
+
+    @parameterized.parameters("int32", "float32", "bool")
+    def test_the_form_of_a_mask_comes_back(self, dtype):
+        """Through layers of Keras, and whatever is known of the sizes."""
+        seen = []
+
+        def call(self, x, mask=None):
+            seen.append(
+                (tuple(mask.shape), backend.standardize_dtype(mask.dtype))
+            )
+            return x * ops.cast(mask, x.dtype)
+
+        def compute_mask(self, x, mask=None):
+            return ops.cast(x[..., -1:], dtype)
+
+        first = one_old(compute_mask=compute_mask)()
+        second = one_old(call, flag=True)()
+
+        def run(x):
+            return second(layers.Dropout(0.5)(layers.ReLU()(first(x))))
+
+        y = run(old.NODES)
+        self.assertEqual(seen.pop(), ((2, 3, 1), dtype))
+        self.assertAllEqual(y.mask, old.NODES[..., -1] > 0)
+        self.assertEqual(backend.standardize_dtype(y.dtype), "float32")
+        x = layers.Input((None, 3))
+        symbolic = run(x)
+        self.assertEqual(symbolic._mask_spec.shape, (None, None))
+        self.assertEqual(symbolic.shape, (None, None, 3))
+        for shape, found in seen:
+            self.assertEqual((len(shape), shape[-1], found), (3, 1, dtype))
+        found = models.Model(x, symbolic)(old.NODES)
+        self.assertAllClose(found.values, y.values)
 
     def test_compute_mask_counts_for_a_layer_that_returns_its_input(self):
         """Upstream takes the mask that is still on the tensor."""

@@ -8,15 +8,19 @@ each layer and applies wherever `call` is run.
 
 import contextlib
 import inspect
+import itertools
 import sys
 import threading
 import warnings
+from operator import eq
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import symbolic
@@ -27,16 +31,32 @@ from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import keep_notes
 from keras.src.masking.errors import refuse
 from keras.src.masking.refusals import is_from_keras
+from keras.src.utils.python_utils import is_default
+
+
+def of(layer):
+    """The protocol of a layer: what its class asks for, or Keras's choice.
+
+    A class from outside that asks for masks in a `call` of its own, or that
+    computes them, is given them, whatever Keras chose for its base.
+    """
+    chosen = choose(layer)
+    is_own = not _defined_in_keras(type(layer), "call")
+    if chosen is legacy or (chosen is named and is_own):
+        return chosen
+    return layer._choose_protocol()
 
 
 def choose(layer):
     """The protocol of a layer, read off its class and its `call`."""
     if is_legacy(layer):
         return legacy
-    names = layer.call_signature_parameters
-    if "mask" in names or any(f"{name}_mask" in names for name in names):
-        return named
-    return by_type
+    return named if _asks(layer.call_signature_parameters) else by_type
+
+
+def _asks(names):
+    """Whether there is a name for a mask among those of the arguments."""
+    return "mask" in names or any(f"{name}_mask" in names for name in names)
 
 
 def by_type(layer, run, args, kwargs):
@@ -88,12 +108,58 @@ def named(layer, run, args, kwargs):
     if not needs_dispatch(args, kwargs) or not symbolic.any_masked(
         args, kwargs
     ):
+        if args and isinstance(args[0], (list, tuple, dict)):
+            args, kwargs = with_empty_masks(layer, args, kwargs)
         return _without_scope(run, args, kwargs)
     bound = layer._call_signature.bind(*args, **kwargs)
+    given = dict(bound.arguments)
+    first = next(iter(given.values()))
     filled_in = fill_in_masks(layer, bound)
-    outputs = _without_scope(run, bound.args, bound.kwargs)
-    _warn_if_lost(layer, filled_in, outputs)
+    args, kwargs = _as_passed(bound, given, args, kwargs)
+    outputs = _without_scope(run, args, kwargs)
+    _warn_if_lost(layer, first, filled_in, outputs)
     return outputs
+
+
+def with_empty_masks(layer, args, kwargs):
+    """The arguments of a call on a plain nest, which upstream gives a mask.
+
+    It is a nest, too, of None for each tensor: authors take it apart.
+    """
+    if _defined_in_keras(type(layer), "call"):
+        return args, kwargs
+    args, kwargs, _ = _fill_in_as_upstream(layer, args, kwargs)
+    return args, kwargs
+
+
+def _as_passed(bound, given, args, kwargs):
+    """The arguments of a call with new ones among them.
+
+    What the caller passed by position stays there, and what is new goes by
+    name: packages wrap their `call`, which takes masks by name only.
+
+    Args:
+        bound: `inspect.BoundArguments` of the call, with new arguments.
+        given: Those that there were before, by their names.
+        args: The positional ones among these.
+        kwargs: The others.
+    """
+    args, kwargs = list(args), dict(kwargs)
+    parameters = bound.signature.parameters
+    places = {name: i for i, name in enumerate(parameters)}
+    for name, value in bound.arguments.items():
+        if value is given.get(name):
+            continue
+        kind = parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            args[places[name] :] = value
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            kwargs.update(value)
+        elif name not in kwargs and places[name] < len(args):
+            args[places[name]] = value
+        else:
+            kwargs[name] = value
+    return tuple(args), kwargs
 
 
 def fill_in_masks(layer, bound):
@@ -107,6 +173,7 @@ def fill_in_masks(layer, bound):
         The mask of the first argument, or None.
     """
     names = list(layer._call_signature.parameters)
+    is_of_keras = _defined_in_keras(type(layer), "call")
     first_mask = None
     fill_in_plain_masks(bound)
     for name, value in list(bound.arguments.items()):
@@ -123,7 +190,9 @@ def fill_in_masks(layer, bound):
                     f"`{name}_mask` for the mask of its argument `{name}`.",
                     rule=f"give `call` an argument `{name}_mask`",
                 )
-        mask = tree.map_structure(_own_mask, value)
+        mask = tree.map_structure(
+            _own_mask if is_of_keras else mask_as_given, value
+        )
         if bound.arguments.get(mask_name) is None:
             bound.arguments[mask_name] = mask
         if name == names[0]:
@@ -154,22 +223,59 @@ def _own_mask(x):
     return x.mask if isinstance(x, MaskedTensorBase) else None
 
 
-def _warn_if_lost(layer, mask, outputs):
+def mask_as_given(x):
+    """The mask of a tensor in the form in which an old layer gave it.
+
+    Args:
+        x: Masked tensor, plain one with a mask hung on it, or symbolic one, of
+            which the spec of the mask is given.
+    """
+    if isinstance(x, KerasTensor):
+        return symbolic.mask_as_given(x)
+    return attributes.as_given(attributes.get_keras_mask(x))
+
+
+def _warn_if_lost(layer, inputs, mask, outputs):
     """Warns once per class if a user's layer returns its steps unmasked."""
-    if is_from_keras(type(layer).__module__) or tree.is_nested(outputs):
+    cls = type(layer)
+    if _defined_in_keras(cls, "call") or (cls, UserWarning) in _warned:
         return
-    if mask is None or tree.is_nested(mask) or has_mask(outputs):
+    outputs = tree.flatten(outputs)
+    if any(has_mask(y) for y in outputs):
         return
-    shape = tuple(getattr(outputs, "shape", ()))
-    if len(mask.shape) > 1 and shape[: len(mask.shape)] == tuple(mask.shape):
-        _warn_once(
-            type(layer),
-            UserWarning,
-            f"Layer '{layer.name}' (of type {type(layer).__name__}) was given "
-            f"a mask of shape {tuple(mask.shape)} and returned a plain tensor "
-            f"of shape {shape}: the mask ends here. To keep it, return "
-            "`keras.MaskedTensor(outputs, mask)` from `call`.",
-        )
+    pairs = list(zip(tree.flatten(inputs), tree.flatten(mask)))
+    for y, (x, m) in itertools.product(outputs, pairs):
+        if m is not None and _has_steps_of(y, x, m):
+            break
+    else:
+        return
+    # While tracing, sizes that are not known are made up.
+    shapes = ("", "") if in_symbolic_scope() else map(_of_shape, (m, y))
+    _warn_once(
+        cls,
+        UserWarning,
+        "Layer '{}' (of type {}) was given a mask{} and returned a plain "
+        "tensor{}: the mask ends here. To keep it, return "
+        "`keras.MaskedTensor(outputs, mask)` from `call`.".format(
+            layer.name, cls.__name__, *shapes
+        ),
+        _place_of(cls, "call"),
+    )
+
+
+def _of_shape(x):
+    return f" of shape {tuple(x.shape)}"
+
+
+def _has_steps_of(y, x, mask):
+    """Whether an output has the steps, or some steps, of a masked input."""
+    shape = tuple(getattr(y, "shape", ()))
+    ndim = len(mask.shape)
+    if ndim < 2 or len(shape) < 2:
+        return False
+    if shape[:ndim] == tuple(mask.shape):
+        return True
+    return len(shape) >= len(x.shape) > ndim and 1 not in shape[1:ndim]
 
 
 # The old way.
@@ -179,12 +285,33 @@ def is_legacy(layer):
     """Whether a layer from outside Keras handles masks as upstream asks it.
 
     It overrides `compute_mask`, or it sets `supports_masking` and has a `call`
-    of its own.
+    of its own. The layer of Keras that it is a subclass of may have set that,
+    too: then a `call` that asks for the mask counts on it.
     """
     cls = type(layer)
     if not _defined_in_keras(cls, "compute_mask"):
         return True
-    return is_flagged(layer) and not _defined_in_keras(cls, "call")
+    if _defined_in_keras(cls, "call"):
+        return False
+    return is_flagged(layer) or _takes_over_flag(layer)
+
+
+def _takes_over_flag(layer):
+    """Whether a `call` asks for the mask, and upstream keeps it for the base.
+
+    Not for those, as recurrent layers, that ask for it themselves: what their
+    `call` returns is masked.
+    """
+    if not layer.supports_masking or not _asks(layer.call_signature_parameters):
+        return False
+    cls = type(layer)
+    base = next(c for c in cls.__mro__ if _has_call_of_keras(c))
+    is_named = _asks(inspect.signature(base.call).parameters)
+    return not is_named or _owner(cls, "_choose_protocol").__name__ != "Layer"
+
+
+def _has_call_of_keras(cls):
+    return "call" in vars(cls) and is_from_keras(cls.__module__)
 
 
 def is_flagged(layer):
@@ -196,16 +323,26 @@ def is_flagged(layer):
 
 
 def _defined_in_keras(cls, name):
-    owner = next(c for c in cls.__mro__ if name in vars(c))
-    return is_from_keras(owner.__module__)
+    return is_from_keras(_owner(cls, name).__module__)
 
 
-def flag_is_set_outside():
-    """Whether the code that sets an attribute of a layer is not Keras's."""
+def _owner(cls, name):
+    """The class that an attribute of a class is inherited from."""
+    return next(c for c in cls.__mro__ if name in vars(c))
+
+
+def place_outside():
+    """File, line and module of the code that sets an attribute of a layer.
+
+    None if that is Keras.
+    """
     frame = sys._getframe(2)
     while frame.f_code.co_name == "__setattr__":
         frame = frame.f_back
-    return not is_from_keras(frame.f_globals.get("__name__", ""))
+    module = frame.f_globals.get("__name__", "")
+    if is_from_keras(module):
+        return None
+    return frame.f_code.co_filename, frame.f_lineno, module
 
 
 class Scope:
@@ -225,7 +362,7 @@ class Scope:
         self.carriers.append(
             (x.values, attributes._get_mask_attribute(x.values))
         )
-        attributes._set_mask_attribute(x.values, x.mask)
+        attributes._set_mask_attribute(x.values, mask_as_given(x))
         return x.values
 
     def clear(self):
@@ -282,28 +419,85 @@ def legacy(layer, run, args, kwargs):
     The layer sees plain tensors that carry their masks as an attribute, and
     its `compute_mask` is asked for those of the outputs.
     """
-    bound = layer._call_signature.bind(*args, **kwargs)
-    fill_in_plain_masks(bound)
-    arguments = (bound.args, bound.kwargs)
-    given = [
-        (x.values, x.mask)
-        for x in tree.flatten(arguments)
-        if isinstance(x, MaskedTensorBase)
-    ]
+    found = _run_old(layer, run, args, kwargs)
+    is_masked = symbolic.any_masked(args, kwargs)
+    return _masked_as_found(layer, *found, is_masked)
+
+
+def legacy_spec(layer, args, kwargs):
+    """Spec of the call of an old layer: what `legacy` does is traced.
+
+    Of a layer that says itself what it puts out, as upstream, `call` is not.
+    """
+    run, specs = layer._call_to_run(), None
+    if _has_own_spec(layer):
+        specs = _own_spec(layer, args, kwargs)
+        run = lambda *args, **kwargs: specs
+
+    def traced(*args, **kwargs):
+        outputs, *found = _run_old(layer, run, args, kwargs)
+        return (outputs if specs is None else None), *found
+
+    outputs, *found = backend.compute_output_spec(traced, *args, **kwargs)
+    outputs = outputs if specs is None else specs
+    is_masked = symbolic.any_masked(args, kwargs)
+    return _masked_as_found(layer, outputs, *found, is_masked)
+
+
+def _has_own_spec(layer):
+    from keras.src.layers.layer import Layer
+
+    has_spec = type(layer).compute_output_spec is not Layer.compute_output_spec
+    return has_spec or not is_default(layer.compute_output_shape)
+
+
+def _own_spec(layer, args, kwargs):
+    """What an old layer says that it puts out, asked as upstream asks it.
+
+    That is with the masks by name, where it knows the names.
+    """
+    known = inspect.signature(layer.compute_output_spec).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    given = kwargs
+    args, kwargs, _ = _fill_in_as_upstream(layer, args, kwargs)
+    kwargs = {
+        name: value
+        for name, value in kwargs.items()
+        if takes_all or name in known or name in given
+    }
+    args, kwargs = tree.map_structure(symbolic.values_spec, (args, kwargs))
+    with all_plain():
+        return layer.compute_output_spec(*args, **kwargs)
+
+
+def _run_old(layer, run, args, kwargs):
+    """Runs the `call` of an old layer, and asks it for the masks.
+
+    Returns:
+        The outputs, and for each of them, flat, the mask that `call` hung on
+        it and the mask that `compute_mask` gave, None where there is none.
+    """
+    args, kwargs, previous = _fill_in_as_upstream(layer, args, kwargs)
     with all_plain() as scope:
-        args, kwargs = tree.map_structure(scope.hang, arguments)
-        kwargs, first, previous = _legacy_masks(layer, args, kwargs)
+        args, kwargs = tree.map_structure(scope.hang, (args, kwargs))
+        given = [(x, attributes.get_keras_mask(x)) for x, _ in scope.carriers]
         outputs = run(*args, **kwargs)
         flat = tree.flatten(outputs)
-        found = [_mask_by_call(layer, x, given) for x in flat]
-        if layer.supports_masking and any(m is None for m in found):
-            computed = _padded(layer.compute_mask(first, previous), flat)
-            computed = _only_fitting(layer, flat, computed)
-            found = [
-                old if old is not None else new
-                for old, new in zip(found, computed)
-            ]
-    if given or any(m is not None for m in found):
+        hung = [_mask_by_call(layer, x, given) for x in flat]
+        computed = [None] * len(flat)
+        if layer.supports_masking and any(m is None for m in hung):
+            bound = layer._call_signature.bind(*args, **kwargs)
+            first = next(iter(bound.arguments.values()), None)
+            computed = _computed_masks(layer, first, previous, flat)
+    return outputs, hung, computed
+
+
+def _masked_as_found(layer, outputs, hung, computed, is_masked):
+    """The outputs with the masks that `_run_old` found, or their specs."""
+    flat = tree.flatten(outputs)
+    computed = _only_fitting(layer, flat, computed)
+    found = [m if m is not None else n for m, n in zip(hung, computed)]
+    if is_masked or any(m is not None for m in found):
         _warn_deprecated(layer)
     # What a scope hands on as plain is the layer's own, under the mask too.
     fills = current_scope() is None
@@ -317,16 +511,55 @@ def _mask_by_call(layer, output, given):
     That is so for a `call` that is Keras's own, and for one that returns what
     it was given, with the mask still on it.
     """
-    if _defined_in_keras(type(layer), "call"):
+    if _defined_in_keras(type(layer), "call") or has_mask(output):
         return None
     mask = attributes.get_keras_mask(output)
     return None if any(output is x and mask is m for x, m in given) else mask
 
 
-def _padded(computed, outputs):
-    """A list of what `compute_mask` gave, None for outputs it is silent on."""
+def _computed_masks(layer, first, previous, outputs):
+    """A list of what `compute_mask` gives, None for outputs without a mask.
+
+    Where it is inherited, the mask of the one input goes to all outputs that
+    it fits, and ends where the layer uses the masked axes up.
+    """
+    computed = layer.compute_mask(first, previous)
+    if not _defined_in_keras(type(layer), "compute_mask"):
+        computed = tree.flatten(computed)
+        return computed + [None] * (len(outputs) - len(computed))
+    if not tree.is_nested(computed) and is_default(layer.compute_mask):
+        computed = _for_all(first, computed, outputs)
     computed = tree.flatten(computed)
-    return computed + [None] * (len(outputs) - len(computed))
+    computed += [None] * (len(outputs) - len(computed))
+    return [
+        None if m is None or not _may_inherit(layer, y, m) else m
+        for y, m in zip(outputs, computed)
+    ]
+
+
+def _may_inherit(layer, output, mask):
+    """Whether a mask that was passed on covers axes that are still there."""
+    # Of a spec, only a spec of the mask tells.
+    is_known = not isinstance(output, KerasTensor)
+    is_of_keras = is_from_keras(type(layer).__module__)
+    return is_of_keras or not is_known or _covered(output, mask, eq) > 0
+
+
+def _for_all(first, mask, outputs):
+    """The mask of an input for each output, None for what may be a state.
+
+    A state of shape `(batch, units)` has no steps, whatever its size is. With
+    no axis beside those of the mask, an output is taken for one, but for the
+    first, if the input had any.
+    """
+    if mask is None or not hasattr(first, "shape"):
+        return [mask]
+    covered = _covered(first, mask) or len(mask.shape)
+    least = covered + (len(first.shape) > covered)
+    return [
+        mask if i == 0 or len(getattr(y, "shape", ())) >= least else None
+        for i, y in enumerate(outputs)
+    ]
 
 
 def _only_fitting(layer, outputs, computed):
@@ -342,10 +575,12 @@ def _only_fitting(layer, outputs, computed):
     """
     cls = type(layer).__name__
     is_inherited = _defined_in_keras(type(layer), "compute_mask")
+    is_inherited = is_inherited and not is_from_keras(type(layer).__module__)
+    equal = eq if is_inherited else shape_equal
     for i, (output, mask) in enumerate(zip(outputs, computed)):
-        if mask is None or _fits(output, mask):
+        if mask is None or has_mask(output) or _covered(output, mask, equal):
             continue
-        if is_inherited and not is_from_keras(type(layer).__module__):
+        if is_inherited:
             # It has the flag only, and uses the masked axes up.
             computed[i] = None
             continue
@@ -361,88 +596,88 @@ def _only_fitting(layer, outputs, computed):
 
 def _fits(x, mask):
     """Whether a mask covers leading axes of a tensor, as far as is known."""
-    mask_shape = tuple(mask.shape)
-    shape = tuple(x.shape)[: len(mask_shape)]
-    return len(mask_shape) > 0 and shape_equal(shape, mask_shape)
+    return _covered(x, mask) == len(mask.shape) > 0
 
 
-def _legacy_masks(layer, args, kwargs):
-    """Mask arguments as upstream fills them in; what `compute_mask` gets."""
+def _covered(x, mask, equal=shape_equal):
+    """The number of leading axes of a tensor that a mask covers, 0 if none.
+
+    Axes of size 1 at its end, as in `(batch, time, 1)`, broadcast over what
+    is beside the steps, and cover nothing.
+
+    Args:
+        x: Tensor, or the spec of one.
+        mask: Its mask, or the spec of it.
+        equal: Function of two shapes. By default a size that is not known
+            equals any other.
+    """
+    shape, mask_shape = tuple(x.shape), tuple(mask.shape)
+    while mask_shape and not equal(shape[: len(mask_shape)], mask_shape):
+        if mask_shape[-1] != 1:
+            return 0
+        mask_shape = mask_shape[:-1]
+    return len(mask_shape)
+
+
+def _fill_in_as_upstream(layer, args, kwargs):
+    """Fills in the mask arguments of an old layer, as upstream does.
+
+    Returns:
+        New `args` and `kwargs`, and what `compute_mask` gets for the masks of
+        the first argument.
+    """
     bound = layer._call_signature.bind(*args, **kwargs)
-    names = list(layer._call_signature.parameters)
-    first = bound.arguments.get(names[0]) if names else None
-    previous = tree.map_structure(attributes.get_keras_mask, first)
-    kwargs = dict(kwargs)
-    for name, value in bound.arguments.items():
+    names, arguments = list(layer._call_signature.parameters), bound.arguments
+    given = dict(arguments)
+    fill_in_plain_masks(bound)
+    previous = arguments.get("mask")
+    if previous is None and names:
+        previous = tree.map_structure(mask_as_given, arguments.get(names[0]))
+    for name, value in list(arguments.items()):
         mask_name = f"{name}_mask" if f"{name}_mask" in names else "mask"
         belongs = mask_name != "mask" or name == names[0]
         if not belongs or mask_name not in names:
             continue
-        if bound.arguments.get(mask_name) is None:
-            mask = tree.map_structure(attributes.get_keras_mask, value)
-            if any(m is not None for m in tree.flatten(mask)):
-                kwargs[mask_name] = mask
-    explicit = bound.arguments.get("mask")
-    return kwargs, first, previous if explicit is None else explicit
-
-
-def legacy_spec(layer, args, kwargs):
-    """Spec of the call of an old layer: its `compute_mask` is traced."""
-    plain_args, plain_kwargs = tree.map_structure(
-        symbolic.values_spec, (args, kwargs)
-    )
-    with tracing(layer):
-        specs = layer.compute_output_spec(*plain_args, **plain_kwargs)
-    if not layer.supports_masking:
-        return specs
-    bound = layer._call_signature.bind(*args, **kwargs)
-    first = next(iter(bound.arguments.values()), None)
-    flat = tree.flatten(specs)
-
-    def output_masks(first, explicit):
-        with all_plain() as scope:
-            first = tree.map_structure(scope.hang, first)
-            previous = tree.map_structure(attributes.get_keras_mask, first)
-            if explicit is not None:
-                previous = tree.map_structure(plain_mask, explicit)
-            return _padded(layer.compute_mask(first, previous), flat)
-
-    found = backend.compute_output_spec(
-        output_masks, first, bound.arguments.get("mask")
-    )
-    found = _only_fitting(layer, flat, found)
-    if any(m is not None for m in found):
-        _warn_deprecated(layer)
-    flat = [
-        spec if mask is None or has_mask(spec) else _with_prefix(spec, mask)
-        for spec, mask in zip(flat, found)
-    ]
-    return tree.pack_sequence_as(specs, flat)
-
-
-def _with_prefix(spec, mask):
-    shape = spec.shape[: len(mask.shape)]
-    return symbolic.masked_spec(spec, backend.KerasTensor(shape, "bool"))
+        if arguments.get(mask_name) is None:
+            mask = tree.map_structure(mask_as_given, value)
+            # For a nest it is one, of None where nothing is masked.
+            if mask is not None:
+                arguments[mask_name] = mask
+    return *_as_passed(bound, given, args, kwargs), previous
 
 
 def masked_at_the_door(x, mask, fills=True):
     """A masked tensor of a plain one and the mask that was hung on it.
 
     A mask that does not cover leading axes cannot be one of a masked tensor;
-    it stays hung on the plain tensor, as old layers expect it.
+    it stays hung on the plain tensor, as old layers expect it. They are given
+    back the others, too, in the form that is given here.
 
     Args:
-        x: Plain tensor; others are given back as they are.
-        mask: Its mask, of any dtype, or None.
+        x: Plain tensor, or the spec of one; others are given back.
+        mask: Its mask, of any dtype, or the spec of it, or None.
         fills: Whether to put 0 under the mask.
     """
-    if mask is None or isinstance(x, MaskedTensorBase):
+    if mask is None or has_mask(x):
         return x
-    mask = backend.cast(backend.convert_to_tensor(mask), "bool")
-    if not _fits(x, mask):
+    if isinstance(x, KerasTensor):
+        covered = x.shape[: _covered(x, mask)]
+        y = symbolic.masked_spec(x, KerasTensor(covered, "bool"))
+        attributes.remember_as_given(y._mask_spec, mask)
+        return y
+    mask = backend.convert_to_tensor(mask)
+    covered = _covered(x, mask)
+    if not covered:
         attributes._set_mask_attribute(x, mask)
         return x
-    return backend.MaskedTensor(x, mask) if fills else masks.wrap(x, mask)
+    valid = masks.as_bool(mask)
+    if len(mask.shape) > covered:
+        extra = tuple(range(covered, len(mask.shape)))
+        valid = backend.numpy.squeeze(valid, axis=extra)
+    y = backend.MaskedTensor(x, valid) if fills else masks.wrap(x, valid)
+    if valid is not mask:
+        attributes.remember_as_given(y.mask, mask)
+    return y
 
 
 def masked_as_told(outputs, mask):
@@ -528,30 +763,32 @@ def with_mask(outputs, mask):
 _warned = set()
 
 
-def _warn_once(cls, category, message, place=None):
-    """Warns once for each class: at a function of it, or where it is called.
+def _warn_once(cls, category, message, place):
+    """Warns once for each class, at the code that the warning is about.
+
+    By Python's default filters a `DeprecationWarning` about an installed
+    package is not shown to its users, but where its own tests are run.
 
     Args:
         cls: Class of the layer.
         category: Class of the warning.
         message: Its text.
-        place: The function of the class that the warning is about, if any.
+        place: File, line and module of the code.
     """
     if (cls, category) in _warned:
         return
-    code = getattr(inspect.unwrap(place), "__code__", None)
-    if code is None:
-        warnings.warn(message, category, stacklevel=5)
-    else:
-        warnings.warn_explicit(
-            message,
-            category,
-            code.co_filename,
-            code.co_firstlineno,
-            cls.__module__,
-        )
+    warnings.warn_explicit(message, category, *place)
     # Not before: a filter may have made an error of it.
     _warned.add((cls, category))
+
+
+def _place_of(cls, name):
+    """File, line and module of a method of a class, or of its base."""
+    owner = _owner(cls, name)
+    code = getattr(inspect.unwrap(getattr(owner, name)), "__code__", None)
+    if code is None:
+        return owner.__module__, 1, owner.__module__
+    return code.co_filename, code.co_firstlineno, owner.__module__
 
 
 INSTEAD = """\
@@ -578,7 +815,12 @@ def _warn_deprecated(layer):
         "reads `_keras_mask`": _reads_attribute(cls.call),
     }
     uses = [use for use, is_used in uses.items() if is_used]
-    place = cls.compute_mask if overrides else cls.call
+    if not uses:
+        # It counts on a flag that Keras set.
+        return
+    place = vars(layer).get("_flagged_outside")
+    if overrides or place is None:
+        place = _place_of(cls, "compute_mask" if overrides else "call")
     _warn_once(
         cls,
         DeprecationWarning,

@@ -245,6 +245,101 @@ class ProtocolTest(testing.TestCase):
         self.assertLen(messages, 1)
         self.assertIn("the mask ends here", messages[0])
 
+    def warnings_of(self, call, *args):
+        """What a layer with this `call`, which asks for the mask, warns of."""
+        cls = type("Asks", (layers.Layer,), {"call": call})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            cls()(*args)
+        return [str(w.message) for w in caught if "Asks" in str(w.message)]
+
+    @parameterized.parameters(False, True)
+    def test_losing_the_mask_in_a_nest_or_of_some_steps_warns(self, symbolic):
+        def steps_kept(self, x, mask=None):
+            return x * 2.0
+
+        def shorter(self, x, mask=None):
+            return x[:, :2]
+
+        def listed(self, x, mask=None):
+            return [x[:, 0], x * 2.0]
+
+        def named(self, x, mask=None):
+            return {"steps": x * 2.0, "last": x[:, -1]}
+
+        def of_list(self, xs, mask=None):
+            return xs[0] + xs[1]
+
+        def first(self, x, mask=None):
+            return x[:, 0]
+
+        def mean(self, x, mask=None):
+            return [ops.mean(x, axis=1), ops.mean(x, axis=1, keepdims=True)]
+
+        def kept(self, x, mask=None):
+            return [backend.MaskedTensor(x, mask), x[:, 0]]
+
+        x = steps()
+        if symbolic:
+            x = layers.Input((3, 4), mask_shape=(3,))
+        for call in (steps_kept, shorter, listed, named):
+            (message,) = self.warnings_of(call, x)
+            self.assertIn("the mask ends here", message)
+            self.assertNotIn("83", message)
+        for xs in ([x, x], [x, steps(seed=1).values]):
+            if not symbolic or xs[0] is xs[1]:
+                self.assertLen(self.warnings_of(of_list, xs), 1)
+        for call in (first, mean, kept):
+            self.assertEmpty(self.warnings_of(call, x), call.__name__)
+
+
+class SymbolicTest(testing.TestCase):
+    def test_the_mask_by_its_old_name(self):
+        ids = layers.Input((None,), dtype="int32")
+        x = layers.Embedding(9, 2, mask_zero=True)(ids)
+        self.assertIn("dtype=bool", repr(x._keras_mask))
+        self.assertIs(x._keras_mask, x.mask)
+        lengths = ops.sum(ops.cast(x._keras_mask, "int32"), axis=1)
+        model = models.Model(ids, lengths)
+        found = model.predict(np.array([[1, 2, 0], [3, 0, 0]]), verbose=0)
+        self.assertAllEqual(found, [2, 1])
+        self.assertFalse(hasattr(ids, "_keras_mask"))
+        self.assertIsNone(getattr(ids, "_keras_mask", None))
+
+    @parameterized.parameters(
+        (((3, 4),), {"mask_shape": True}, (None, 3)),
+        (((None, 4),), {"mask_shape": True}, (None, None)),
+        (((3, 4),), {"mask_shape": (None,)}, (None, 3)),
+        (((3, 4),), {"mask_shape": [3, 4]}, (None, 3, 4)),
+        (((3,),), {"mask_shape": ()}, (None,)),
+        ((), {"batch_shape": (2, 3, 4), "mask_shape": True}, (2, 3)),
+        (((3, 4),), {"mask_shape": False}, None),
+    )
+    def test_the_shape_of_a_mask(self, args, kwargs, expected):
+        x = layers.Input(*args, **kwargs)
+        mask = x._mask_spec
+        self.assertEqual(None if mask is None else mask.shape, expected)
+        again = (
+            type(x._keras_history.operation)
+            .from_config(x._keras_history.operation.get_config())
+            .output
+        )
+        mask = again._mask_spec
+        self.assertEqual(None if mask is None else mask.shape, expected)
+
+    @parameterized.parameters(
+        ((None, 3), (5,)),
+        ((4, 3), (5,)),
+        ((4,), (4, 3)),
+        ((), True),
+        ((4, 3), 4),
+    )
+    def test_a_mask_that_does_not_fit_is_refused(self, shape, mask_shape):
+        with self.assertRaisesRegex(ValueError, "leading axes") as info:
+            layers.Input(shape, mask_shape=mask_shape)
+        self.assertIn(f"mask_shape={mask_shape}", str(info.exception))
+        self.assertIn(str(shape), str(info.exception))
+
 
 class LegacyTest(testing.TestCase):
     def test_flag(self):

@@ -6,12 +6,14 @@ import re
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common import masking as attributes
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import dispatch
 from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import has_mask
+from keras.src.masking.masks import expand
 from keras.src.masking.masks import wrap
 
 
@@ -194,6 +196,56 @@ def masked_spec(spec, mask):
     )
 
 
+def mask_as_given(x):
+    """The spec of the mask in the form in which an old layer gave it.
+
+    At run time the mask knows its form. It is the same object as long as there
+    is one masked input to what is computed, so the graph is asked for that.
+
+    Args:
+        x: Symbolic tensor.
+
+    Returns:
+        The spec of the mask itself where there is no other form, and None
+        where there is no mask.
+    """
+    origin = x
+    while has_mask(origin):
+        given = attributes.as_given(origin._mask_spec)
+        if given is not origin._mask_spec:
+            note_form(x._mask_spec, given)
+            break
+        history = getattr(origin, "_keras_history", None)
+        if history is None:
+            break
+        node = history.operation._inbound_nodes[history.node_index]
+        masked = {id(y): y for y in node.input_tensors if has_mask(y)}
+        if len(masked) != 1:
+            break
+        (origin,) = masked.values()
+    return None if x._mask_spec is None else attributes.as_given(x._mask_spec)
+
+
+def note_form(mask, given):
+    """Notes for a mask, or its spec, that old layers know it in this form.
+
+    Args:
+        mask: Mask over leading axes.
+        given: A spec of it, or the mask itself, of another dtype or with axes
+            of size 1 at its end.
+    """
+    dtype = backend.standardize_dtype(given.dtype)
+    extra = len(given.shape) - len(mask.shape)
+    if extra < 0 or (dtype == "bool" and not extra):
+        return
+    if isinstance(mask, KerasTensor):
+        shape = (*mask.shape, *(1,) * extra)
+        form = KerasTensor(shape, dtype, record_history=False)
+    else:
+        form = backend.cast(expand(mask, len(given.shape)), dtype)
+    attributes.remember_as_given(mask, form)
+
+
 def carry_masks(compute_output_spec, fn, args, kwargs):
     """Runs a backend's `compute_output_spec` on arguments with masks.
 
@@ -228,6 +280,7 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
                 value = backend.numpy.zeros_like(value)
             if has_mask(x):
                 mask = backend.numpy.zeros_like(next(masks))
+                note_form(mask, mask_as_given(x))
             flat[i] = wrap(value, mask)
         args_and_kwargs = tree.pack_sequence_as((args, kwargs), flat)
         outputs = fn(*args_and_kwargs[0], **args_and_kwargs[1])

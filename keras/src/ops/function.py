@@ -2,7 +2,6 @@
 
 from keras.src.masking import symbolic
 from keras.src.masking.errors import has_mask
-from pip_build import keeps
 from pip_build import new
 
 
@@ -20,11 +19,8 @@ class Function:
     def _call_spec(self, *args, **kwargs):
         return self.compute_output_spec(*args, **kwargs)
 
-    @keeps("_plain_compute_output_spec")
     def compute_output_spec(self, inputs):
         flat = tree.flatten(inputs)
-        if not any(has_mask(x) for x in (*flat, *self._inputs, *self._outputs)):
-            return self._plain_compute_output_spec(inputs)
         self._assert_input_compatibility(inputs)
         flat = [
             symbolic.like_input(x, ref) for x, ref in zip(flat, self._inputs)

@@ -30,6 +30,7 @@ class KerasTensor:
         self._mask_spec = _checked_mask_spec(mask, self._shape)
         self._mask_node = None
         self._values_node = None
+        self._hung_mask = None
 
     @new
     @property
@@ -45,6 +46,22 @@ class KerasTensor:
 
             self._mask_node = GetMask().symbolic_call(self)
         return self._mask_node
+
+    @new
+    @property
+    def _keras_mask(self):
+        """The mask, by the name that layers of the old kind know."""
+        mask = self._hung_mask if self._mask_spec is None else self.mask
+        if mask is None:
+            raise AttributeError(
+                f"{self} has no mask. `keras.ops.get_mask(x)` gives None then."
+            )
+        return mask
+
+    @new
+    @_keras_mask.setter
+    def _keras_mask(self, mask):
+        self._hung_mask = mask
 
     @new
     @property

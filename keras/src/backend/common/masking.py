@@ -2,7 +2,10 @@
 
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.tensor_attributes import get_tensor_attr
+from keras.src.backend.common.tensor_attributes import set_tensor_attr
 from pip_build import keeps
+from pip_build import new
 
 
 @keeps("_set_mask_attribute")
@@ -33,3 +36,24 @@ def get_keras_mask(x):
     if isinstance(x, (MaskedTensorBase, KerasTensor)) and x.mask is not None:
         return x.mask
     return _get_mask_attribute(x)
+
+
+@new
+def remember_as_given(mask, given):
+    """Notes the form in which an old layer gave a mask, for the next one.
+
+    Masks of masked tensors are boolean and cover leading axes. Old layers hand
+    each other floats, and axes of size 1 at the end, to multiply by them.
+
+    Args:
+        mask: Mask of a masked tensor, or the spec of one.
+        given: The mask as it was given, or its spec.
+    """
+    set_tensor_attr(mask, "_keras_mask_as_given", given)
+
+
+@new
+def as_given(mask):
+    """The form that is noted for a mask; the mask itself if there is none."""
+    given = get_tensor_attr(mask, "_keras_mask_as_given")
+    return mask if given is None else given

@@ -1,6 +1,7 @@
 """`Input(mask_shape=...)` declares a masked input."""
 
 from pip_build import keeps
+from pip_build import new
 
 
 class InputLayer:
@@ -19,7 +20,7 @@ class InputLayer:
         mask_shape=None,
         **kwargs,
     ):
-        if mask_shape is not None:
+        if mask_shape is not None and mask_shape is not False:
             if sparse or ragged or input_tensor is not None:
                 raise ValueError(
                     "An input with a `mask_shape` can be neither sparse nor "
@@ -28,11 +29,12 @@ class InputLayer:
                     f"ragged={ragged}, input_tensor={input_tensor}"
                 )
             whole = batch_shape or (batch_size, *shape)
+            covered = _covered_shape(tuple(whole), mask_shape)
             input_tensor = backend.KerasTensor(
                 whole,
                 dtype,
                 name=name,
-                mask=backend.KerasTensor((whole[0], *mask_shape), "bool"),
+                mask=backend.KerasTensor(covered, "bool"),
             )
             shape = batch_size = batch_shape = dtype = None
         self._plain_init(
@@ -57,6 +59,28 @@ class InputLayer:
         if self.mask_shape is not None:
             config["mask_shape"] = self.mask_shape
         return config
+
+
+@new
+def _covered_shape(whole, mask_shape):
+    """The leading axes of an input that its mask covers, with the batch."""
+    is_true, given = mask_shape is True, mask_shape
+    if is_true:
+        given = whole[1:2]
+    if isinstance(given, (tuple, list)) and len(given) >= is_true:
+        covered = whole[: len(given) + 1]
+        # The input knows its sizes, and the mask may leave them open.
+        if len(covered) == len(given) + 1 and all(
+            m in (None, n) for m, n in zip(given, covered[1:])
+        ):
+            return covered
+    raise ValueError(
+        "The `mask_shape` of an input, without the batch, must be the leading "
+        f"axes of its `shape`. Received: mask_shape={mask_shape}, where the "
+        f"shape without the batch is {whole[1:]}. It may leave open a size "
+        "that `shape` knows, but not the other way round. For a mask of shape "
+        f"(batch, time) write `mask_shape={whole[1:2]}`, or `mask_shape=True`."
+    )
 
 
 @keras_export(["keras.layers.Input", "keras.Input"])
@@ -86,15 +110,16 @@ def Input(
         tensor: Existing symbolic tensor to use instead of a new one.
         optional: Whether None may be given for it.
         mask_shape: Declares a masked input: shape of its mask without the
-            batch, the leading axes of `shape`. A model that is given a plain
-            tensor there takes all of it for valid.
+            batch, the leading axes of `shape`; True for `(batch, time)`, the
+            batch and the first of the axes of `shape`. A model that is given a
+            plain tensor there takes all of it for valid.
 
     Returns:
         A `keras.KerasTensor`.
 
     Raises:
-        ValueError: If `mask_shape` does not cover leading axes of `shape`, or
-            goes together with `sparse`, `ragged` or `tensor`.
+        ValueError: If `mask_shape` is not the leading axes of `shape`, or goes
+            together with `sparse`, `ragged` or `tensor`.
 
     Example:
 

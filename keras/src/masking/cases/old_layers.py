@@ -127,6 +127,120 @@ class Centered(layers.Layer):
         return x - total / ops.sum(weights, axis=1, keepdims=True)
 
 
+# That cannot do without their mask.
+
+
+class Needs(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        assert mask is not None
+        return x * to_float(mask)
+
+
+class NeedsWithShape(Needs):
+    """Says what it puts out, and so is not traced."""
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class SoftmaxOverTime(Needs):
+    """As in Keras's guide."""
+
+    def call(self, x, mask=None):
+        weights = ops.exp(x) * to_float(mask)
+        return weights / ops.sum(weights, axis=1, keepdims=True)
+
+
+class NeedsTwo(Needs):
+    def call(self, inputs, mask=None):
+        (q, v), (q_mask, v_mask) = inputs, mask
+        seen = ops.sum(v * to_float(v_mask), axis=1, keepdims=True)
+        return q * to_float(q_mask) + seen
+
+    def compute_mask(self, inputs, mask=None):
+        q_mask, v_mask = mask
+        return q_mask
+
+
+class TakesNoneApart(layers.Layer):
+    """Upstream gives a mask of None for each tensor of a list, always."""
+
+    def call(self, inputs, mask=None):
+        first, second = mask
+        assert first is None and second is None
+        return inputs[0] + inputs[1]
+
+
+class ByShapeOfMask(Needs):
+    def call(self, x, mask=None):
+        batch, steps = ops.shape(mask)
+        places = ops.reshape(ops.arange(steps, dtype="float32"), (1, -1, 1))
+        return x + ops.broadcast_to(places, (batch, steps, 1))
+
+
+class ReturnsMask(Needs):
+    def call(self, x, mask=None):
+        return raw.tanh(x), mask
+
+
+class WidthByMask(Needs):
+    """Has one more feature if there is a mask."""
+
+    def call(self, x, mask=None):
+        if mask is None:
+            return x
+        return ops.concatenate([x, to_float(mask)], axis=-1)
+
+
+class PassesMaskOn(Needs):
+    """Has no `build`, and two layers that have to be built."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(2)
+        self.inner = Needs()
+
+    def call(self, x, mask=None):
+        return self.inner(self.dense(x), mask=mask)
+
+
+class InnerReadsItself(PassesMaskOn):
+    def call(self, x):
+        return self.inner(self.dense(x))
+
+
+# Whose masks are floats, with an axis for the features.
+
+
+class MaskOfFloats(layers.Layer):
+    """The last feature says whether a node is there, as in spektral."""
+
+    def call(self, x):
+        return x[..., :-1]
+
+    def compute_mask(self, x, mask=None):
+        return x[..., -1:]
+
+
+class TimesMask(Needs):
+    """Multiplies by the mask as it is, which is floats."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 2), name="w")
+
+    def call(self, x, mask=None):
+        return raw.multiply(ops.matmul(x, self.w), mask)
+
+
+class TimesMaskWithShape(TimesMask):
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 2)
+
+
 # Without the flag.
 
 
@@ -502,6 +616,37 @@ class MaskingFromSecond(layers.Masking):
         return ops.concatenate([first, mask[:, 1:]], axis=1)
 
 
+def asking(base, *args, **kwargs):
+    """Makes a layer of a subclass whose `call` asks for the mask."""
+
+    class Asking(base):
+        def call(self, x, mask=None):
+            return raw.multiply(super().call(x), to_float(mask))
+
+    return lambda: Asking(*args, **kwargs)
+
+
+def pooling(base):
+    """Makes a layer of a subclass which gives the features the mask's mean."""
+
+    class AskingPool(base):
+        def call(self, x, mask=None):
+            return super().call(x) + ops.mean(to_float(mask), axis=1)
+
+    return AskingPool
+
+
+class AskingSum(layers.Add):
+    def call(self, inputs, mask=None):
+        return super().call([x * to_float(m) for x, m in zip(inputs, mask)])
+
+
+class AskingEmbedding(layers.Embedding):
+    def call(self, ids, mask=None):
+        assert mask is None
+        return raw.tanh(super().call(ids))
+
+
 # Recurrent ones.
 
 
@@ -560,6 +705,10 @@ class Totals(layers.Layer):
 
 # What is done with them.
 
+NODES = np.array(
+    [[[2, -1, 1], [3, 4, 0], [1, 2, 1]], [[1, 5, 1], [2, 2, 1], [7, 6, 0]]],
+    "float32",
+)
 MASK = np.array([[1, 1, 0, 0], [1, 0, 1, 1]], bool)
 OTHER = np.array([[1, 1, 1, 0], [0, 1, 1, 0]], bool)
 IDS = np.array([[3, 1, 2, 0], [1, 4, 0, 2]], "int32")
@@ -617,6 +766,12 @@ def with_mask(x, mask=None):
 
 def both(layer, x, y):
     return layer([x, y])
+
+
+def of_floats(layer, x):
+    """With layers of Keras between, which hand the mask on."""
+    x = layers.Dropout(0.5)(layers.ReLU()(MaskOfFloats()(x)))
+    return layer(x)
 
 
 CASES = {
@@ -704,6 +859,50 @@ CASES = {
             lambda x: raw.tanh(x)[:, 1:], mask=lambda x, mask: mask[:, 1:]
         )
     ),
+    "needs": case(Needs),
+    "needs_with_shape": case(NeedsWithShape),
+    "softmax_over_time": case(SoftmaxOverTime),
+    "needs_two": case(NeedsTwo, X, Y, call=both),
+    "takes_none_apart": case(TakesNoneApart, X, Y, call=both, masked=False),
+    "by_shape_of_mask": case(ByShapeOfMask),
+    "returns_mask": case(ReturnsMask),
+    "width_by_mask": case(WidthByMask),
+    "passes_mask_on": case(PassesMaskOn),
+    "needs_in_sequential": case(
+        lambda: keras.Sequential(
+            [layers.Masking(), layers.Dense(2), Needs(), layers.LSTM(2)]
+        ),
+        masked=False,
+    ),
+    "mask_of_floats": case(
+        MaskOfFloats,
+        NODES,
+        masked=False,
+        to_masks=lambda _: NODES[..., -1] > 0,
+    ),
+    "times_mask": case(
+        TimesMask,
+        NODES,
+        masked=False,
+        call=of_floats,
+        to_masks=lambda _: NODES[..., -1] > 0,
+    ),
+    "times_mask_with_shape": case(
+        TimesMaskWithShape,
+        NODES,
+        masked=False,
+        call=of_floats,
+        to_masks=lambda _: NODES[..., -1] > 0,
+    ),
+    "asking_dense": case(asking(layers.Dense, 2)),
+    "asking_dropout": case(asking(layers.Dropout, 0.5)),
+    "asking_relu": case(asking(layers.ReLU)),
+    "asking_layer_norm": case(asking(layers.LayerNormalization)),
+    "asking_softmax": case(asking(layers.Softmax)),
+    "asking_mean": case(pooling(layers.GlobalAveragePooling1D)),
+    "asking_max": case(pooling(layers.GlobalMaxPooling1D)),
+    "asking_sum": case(AskingSum, X, Y, call=both),
+    "asking_embedding": ids(lambda: AskingEmbedding(5, 3, mask_zero=True)),
     "wrapper": case(lambda: Residual(layers.Dense(3))),
     "wrapper_of_lstm": case(
         lambda: Residual(layers.LSTM(3, return_sequences=True))
