@@ -105,6 +105,14 @@ Write the first. Write the second if you want to see the mask: to hand it to
 code that is not Keras, or to a fused kernel. `mask` belongs to the first
 argument, and `<arg>_mask` to the argument `<arg>`.
 
+A subclass of a layer of Keras is asked first: if its own `call` has a `mask`,
+it is given it. What upstream keeps the mask for, a subclass of `Dense` or
+`LayerNormalization` for one, keeps it here, with no line more.
+
+Old layers hand each other the masks that they made, in the form in which they
+made them: floats, or of shape `(batch, steps, 1)`. All other layers see a
+boolean mask over the leading axes.
+
 ## Before and after
 
 The sequences for the patterns: two, padded to four steps with 0, as plain
