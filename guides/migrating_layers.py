@@ -796,6 +796,20 @@ def truth(model, ids, tags):
   graphviz; here if `--picture FILE` says where to.
 - `keras.utils.explain_mask(model, x)` runs a model on real input and says,
   layer by layer, how many entries are valid, and where a layer refuses.
+
+A model that upstream saved loads, and need not predict what it did: where
+upstream lost the mask, padding took part in what it computed, here it does not.
+Its weights learned with the padding, and yet it may predict better at valid
+steps, where the length of a batch decided before. To see where the two part,
+look both ways: `explain_mask(model, x)` says which layers have a mask
+now, and with masks that end at once,
+
+    keras.utils.explain_mask(model, ops.filled(x))
+
+of a masked input, or with `mask_zero=False` in its `Embedding`, the first layer
+that is `kept` or `changed` in one table and has no mask in the other is where
+upstream lost it, or would have. Compare predictions at valid steps only, train
+on for an epoch if they differ, and score both with `sample_weight`.
 """
 
 

@@ -13,9 +13,10 @@ class Loss:
     def __call__(self, y_true, y_pred, sample_weight=None):
         """Computes the weighted and reduced loss.
 
-        Masks of the arguments are not read: a masked `y_true` or `y_pred`
-        counts by its values, and a masked `sample_weight` weighs 0 where it
-        has nothing.
+        All entries count, masked or not: where `y_pred` is masked it says
+        nothing, each of several classes being as likely as any other, and a
+        number being 0. So is a masked `y_true`, and a masked `sample_weight`
+        weighs 0 where it has nothing.
 
         Args:
             y_true: Targets.
@@ -48,8 +49,8 @@ class Loss:
             sample_weight = ops.convert_to_tensor(
                 sample_weight, dtype=self.dtype
             )
-            y_pred = scoring.quiet_masked(y_pred, sample_weight)
-        y_true, y_pred = scoring.plain(y_true, y_pred)
+        y_pred = scoring.predictions(y_pred)
+        (y_true,) = scoring.plain(y_true)
 
         def to_tensor(x):
             return ops.convert_to_tensor(x, dtype=self.dtype)

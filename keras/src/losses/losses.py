@@ -1,5 +1,6 @@
-"""CTC leaves out the frames that a model masks, and padding among labels."""
+"""The functions read no mask, as the classes do not; CTC leaves out frames."""
 
+from keras.src.masking import scoring
 from pip_build import new
 
 
@@ -24,8 +25,6 @@ class CTC:
         Returns:
             The loss: a scalar, or one for each row if there is no reduction.
         """
-        from keras.src.masking import scoring
-
         return super().__call__(
             scoring.weights(y_true),
             scoring.frames(y_pred),
@@ -41,3 +40,9 @@ class CTC:
         count = ops.where(count > 0, count, ops.shape(logits)[1])
         labels = ops.cast(ops.not_equal(y_true, 0), "int32")
         return ops.ctc_loss(y_true, logits, ops.sum(labels, axis=-1), count)
+
+
+for _function in scoring.exported_functions(globals()):
+    # What a mask says of lengths, CTC is told by its targets.
+    if _function.__name__ != "ctc":
+        globals()[_function.__name__] = scoring.reads_no_mask(_function)

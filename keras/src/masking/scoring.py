@@ -1,7 +1,8 @@
-"""What losses and metrics see of masked tensors: the values, never the mask.
+"""What losses and metrics see of masked tensors: plain ones, without a mask.
 
-A mask is made by the model, so whoever reads it off the predictions lets the
-model choose what it is judged on. Weights come from the data.
+A mask is made by the model, so whoever leaves out what it covers lets the model
+choose what it is judged on. All of it counts, then, but what lies under a mask
+means nothing: a prediction says nothing there. Weights come from the data.
 """
 
 import functools
@@ -12,6 +13,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import masks
 from keras.src.masking.dispatch import from_numpy_ma
@@ -21,14 +23,49 @@ from keras.src.masking.families.reduce import FINITE
 
 
 def plain(*structures):
-    """Each structure with the values of its masked tensors.
-
-    What lies under a mask stays what it is: these are the numbers that the
-    model gave. `numpy.ma` arrays, which `predict` returns, count the same.
-    """
+    """Each structure with 0 where its masked tensors have nothing."""
     if not needs_dispatch(structures):
         return structures
-    return tree.map_structure(_values, structures)
+    return tree.map_structure(_filled, structures)
+
+
+def predictions(y_pred):
+    """The structure with predictions that say nothing where they are masked.
+
+    There, each of several classes is as likely as any other, and a number is 0,
+    whatever a layer left: neither a loss nor its gradient depends on it. The
+    arrays of `numpy.ma`, which `predict` returns, count the same.
+    """
+    if not needs_dispatch((y_pred,)):
+        return y_pred
+    return tree.map_structure(lambda x: _said(from_numpy_ma(x)), y_pred)
+
+
+def _said(x):
+    if not has_mask(x):
+        return x
+    said = _with_nothing_said(x.values, x.mask)
+    # TensorFlow looks for the logits that belong to its predictions.
+    logits = getattr(x.values, "_keras_logits", None)
+    if logits is not None:
+        said._keras_logits = _with_nothing_said(logits, x.mask)
+    return said
+
+
+def _with_nothing_said(values, mask):
+    """The values with 0 where they are masked, rows of 1/n if all of it is."""
+    mask = ops.expand_dims(
+        mask, tuple(range(len(mask.shape), len(values.shape)))
+    )
+    dtype = backend.standardize_dtype(values.dtype)
+    zero = ops.zeros((), dtype)
+    is_number = len(values.shape) < 2 or values.shape[-1] == 1
+    if is_number or not backend.is_float_dtype(dtype):
+        return ops.where(mask, values, zero)
+    share = ops.cast(1 / ops.shape(values)[-1], dtype)
+    if mask.shape[-1] == values.shape[-1]:
+        share = ops.where(ops.any(mask, axis=-1, keepdims=True), zero, share)
+    return ops.where(mask, values, share)
 
 
 def weights(sample_weight):
@@ -70,12 +107,6 @@ def of_rows(sample_weight):
     return ops.max(sample_weight, axis=axes) if axes else sample_weight
 
 
-def _values(x):
-    if isinstance(x, np.ma.MaskedArray):
-        return x.data
-    return x.values if has_mask(x) else x
-
-
 def _filled(x):
     if isinstance(x, np.ma.MaskedArray):
         return x.filled(0)
@@ -87,24 +118,25 @@ def ignores_masks(update_state):
 
     Required of the decorated: it is a method, and weights are passed in its
     argument `sample_weight`, if it has one. Decorating twice does no more than
-    decorating once. One that takes `y_true` and `y_pred` besides gets them
-    without the NaN, inf and huge numbers that weigh 0.
+    decorating once. What it gets as `y_pred` says nothing where it was masked.
+    One that takes `y_true` and `y_pred` besides gets them without the NaN, inf
+    and huge numbers that weigh 0.
     """
     if getattr(update_state, "_ignores_masks", False):
         return update_state
     names = _arguments(update_state)
-    position = names.index("sample_weight") if "sample_weight" in names else -1
+    readers = {"sample_weight": weights, "y_pred": predictions}
     pairs = {"y_true", "y_pred", "sample_weight"} <= set(names)
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
         if needs_dispatch(args, kwargs):
-            args = list(args)
-            if 0 <= position < len(args):
-                args[position] = weights(args[position])
-            if "sample_weight" in kwargs:
-                kwargs["sample_weight"] = weights(kwargs["sample_weight"])
-            args, kwargs = plain(args, kwargs)
+            read = [readers.get(name, _plain_one) for name in names]
+            rest = [_plain_one] * (len(args) - len(read))
+            args = [one(x) for one, x in zip(read + rest, args)]
+            kwargs = {
+                k: readers.get(k, _plain_one)(x) for k, x in kwargs.items()
+            }
         if pairs:
             args, kwargs = list(args), dict(kwargs)
             _quiet_weightless(self, names, args, kwargs)
@@ -113,6 +145,38 @@ def ignores_masks(update_state):
 
     with_plain_tensors._ignores_masks = True
     return with_plain_tensors
+
+
+def exported_functions(namespace):
+    """The public functions that a module defines."""
+    return [
+        x
+        for x in list(namespace.values())
+        if inspect.isfunction(x)
+        and x.__module__ == namespace["__name__"]
+        and hasattr(x, "_api_export_path")
+    ]
+
+
+def reads_no_mask(function):
+    """A public function that judges plain targets and predictions.
+
+    Args:
+        function: Takes `y_true` and `y_pred` first. It is exported anew, under
+            the names that it has.
+    """
+
+    @functools.wraps(function)
+    def judged(y_true, y_pred, *args, **kwargs):
+        if needs_dispatch((y_true, y_pred)):
+            y_true, y_pred = _plain_one(y_true), predictions(y_pred)
+        return function(y_true, y_pred, *args, **kwargs)
+
+    return keras_export(function._api_export_path)(judged)
+
+
+def _plain_one(x):
+    return plain(x)[0]
 
 
 def _arguments(method):
@@ -150,30 +214,6 @@ def _quiet_weightless(metric, names, args, kwargs):
                 kwargs[name] = found
             else:
                 args[names.index(name)] = found
-
-
-def quiet_masked(y_pred, sample_weight):
-    """Predictions whose masked tensors are plain and quiet where they weigh 0.
-
-    Whatever is masked is finite, but a loss of it need not be, nor its slope.
-    So none of the gradient goes into masked entries of weight 0. Plain
-    predictions stay what they are.
-    """
-
-    def quiet_one(x):
-        # TensorFlow looks for the logits of a softmax, whose loss is finite.
-        if not has_mask(x) or hasattr(x.values, "_keras_logits"):
-            return x
-        values = quiet(x.values, sample_weight)
-        weights = _over_leading_axes(sample_weight, values)
-        if weights is None:
-            return values
-        reached = ops.logical_or(
-            masks.expand(x.mask, len(values.shape)), ops.not_equal(weights, 0)
-        )
-        return ops.where(reached, values, ops.stop_gradient(values))
-
-    return tree.map_structure(quiet_one, y_pred)
 
 
 def without_weightless(values, sample_weight):

@@ -1,4 +1,4 @@
-"""Losses and metrics judge all values, whatever a mask says."""
+"""Losses and metrics judge all entries, masked ones as saying nothing."""
 
 import inspect
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
+import keras
 from keras.src import backend
 from keras.src import losses
 from keras.src import metrics
@@ -14,6 +15,7 @@ from keras.src import testing
 from keras.src.backend import MaskedTensor
 from keras.src.losses.loss import Loss
 from keras.src.masking import scoring
+from keras.src.masking import testing_utils as u
 
 SEED = 1337
 MASK = np.array([[True, True, False], [True, False, False]])
@@ -89,18 +91,75 @@ def problem(sparse=False, per_label=False):
     return np.eye(4, dtype="float32")[classes], y_pred
 
 
+def said(y_pred, mask):
+    """Predictions of which those that are masked say nothing."""
+    if mask.ndim == y_pred.ndim:
+        return np.where(mask, y_pred, 0).astype(y_pred.dtype)
+    nothing = np.full(y_pred.shape, 1 / y_pred.shape[-1], y_pred.dtype)
+    return np.where(mask[..., None], y_pred, nothing)
+
+
+def masked_predictions(y_pred, mask):
+    """The predictions, masked, with one thing and another under the mask."""
+    yield MaskedTensor(y_pred, mask)
+    cells = u.over_all_axes(mask, y_pred.shape)
+    for junk in (0.3, 50, -7):
+        junk = np.asarray(junk, y_pred.dtype)
+        values = ops.convert_to_tensor(np.where(cells, y_pred, junk))
+        yield MaskedTensor._wrap(values, ops.convert_to_tensor(mask))
+
+
 class LossMaskTest(testing.TestCase):
     @parameterized.named_parameters(cases(ENTRYWISE + list(WHOLE)))
-    def test_masked_predictions_count_by_their_values(self, name):
+    def test_masked_predictions_say_nothing(self, name):
         y_true, y_pred = problem(name in SPARSE)
-        masked = MaskedTensor(y_pred, MASK)
         for reduction in ("mean_with_sample_weight", None):
             loss = loss_classes()[name](reduction=reduction)
-            plain = loss(y_true, masked.values)
-            self.assertAllClose(loss(y_true, masked), plain)
-            self.assertFalse(ops.is_masked(loss(y_true, masked)))
+            plain = loss(y_true, said(y_pred, MASK))
+            for masked in masked_predictions(y_pred, MASK):
+                self.assertAllClose(loss(y_true, masked), plain)
+                self.assertFalse(ops.is_masked(loss(y_true, masked)))
             y_true_masked = MaskedTensor(y_true, np.ones((2, 3), "bool"))
             self.assertAllClose(loss(y_true_masked, masked), plain)
+
+    @parameterized.named_parameters(cases(ENTRYWISE + list(WHOLE)))
+    @pytest.mark.requires_trainable_backend
+    def test_no_gradient_of_masked_predictions(self, name):
+        y_true, y_pred = problem(name in SPARSE)
+        loss = loss_classes()[name]()
+        mask = ops.convert_to_tensor(MASK)
+
+        def judge(values):
+            return loss(y_true, MaskedTensor._wrap(values, mask))
+
+        found = [
+            gradient(judge, u.array(masked.values))
+            for masked in masked_predictions(y_pred, MASK)
+        ]
+        for one in found:
+            self.assertAllClose(one, found[0], atol=0, rtol=0)
+            self.assertAllEqual(one[~MASK], 0 * one[~MASK])
+        self.assertNotAllClose(found[0][MASK], 0 * found[0][MASK])
+
+    def test_a_masked_number_is_0(self):
+        loss = losses.MeanSquaredError()
+        y_true = np.ones((2, 3, 1), "float32")
+        for shape, ndim in (((2, 3, 1), 2), ((2, 3, 1), 3), ((6,), 1)):
+            y_pred = np.full(shape, 3, "float32")
+            mask = MASK.reshape((6,) if ndim == 1 else (2, 3, 1)[:ndim])
+            (*_, masked) = masked_predictions(y_pred, mask)
+            # (3 - 1)^2 where it is valid, and 1 where it is not.
+            found = loss(y_true.reshape(shape), masked)
+            self.assertAllClose(found, (3 * 4 + 3 * 1) / 6)
+
+    def test_classes_that_are_masked_are_none(self):
+        """Of a row in which all are, each is as likely as any other."""
+        y_pred = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]], "float32")
+        mask = np.array([[True, True, False], [False, False, False]])
+        loss = losses.CategoricalCrossentropy(reduction=None)
+        for masked in masked_predictions(y_pred, mask):
+            found = loss(np.eye(3)[[0, 0]], masked)
+            self.assertAllClose(found, -np.log([0.4, 1 / 3]), atol=1e-5)
 
     @parameterized.named_parameters(cases(ENTRYWISE))
     def test_weights_of_the_mask_give_the_loss_of_valid_entries(self, name):
@@ -128,12 +187,13 @@ class LossMaskTest(testing.TestCase):
         hidden = np.ma.MaskedArray(np.full((2, 3), 1.0, "float32"), ~MASK)
         self.assertAllClose(loss(y_true, y_pred, hidden), expected)
 
-    def test_what_predict_gives_counts_by_its_values(self):
+    def test_what_predict_gives_counts_as_what_the_model_does(self):
         y_true, y_pred = problem()
         loss = losses.MeanSquaredError()
         full = np.broadcast_to(MASK[..., None], y_pred.shape)
         self.assertAllClose(
-            loss(y_true, np.ma.MaskedArray(y_pred, ~full)), loss(y_true, y_pred)
+            loss(y_true, np.ma.MaskedArray(y_pred, ~full)),
+            loss(y_true, said(y_pred, MASK)),
         )
 
     def test_nests_are_unwrapped(self):
@@ -266,6 +326,61 @@ def gradient(fn, x):
     return x.grad.cpu().numpy()
 
 
+def public_functions():
+    """Functions of targets and predictions, off the exports."""
+    found = {}
+    for module in (keras.losses, keras.metrics):
+        for name, x in vars(module).items():
+            if (
+                inspect.isfunction(x)
+                and "y_pred" in inspect.signature(x).parameters
+            ):
+                found[name] = x
+    return found
+
+
+# What they need besides, and one that is told of lengths otherwise.
+FUNCTION_ARGUMENTS = {
+    "categorical_generalized_cross_entropy": {"q": 0.5},
+    "top_k_categorical_accuracy": {"k": 2},
+    "sparse_top_k_categorical_accuracy": {"k": 2},
+}
+FUNCTIONS = sorted(set(public_functions()) - {"ctc", "circle"})
+
+
+class FunctionMaskTest(testing.TestCase):
+    @parameterized.named_parameters(cases(FUNCTIONS))
+    def test_functions_read_no_mask(self, name):
+        function = public_functions()[name]
+        kwargs = FUNCTION_ARGUMENTS.get(name, {})
+        y_true, y_pred = problem("sparse" in name or "generalized" in name)
+        y_true = ops.convert_to_tensor(y_true)
+        plain = ops.convert_to_tensor(said(y_pred, MASK))
+        expected = function(y_true, plain, **kwargs)
+        for masked in masked_predictions(y_pred, MASK):
+            valid = MaskedTensor(y_true, np.ones((2, 3), "bool"))
+            for target in (y_true, valid):
+                found = function(target, masked, **kwargs)
+                self.assertFalse(ops.is_masked(found))
+                self.assertAllClose(found, expected)
+
+    def test_all_functions_are_found(self):
+        names = {
+            getattr(fn, "__name__", "") for fn in public_functions().values()
+        }
+        wanted = {"mean_squared_error", "binary_accuracy", "dice", "huber"}
+        self.assertEqual(wanted - names, set())
+
+    def test_functions_are_known_by_name(self):
+        """As they are exported, and in files."""
+        for name in ("mean_squared_error", "categorical_accuracy"):
+            function = public_functions()[name]
+            config = keras.saving.serialize_keras_object(function)
+            self.assertIs(
+                keras.saving.deserialize_keras_object(config), function
+            )
+
+
 class MetricMaskTest(testing.TestCase):
     def make(self, name):
         return metric_classes()[name](**METRIC_ARGUMENTS.get(name, {}))
@@ -274,16 +389,39 @@ class MetricMaskTest(testing.TestCase):
         return problem(name in SPARSE_METRICS, name in PER_LABEL)
 
     @parameterized.named_parameters(cases(PAIRS))
-    def test_masked_predictions_count_by_their_values(self, name):
+    def test_masked_predictions_say_nothing(self, name):
         y_true, y_pred = self.problem(name)
         mask = MASK
         if name in FLAT_METRICS:
             y_true, y_pred, mask = y_true[0], y_pred[0], MASK[0]
-        masked = MaskedTensor(y_pred, mask)
-        plain, other = self.make(name), self.make(name)
-        plain.update_state(y_true, masked.values)
-        other.update_state(y_true, masked)
-        self.assertAllClose(other.result(), plain.result())
+        plain = self.make(name)
+        plain.update_state(y_true, said(y_pred, mask))
+        for masked in masked_predictions(y_pred, mask):
+            for by_name in (False, True):
+                metric = self.make(name)
+                if by_name:
+                    metric.update_state(y_true, y_pred=masked)
+                else:
+                    metric.update_state(y_true, masked)
+                self.assertAllClose(metric.result(), plain.result())
+
+    @parameterized.named_parameters(cases(PAIRS))
+    def test_weights_of_which_none_is_valid_change_nothing(self, name):
+        y_true, y_pred = self.problem(name)
+        mask = MASK
+        if name in FLAT_METRICS:
+            y_true, y_pred, mask = y_true[0], y_pred[0], MASK[0]
+        metric = self.make(name)
+        if (
+            "sample_weight"
+            not in inspect.signature(metric.update_state).parameters
+        ):
+            self.skipTest("It has no weights.")
+        weights = np.ones(mask.shape, "int32" if "IoU" in name else "float32")
+        metric.update_state(y_true, y_pred, weights)
+        before = u.array(metric.result())
+        metric.update_state(y_true, y_pred, MaskedTensor(weights, 0 * mask > 0))
+        self.assertAllClose(metric.result(), before)
 
     @parameterized.named_parameters(
         cases(
@@ -353,9 +491,8 @@ class MetricMaskTest(testing.TestCase):
         y_true[0] = 7
         metric = metrics.SparseCategoricalCrossentropy(ignore_class=7)
         metric.update_state(y_true, MaskedTensor(y_pred, MASK), np.ones((2, 3)))
-        masked = MaskedTensor(y_pred, MASK)
         each = losses.sparse_categorical_crossentropy(
-            y_true[1], masked.values[1]
+            y_true[1], said(y_pred, MASK)[1]
         )
         by_hand = np.mean(backend.convert_to_numpy(each))
         self.assertAllClose(metric.result(), by_hand, rtol=1e-5)

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import callbacks
@@ -211,7 +212,9 @@ class MaskedOutputTest(testing.TestCase):
             logs = run_quietly(
                 model.fit, IDS, Y, epochs=2, batch_size=2, shuffle=False
             ).history
-        loss = model.compute_loss(None, Y, model(IDS))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The output", UserWarning)
+            loss = model.compute_loss(None, Y, model(IDS))
         return logs | {
             "evaluate": run_quietly(model.evaluate, IDS, Y),
             "compute_loss": backend.convert_to_numpy(loss),
@@ -296,13 +299,93 @@ class PaddingWarningTest(testing.TestCase):
         )
         self.assertEqual(found, [])
 
-    def test_none_without_a_mask_or_with_one_over_the_batch(self):
-        def over_the_batch(ids, scores):
-            return ops.not_equal(ids[:, 0], 0)
+    def test_none_without_a_mask(self):
+        model = make(plain=True)
+        self.assertEqual(padding_warnings(lambda: self.run_all(model)), [])
 
-        for model in (make(plain=True), make(over_the_batch)):
-            found = padding_warnings(functools.partial(self.run_all, model))
-            self.assertEqual(found, [])
+    @parameterized.parameters(True, False)
+    def test_a_mask_over_the_batch_is_looked_at_once(self, is_padded):
+        """Where the first batch has rows that are masked, they count."""
+
+        def over_the_batch(ids, scores):
+            return ops.not_equal(ids[:, -1 if is_padded else 0], 0)
+
+        model = make(over_the_batch)
+
+        def run():
+            for _ in range(2):
+                model.evaluate(IDS, Y, verbose=0)
+
+        found = padding_warnings(run)
+        self.assertLen(found, int(is_padded))
+        if is_padded:
+            self.assertIn("whole rows of the first batch", found[0])
+        model.compile("sgd", "mse")
+        found = padding_warnings(lambda: model.test_on_batch(IDS, Y))
+        self.assertLen(found, int(is_padded))
+
+    def test_none_for_an_output_without_a_loss(self):
+        inputs = layers.Input((3,), dtype="int32")
+        both = [Scores(no_padding, plain)(inputs) for plain in (True, False)]
+        model = models.Model(inputs, both)
+        for loss, count in ((["mse", None], 0), ([None, "mse"], 1)):
+            model.compile("sgd", loss)
+            run = functools.partial(model.evaluate, IDS, [Y, Y], verbose=0)
+            self.assertLen(padding_warnings(run), count)
+
+    def test_none_for_a_loss_of_ones_own(self):
+        class Own(models.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+                squares = ops.square(ops.filled(y_pred) - y)
+                return ops.mean(squares)
+
+        class Weighing(models.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+                return super().compute_loss(x, y, y_pred, y_pred.mask)
+
+        class Unweighing(models.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+                return super().compute_loss(x, y, y_pred, None)
+
+        for cls, count in ((Own, 0), (Weighing, 0), (Unweighing, 1)):
+            inputs = layers.Input((3,), dtype="int32")
+            model = cls(inputs, Scores(no_padding)(inputs))
+            model.compile("sgd", "mse")
+            run = functools.partial(model.evaluate, IDS, Y, verbose=0)
+            self.assertLen(padding_warnings(run), count)
+
+    @parameterized.parameters(0, 1)
+    def test_a_class_that_is_ignored_wherever_there_is_padding(self, ignored):
+        inputs = layers.Input((3,), dtype="int32")
+        scores = Scores(no_padding)(inputs)
+        model = models.Model(inputs, ops.concatenate([scores] * 7, axis=-1))
+        loss = losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=ignored
+        )
+        model.compile("sgd", loss)
+        found = padding_warnings(lambda: model.evaluate(IDS, IDS, verbose=0))
+        self.assertLen(found, ignored)
+
+    @parameterized.parameters(False, True)
+    def test_a_mask_of_classes_takes_no_weight(self, from_logits):
+        """Probabilities are 0 there; logits have to be filled."""
+        inputs = layers.Input((3,), dtype="int32")
+        scores = ops.squeeze(Scores(no_padding)(inputs), axis=-1)
+        outputs = scores if from_logits else ops.softmax(scores)
+        model = models.Model(inputs, outputs)
+        model.compile(
+            "sgd", losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loss = model.evaluate(IDS, 0 * IDS[:, 0], verbose=0)
+        texts = [str(w.message) for w in caught if "mask" in str(w.message)]
+        self.assertLen(texts, int(from_logits))
+        if from_logits:
+            self.assertIn("ops.filled(logits, float('-inf'))", texts[0])
+        else:
+            shares = model.predict(IDS, verbose=0).data
+            self.assertAllClose(loss, -np.mean(np.log(shares[:, 0])))
 
     def test_names_the_outputs_that_have_no_weight(self):
         inputs = layers.Input((3,), dtype="int32")

@@ -3,6 +3,9 @@
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.masking import batches
+from keras.src.masking import padding
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from pip_build import keeps
@@ -11,7 +14,7 @@ from pip_build import new
 
 class Trainer:
     @keeps("_compute_loss_unwarned")
-    def _compute_loss(
+    def compute_loss(
         self,
         x=None,
         y=None,
@@ -19,36 +22,70 @@ class Trainer:
         sample_weight=None,
         training=True,
     ):
-        self._warn_of_padding(y_pred, sample_weight)
-        return self._compute_loss_unwarned(
+        """Computes the total loss of a batch; to be overridden for another.
+
+        No mask of the predictions is read. An output that is masked and has no
+        weight is warned of, once, since its padding counts.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: Outputs of the model, masked ones among them.
+            sample_weight: Weights over leading axes of the targets.
+            training: Whether it is computed in training.
+
+        Returns:
+            The loss, a scalar, or None if there is none.
+        """
+        loss = self._compute_loss_unwarned(
             x, y, y_pred, sample_weight, training
         )
+        if self._compile_loss is not None and any(
+            map(has_mask, tree.flatten(y_pred))
+        ):
+            self._watch_padding(y, y_pred, sample_weight)
+        return loss
 
     @new
-    def _warn_of_padding(self, y_pred, sample_weight):
+    def _watch_padding(self, y, y_pred, sample_weight):
         """Warns once for each output whose padding the loss counts.
 
-        Runs while a step is traced, and again when it is traced again, so
-        what was warned of is remembered in Python: on the loss tracker, which
-        `compile` makes anew.
+        Runs while a step is traced, and again when it is traced again.
         """
-        if self._loss_tracker is None or not any(
-            has_mask(x) for x in tree.flatten(y_pred)
-        ):
+        watch = padding.watch_of(self._compile_loss)
+        for one in padding.judged(self._compile_loss, y, y_pred, sample_weight):
+            if not one.is_unweighted or one.name in watch.warned:
+                continue
+            if in_symbolic_scope():
+                # What a step of one's own does is not known yet.
+                watch.is_pending |= one.is_to_be_seen
+                continue
+            if one.is_to_be_seen and not watch.has_seen(one):
+                continue
+            watch.warned.add(one.name)
+            # It is about the call of `fit` or `evaluate`.
+            refusals.warn_at(
+                refusals.users_frame(),
+                one.advice.format(name=one.name, model=self.name),
+                UserWarning,
+            )
+
+    @new
+    def _look_for_padding(self, data_batch):
+        """Looks once what the masks of outputs are, outside compiled code."""
+        watch = padding.watch_of(self._compile_loss)
+        if not watch.is_pending:
             return
-        warned = vars(self._loss_tracker).setdefault("_warned_outputs", set())
-        names = getattr(self, "output_names", None)
-        for name, output in _unweighted(y_pred, sample_weight, names):
-            # A mask over the batch alone is hardly ever False anywhere.
-            per_step = has_mask(output) and len(output.mask.shape) > 1
-            if per_step and name not in warned:
-                warned.add(name)
-                # It is about the call of `fit` or `evaluate`.
-                refusals.warn_at(
-                    refusals.users_frame(),
-                    _PADDING_COUNTS.format(name=name, model=self.name),
-                    UserWarning,
-                )
+        watch.is_pending = False
+        x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(
+            data_batch
+        )
+        # No assignment to a variable goes beyond this scope.
+        with backend.StatelessScope():
+            y_pred = self(x, training=False)
+        for one in padding.judged(self._compile_loss, y, y_pred, sample_weight):
+            if one.is_unweighted and one.is_to_be_seen:
+                watch.look_at(one)
 
     @keeps("_symbolic_build_unmasked")
     def _symbolic_build(self, iterator=None, data_batch=None):
@@ -63,6 +100,8 @@ class Trainer:
         ):
             self._build_on_masked(data_batch)
         self._symbolic_build_unmasked(iterator, data_batch)
+        if data_batch is not None and self._compile_loss is not None:
+            self._look_for_padding(data_batch)
 
     @new
     def _is_whole(self):
@@ -84,36 +123,6 @@ class Trainer:
             spec(self.compute_metrics, x, y, y_pred, **weights)
         if self._compile_loss is not None:
             spec(self._compute_loss, x, y, y_pred, training=False, **weights)
-
-
-__added__ = ("_PADDING_COUNTS",)
-_PADDING_COUNTS = (
-    "The output '{name}' of model '{model}' is masked, and there is no "
-    "`sample_weight` for it, so its loss and metrics count padding: they never "
-    "read a mask. Write\n"
-    "    model.fit(x, y, sample_weight="
-    "keras.utils.sample_weight_from_mask(x_ids != 0))\n"
-    "to leave padding out of the loss (in `evaluate` likewise), and pass the "
-    "metrics to `compile` as `weighted_metrics`, which use these weights."
-)
-
-
-@new
-def _unweighted(y_pred, sample_weight, output_names):
-    """The names and values of the outputs that have no weight."""
-    if isinstance(y_pred, dict):
-        output_names = sorted(y_pred)
-    outputs = tree.flatten(y_pred)
-    names = tree.flatten(output_names)
-    if output_names is None or len(names) != len(outputs):
-        names = [f"output_{i}" for i in range(len(outputs))]
-    given = tree.flatten(sample_weight)
-    if len(given) != len(outputs):
-        given = given[:1] * len(outputs)
-    triples = zip(names, outputs, given, strict=True)
-    return [
-        (name, output) for name, output, weight in triples if weight is None
-    ]
 
 
 @new

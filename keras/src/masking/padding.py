@@ -1,0 +1,205 @@
+"""What a compiled loss counts although the model has masked it.
+
+It reads no mask, so padding counts unless a weight leaves it out. Who trains
+that way is told so: where types tell, as a step is traced; where it depends on
+what is masked, after a look at the first batch.
+"""
+
+import typing
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import mask_or_spec
+
+# The functions of losses over classes, of which there is one target, and
+# whether the output is their probabilities.
+OF_CLASSES = {
+    "categorical_crossentropy": True,
+    "categorical_focal_crossentropy": True,
+    "categorical_generalized_cross_entropy": True,
+    "categorical_hinge": False,
+    "kl_divergence": True,
+    "sparse_categorical_crossentropy": True,
+}
+
+_COUNTS = (
+    "The output '{name}' of model '{model}' is masked%s, and there is no "
+    "`sample_weight` for it, so its loss and metrics count padding: they never "
+    "read a mask. "
+)
+STEPS_COUNT = (_COUNTS % "") + (
+    "Write\n"
+    "    model.fit(x, y, sample_weight="
+    "keras.utils.sample_weight_from_mask(x_ids != 0))\n"
+    "to leave padding out of the loss (in `evaluate` likewise), and pass the "
+    "metrics to `compile` as `weighted_metrics`, which use these weights."
+)
+ROWS_COUNT = (_COUNTS % " in whole rows of the first batch") + (
+    "The last step of a sequence (`x[:, -1]`) is padding in all rows but the "
+    "longest: take the last one that is valid, as a recurrent layer without "
+    "`return_sequences` does, or a mean over steps. To leave these rows out, "
+    "write\n"
+    "    model.fit(x, y, sample_weight="
+    "keras.utils.sample_weight_from_mask(x_ids[:, -1] != 0))\n"
+    "and pass the metrics to `compile` as `weighted_metrics`."
+)
+CLASSES_COUNT = (
+    "The output '{name}' of model '{model}' is masked along its last axis, "
+    "whose entries are classes to its loss. It never reads a mask, so those "
+    "that are masked count as classes whose logit is 0, and no `sample_weight` "
+    "fits a class. Let the model return\n"
+    "    keras.ops.filled(logits, float('-inf'))\n"
+    "so that their probability is 0."
+)
+
+
+class Judged(typing.NamedTuple):
+    """An output that a loss of its own judges.
+
+    Attributes:
+        name: Name of the output.
+        loss: The loss.
+        y_true: Its target.
+        y_pred: The output.
+        weight: Its `sample_weight`, or None.
+    """
+
+    name: str
+    loss: typing.Callable
+    y_true: typing.Any
+    y_pred: typing.Any
+    weight: typing.Any
+
+    @property
+    def is_unweighted(self):
+        """Whether the output is masked, and no weight leaves anything out."""
+        return self.weight is None and has_mask(self.y_pred)
+
+    @property
+    def advice(self):
+        """The text of the warning that is due."""
+        if len(mask_or_spec(self.y_pred).shape) == 1:
+            return ROWS_COUNT
+        if self._masks_classes and not self._gives_probabilities:
+            return CLASSES_COUNT
+        return STEPS_COUNT
+
+    @property
+    def is_to_be_seen(self):
+        """Whether only a batch can tell that what is masked counts.
+
+        A mask over the batch alone is hardly ever False; a class that the loss
+        ignores may be the target wherever there is a mask; and a class that is
+        masked has the probability 0.
+        """
+        return (
+            len(mask_or_spec(self.y_pred).shape) == 1
+            or self._option("ignore_class") is not None
+            or (self._masks_classes and self._gives_probabilities)
+        )
+
+    def counts_in_batch(self):
+        """Whether the loss counts anything that is masked, of a batch."""
+        mask = np.asarray(backend.convert_to_numpy(self.y_pred.mask))
+        if self._masks_classes and mask.ndim > 1:
+            mask = mask.any(-1)
+        counted, ignored = ~mask, self._option("ignore_class")
+        if ignored is not None:
+            y_true = np.asarray(backend.convert_to_numpy(self.y_true))
+            if y_true.size == counted.size:
+                counted &= y_true.reshape(counted.shape) != ignored
+        return bool(counted.any())
+
+    @property
+    def _masks_classes(self):
+        """Whether the mask covers the axis of the classes of the loss."""
+        own = getattr(getattr(self.loss, "fn", None), "__name__", "")
+        rank = len(self.y_pred.shape)
+        return (
+            own in OF_CLASSES and len(mask_or_spec(self.y_pred).shape) == rank
+        )
+
+    @property
+    def _gives_probabilities(self):
+        own = getattr(getattr(self.loss, "fn", None), "__name__", "")
+        return OF_CLASSES[own] and not self._option("from_logits")
+
+    def _option(self, name):
+        return getattr(self.loss, "_fn_kwargs", {}).get(name)
+
+
+class Watch:
+    """What is known of the outputs of a compiled model.
+
+    Attributes:
+        is_pending: Whether a batch has to be looked at.
+        seen: Names of the outputs of which the look has found something.
+        warned: Names of those that were warned of.
+    """
+
+    def __init__(self):
+        self.is_pending = False
+        self.seen, self.warned = set(), set()
+        self._looked_at = set()
+
+    def look_at(self, one):
+        """Looks at an output of the first batch."""
+        if one.name not in self._looked_at and one.counts_in_batch():
+            self.seen.add(one.name)
+        self._looked_at.add(one.name)
+
+    def has_seen(self, one):
+        """Whether the first batch has padding that counts in an output."""
+        if backend.backend() == "numpy":
+            # It has no step to be compiled.
+            self.look_at(one)
+        return one.name in self.seen
+
+
+def watch_of(compile_loss):
+    """The `Watch` of a `CompileLoss`, which `compile` makes anew."""
+    return vars(compile_loss).setdefault("_padding_watch", Watch())
+
+
+def judged(compile_loss, y_true, y_pred, sample_weight):
+    """The outputs that a compiled loss judges, each with its own loss.
+
+    Args:
+        compile_loss: The `CompileLoss`, built.
+        y_true: Nest of targets.
+        y_pred: Nest of outputs.
+        sample_weight: Nest of weights, a weight for all, or None.
+
+    Returns:
+        A list of `Judged`.
+    """
+    names = tree.flatten(compile_loss.output_names)
+    found = []
+    for path, loss, _, name in compile_loss._flat_losses:
+        if names == [None]:
+            name = "/".join(map(str, path)) or "output_0"
+        parts = [
+            _part(path, nest, names) for nest in (y_true, y_pred, sample_weight)
+        ]
+        if not any(tree.is_nested(part) for part in parts):
+            found.append(Judged(name, loss, *parts))
+    return found
+
+
+def _part(path, nest, names):
+    """What a path leads to in a nest; all of it, if it is a single tensor."""
+    if not tree.is_nested(nest):
+        return nest
+    flat = tree.flatten(nest)
+    for step in path:
+        if isinstance(nest, dict) and step in nest:
+            nest = nest[step]
+        elif isinstance(nest, (list, tuple)) and isinstance(step, int):
+            nest = nest[step]
+        elif step in names and len(names) == len(flat):
+            # Losses by the names of outputs that are in a list.
+            nest = flat[names.index(step)]
+    return nest
