@@ -123,6 +123,8 @@ def _without_unmet(x, names, operands, covered):
             mask, own = _reduced_mask(other, own, set(own) - set(names))
             x = masks.fill(x, _arranged(mask, own, names), 0)
     return x
+
+
 def labels_of_first(subscripts, inputs, ndim):
     """The labels that the mask of the first operand covers, and the result's.
 
