@@ -228,10 +228,10 @@ ARGUMENTS = {
 # Functions of functions, and those that take no tensor.
 NOTHING_TO_WALK = {"custom_gradient", "get_mask"}
 # A plain answer, since it asks about the tensor, or since no axis of the mask
-# is left.
+# is left, or since the mask is of labels, which are counted.
 PLAIN = set(
     """all allclose amax amin any argmax argmin average bincount
-    count_nonzero dot dtype einsum filled histogram is_masked is_tensor
+    count_nonzero ctc_loss dot dtype einsum filled histogram is_masked is_tensor
     isin last logsumexp matmul max mean median min moments nanargmax
     nanargmin nanmax nanmean nanmedian nanmin nanpercentile nanprod
     nanquantile nanstd nansum nanvar ndim norm percentile prod psnr ptp

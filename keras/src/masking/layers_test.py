@@ -75,8 +75,12 @@ def poisoned(drawn):
         yield u.masked(drawn, poison=poison)
     for seed in (1, 2):
         yield u.masked(drawn, garbage=seed)
-    for hidden in u.FINITE[1:3] + u.NOT_FINITE[:2]:
-        yield u.masked(drawn, hidden=hidden)
+
+
+def hidden(drawn):
+    """The arguments with what no op leaves under the masks."""
+    for number in u.FINITE[1:3] + u.NOT_FINITE[:2]:
+        yield u.masked(drawn, hidden=number)
 
 
 def with_more_steps(case, drawn, count, side):
@@ -257,10 +261,12 @@ class LayersTest(testing.TestCase):
             for args in poisoned(drawn):
                 result, again = run(args, training)
                 self.assert_finite(x for x, _ in results(result))
-                for (one, mask), (other, _) in zip(results(result), expected):
-                    if mask is not None:
-                        one, other = one[mask], other[mask]
-                    self.assertAllClose(one, other, atol=1e-4, rtol=1e-4)
+                self.assert_same_where_valid(results(result), expected)
+                self.assert_same(again, updates)
+            for args in hidden(drawn):
+                with u.quiet():
+                    result, again = run(args, training)
+                self.assert_same_where_valid(results(result), expected)
                 self.assert_same(again, updates)
             result, updates = run(empty, training)
             self.assert_finite(x for x, _ in results(result))
@@ -268,8 +274,8 @@ class LayersTest(testing.TestCase):
         if backend.backend() == "numpy":
             return
         by_operands, by_weights = run.gradients(u.masked(drawn))
-        for hidden in HIDDEN:
-            found, found_by_weights = run.gradients(u.masked(drawn, **hidden))
+        for other in HIDDEN:
+            found, found_by_weights = run.gradients(u.masked(drawn, **other))
             self.assert_same(found_by_weights, by_weights)
             self.assert_finite(found)
             for one, other, x in zip(found, by_operands, floats(drawn)):
@@ -283,6 +289,12 @@ class LayersTest(testing.TestCase):
     def assert_finite(self, arrays):
         for x in arrays:
             self.assertTrue(np.isfinite(x).all())
+
+    def assert_same_where_valid(self, found, expected):
+        for (one, mask), (other, _) in zip(found, expected):
+            if mask is not None:
+                one, other = one[mask], other[mask]
+            self.assertAllClose(one, other, atol=1e-4, rtol=1e-4)
 
     @parameterized.named_parameters(
         case for case in NAMED_CASES if case[1].pads

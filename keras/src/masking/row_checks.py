@@ -179,7 +179,8 @@ class RowChecks:
         self.assert_finite(garbled, label)
         self.assert_same(garbled, expected, label, tolerance)
         for hidden in hidden_numbers(seed):
-            found = call(name, u.masked(drawn, hidden=hidden))
+            with u.quiet():
+                found = call(name, u.masked(drawn, hidden=hidden))
             self.assert_same(found, expected, f"{label} {hidden}", tolerance)
 
     def assert_same(self, result, expected, label, tolerance):

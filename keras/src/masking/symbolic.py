@@ -216,7 +216,7 @@ def mask_as_given(x):
             note_form(x._mask_spec, given)
             break
         history = getattr(origin, "_keras_history", None)
-        if history is None:
+        if history is None or history.operation is None:
             break
         node = history.operation._inbound_nodes[history.node_index]
         masked = {id(y): y for y in node.input_tensors if has_mask(y)}

@@ -163,6 +163,14 @@ FINITE = (1e30, -1e30, LARGEST, -LARGEST)
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
+def quiet():
+    """Scope in which NumPy says nothing of what is infinite under a mask.
+
+    No op leaves such a thing there, so none is asked to be silent about it.
+    """
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def with_hidden(x, number):
     """The values of a drawn operand with a number under the mask.
 

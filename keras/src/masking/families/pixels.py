@@ -64,6 +64,7 @@ def reframed(call):
     return masks.wrap(call.compute(), backend.numpy.squeeze(mask, axis=-1))
 
 
+@covers(moved(3).coverage)
 def unfold(call):
     """The mask moves as the entries do; a patch must lie within the image.
 
@@ -91,6 +92,7 @@ def unfold(call):
     return masks.wrap(result.values, result.mask & whole)
 
 
+@covers(lambda call, spec: moved(patch_axes).coverage(call, spec))
 def patches(call):
     """The mask moves as the entries do; a patch must lie within the image.
 

@@ -75,6 +75,13 @@ def extract_sequences(call):
     return masks.wrap(values, backend.cast(frames, "bool"))
 
 
+def _last(call, spec):
+    x = only_operand(call)
+    axis = canonical_axes(call.argument("axis"), len(x.shape))[0]
+    return masks.covered(x) - (axis < masks.covered(x))
+
+
+@covers(_last)
 def last(call):
     """The last valid entry along an axis; of none 0, masked as in `max`."""
     x = only_operand(call)
