@@ -29,10 +29,10 @@ WEIGHTS = (RNG.uniform(0.5, 2.0, MASK.shape) * MASK).astype("float32")
 PROBABILITIES = RNG.uniform(0.05, 1.0, (4, 3, 4)).astype("float32")
 PROBABILITIES /= PROBABILITIES.sum(-1, keepdims=True)
 LABELS = np.array([[1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 0, 1]], "float32")
+SCORES = (RNG.permutation(12).reshape(4, 3) / 12 + 0.04).astype("float32")
 # Some rows and some steps have none.
 ENTRIES = RNG.uniform(0.5, 2.0, (4, 3, 4)) * (RNG.uniform(size=(4, 3, 4)) < 0.5)
 ENTRIES = (ENTRIES * np.array([1, 1, 0, 1])[:, None, None]).astype("float32")
-SCORES = (RNG.permutation(12).reshape(4, 3) / 12 + 0.04).astype("float32")
 
 # Targets and predictions by their kind; all are floats, so that what weighs 0
 # can be NaN.

@@ -105,8 +105,8 @@ class ExplainMaskTest(testing.TestCase):
                 (1, "head", ""),
             ],
         )
-        # A window is valid where its middle is.
-        middles = SeenMask((2, 3), 2, 6)
+        # Of rows of three steps and of one, with windows of three.
+        middles = SeenMask((2, 3), 1, 6)
         ins = [call.masks_in for call in calls]
         self.assertEqual(ins, [(None,), (None,), (STEPS,), (middles,), (None,)])
         outs = [call.masks_out for call in calls]
@@ -124,7 +124,7 @@ class ExplainMaskTest(testing.TestCase):
             [
                 "└ conv (Conv1D)",
                 "(2, 5): 4 of 10 valid",
-                "(2, 3): 2 of 6 valid",
+                "(2, 3): 1 of 6 valid",
                 "changed",
             ],
         )

@@ -48,9 +48,10 @@ TRACED = set(
     """average trace trapezoid bincount searchsorted append dsplit dstack full
     geomspace hsplit hstack linspace logspace meshgrid rot90 select view vsplit
     vstack cross psnr multi_hot categorical_crossentropy ctc_decode
-    ctc_loss sparse_categorical_crossentropy cdist in_top_k scatter_update slice_update
-    associative_scan cond fori_loop map scan switch vectorized_map while_loop
-    cholesky_inverse jvp crop_images pad_images""".split()
+    ctc_loss sparse_categorical_crossentropy cdist in_top_k scatter_update
+    slice_update associative_scan cond fori_loop map scan switch
+    vectorized_map while_loop cholesky_inverse jvp crop_images
+    pad_images""".split()
 )
 
 

@@ -1,5 +1,7 @@
 """The masked tensor of the NumPy backend."""
 
+import math
+
 import numpy as np
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
@@ -15,6 +17,11 @@ class MaskedTensor(MaskedTensorBase):
     def _select(mask, values, value):
         # The backend's makes 32 bits of 64.
         return np.where(mask, values, value)
+
+    @property
+    def sorts_last(self):
+        # Of the types that it did not make itself, NaN has no place.
+        return math.nan if self.values.dtype.kind in "fc" else math.inf
 
     def _put(self, value):
         values = self.values.copy()

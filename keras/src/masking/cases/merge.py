@@ -120,11 +120,27 @@ def merged(name, *drawn):
 
 
 def where(condition, *branches):
-    """That of `numpy.ma`, with a fill as valid as what it fills."""
+    """That of `numpy.ma`, with a fill as valid as what it fills.
+
+    No mask becomes one of single entries by a condition that is.
+    """
     branches = [
         x if type(x) is Drawn else Drawn(np.asarray(x, "float32"), None)
         for x in branches
     ]
+    operands = (condition, *branches)
+    ndim = max(x.values.ndim for x in operands)
+    covered = max(
+        (
+            ndim - x.values.ndim + x.mask.ndim
+            for x in operands
+            if x.mask is not None
+        ),
+        default=ndim,
+    )
+    own = condition.values.shape
+    if np.prod(own[max(covered - ndim + len(own), 0) :]) > 1:
+        return merged("where", *operands)
     masked = [
         masked_array(widened(x.values), valid_as(x, other))
         for x, other in (branches, branches[::-1])

@@ -125,8 +125,6 @@ CASES = [
         "A masked boolean key would select an unknown number of entries.",
         (PLAIN_ROW, FLAGS),
     ),
-    Case("take", "Values and indices cannot both be masked.", (ROW, IDS)),
-    Case("take_along_axis", "The indices must be plain.", (PLAIN_ROW, IDS, 0)),
     Case("where", "How many entries are True depends on the data.", (FLAGS,)),
     Case(
         "dot_product_attention",

@@ -35,11 +35,18 @@ def filled(call):
 @covers(kept)
 def like(call):
     """A tensor of the same shape, and with the same mask."""
-    x, value = only_operand(call), call.argument("fill_value", 0)
-    values = call.compute()
-    if not (isinstance(value, (int, float)) and masks.is_ordinary(value)):
-        values = masks.fill(values, x.mask, 0)
-    return masks.wrap(values, x.mask)
+    x = only_operand(call)
+    return masks.wrap(call.compute(), x.mask)
+
+
+@takes_whole
+@covers(kept)
+def full_like(call):
+    """As `like`; a value that may be infinite or large is not put there."""
+    value, result = call.argument("fill_value"), like(call)
+    if isinstance(value, (int, float)) and masks.is_ordinary(value):
+        return result
+    return masks.wrap(masks.fill(result.values, result.mask, 0), result.mask)
 
 
 @covers(kept)

@@ -445,9 +445,7 @@ def slice_(call):
 
 
 def _where(call, spec):
-    branches = [call.argument(name) for name in ("x1", "x2")]
-    is_filled = branches[0] is not None and _is_filled(branches)
-    return coverage.merged(call, spec) if is_filled else None
+    return None if call.argument("x1") is None else coverage.merged(call, spec)
 
 
 @covers(_where)
@@ -461,7 +459,9 @@ def where(call):
     the result is. Without branches it is refused.
 
     Static shapes tell: an axis that is missing, or of size 1 where the mask's
-    is not, is broadcast. One of unknown size counts as data.
+    is not, is broadcast. One of unknown size counts as data. Where the
+    condition says different things of the entries of one step, and the masks
+    do not, the step is valid if it is in both branches.
     """
     if call.argument("x1") is None:
         raise call.refuse("How many entries are True depends on the data.")
@@ -469,7 +469,7 @@ def where(call):
         backend.convert_to_tensor(x) if isinstance(x, (list, tuple)) else x
         for x in call.args
     ]
-    if _is_filled(branches):
+    if _is_filled(branches) or _reaches_further(condition, call.args):
         return merge(call)
     values = call.compute()
     is_data = _are_data(branches)
@@ -487,6 +487,15 @@ def _is_filled(branches):
     is_data, masked = _are_data(branches), [*map(has_mask, branches)]
     is_fill = [not own and not m for own, m in zip(is_data, masked)]
     return any(is_fill) or not any(is_data) or not any(masked)
+
+
+def _reaches_further(condition, operands):
+    """Whether the condition varies along axes that no mask covers."""
+    ndim = max(len(getattr(x, "shape", ())) for x in operands)
+    own = tuple(getattr(condition, "shape", ()))
+    lead = ndim - len(own)
+    ends = [lead + i + 1 for i, n in enumerate(own) if n != 1]
+    return max(ends, default=0) > masks.reach(operands, ndim)
 
 
 def _are_data(branches):
@@ -523,9 +532,7 @@ def _selected_mask(condition, branches, is_data, ndim):
     taken = values_of(condition)
     taken = backend.cast(backend.convert_to_tensor(taken), "bool")
     lead = ndim - len(taken.shape)
-    ends = [lead + i + 1 for i, n in enumerate(taken.shape) if n != 1]
-    covered = [ndim - len(x.shape) + len(x.mask.shape) for x in operands]
-    covered = max(*covered, *ends, 0)
+    covered = masks.reach(operands, ndim)
     # Along the axes that are left the condition says the same for all.
     rest = tuple(range(max(covered - lead, 0), len(taken.shape)))
     taken = backend.numpy.squeeze(taken, axis=rest) if rest else taken

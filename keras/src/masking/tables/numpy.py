@@ -235,7 +235,7 @@ RULES = {
     "nancumsum": cumulate_skipping_nan("cumsum", 0),
     # Questions and tensors of the same shape.
     "empty_like": inquire.empty_like,
-    "full_like": inquire.like,
+    "full_like": inquire.full_like,
     "ndim": inquire.of_values,
     "ones_like": inquire.like,
     "size": inquire.of_values,
