@@ -198,6 +198,8 @@ mask. A recursion that keeps its state at padding is written so. A scalar, or
 what is broadcast along the mask, is a fill, and as valid as what it fills:
 `ops.where(causal, scores, -np.inf)` has the mask of the scores. Shapes decide
 which is which; a size that is not known counts as one of entries of its own.
+Where the condition tells single features apart and the masks do not, as in
+`ops.where(x > 0, x, 0.1 * x)`, a step is valid if it is in both branches.
 
 The same by arithmetic, `k * new + (1 - k) * old`, is masked where either of the
 two is: what is not known, times 0, is not known. Write `ops.where(k > 0, new,

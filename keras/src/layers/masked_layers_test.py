@@ -441,7 +441,7 @@ class MaskedModelsTest(testing.TestCase):
         self.assertMaskedClose(y, [[2.0, 4.0]], [True])
 
     def test_a_mask_that_does_not_fit_is_refused(self):
-        with self.assertRaisesRegex(ValueError, "cover its leading axes"):
+        with self.assertRaisesRegex(ValueError, "the leading axes"):
             layers.Input((3, 2), mask_shape=(2,))
         with self.assertRaisesRegex(ValueError, "neither sparse"):
             layers.Input((3, 2), mask_shape=(3,), sparse=True)

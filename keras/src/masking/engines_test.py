@@ -141,3 +141,20 @@ class FunctionOfTorchTest(testing.TestCase):
             lambda x: Doubled.apply(x), backend="eager", fullgraph=True
         )
         self.assertAllClose(compiled(torch.ones(3)), [2.0] * 3)
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class AutocastOfTorchTest(testing.TestCase):
+    @parameterized.parameters("sum", "mean", "var", "logsumexp", "softmax")
+    def test_it_leaves_reductions_as_wide_as_plain_ones(self, name):
+        import torch
+
+        x = masked((4, 300, 5), 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = getattr(ops, name)(x, axis=1)
+            plain = getattr(ops, name)(x.values, axis=1)
+        self.assertEqual(found.dtype, plain.dtype)
+        wanted = getattr(ops, name)(x, axis=1)
+        self.assertAllClose(
+            ops.filled(found), ops.filled(wanted), rtol=1e-5, atol=1e-5
+        )

@@ -115,6 +115,10 @@ class MaskedTensor(MaskedTensorBase):
     def _sum(self, axes, keepdims):
         if not _computes_eagerly_on_cpu(self.values):
             return super()._sum(axes, keepdims)
+        if torch.is_autocast_enabled("cpu"):
+            # It rounds products, and lets plain sums be as wide as they are.
+            with torch.autocast("cpu", enabled=False):
+                return self._sum(axes, keepdims)
         # A product of matrices: no tensor of the size of the values is made.
         letters = string.ascii_letters[: self.values.ndim]
         covered = self.mask.ndim

@@ -42,7 +42,7 @@ def like(call):
 @takes_whole
 @covers(kept)
 def full_like(call):
-    """As `like`; a value that may be infinite or large is not put there."""
+    """A tensor of the same shape and mask, with no large value under it."""
     value, result = call.argument("fill_value"), like(call)
     if isinstance(value, (int, float)) and masks.is_ordinary(value):
         return result

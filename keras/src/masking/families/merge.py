@@ -36,7 +36,7 @@ def merge(call):
 @takes_whole
 @covers(coverage.merged)
 def multiply(call):
-    """As `merge`; what is under two masks is not multiplied."""
+    """Valid where every masked operand is; no two masked numbers multiply."""
     first = call.args[0]
     if all(map(_is_masked, call.args)):
         call.args = (masks.wrap(masks.zero(first), first.mask), call.args[1])
