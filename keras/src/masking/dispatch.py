@@ -225,7 +225,7 @@ def _present(x):
 
     if not _is_whole(x):
         return x
-    return masks.fill(x.values, x.mask, backend.is_float_dtype(x.dtype))
+    return masks.fill(x.values, x.mask, int(backend.is_float_dtype(x.dtype)))
 
 
 def _if_there(x, there):

@@ -29,8 +29,10 @@ BY_FUNCTION = {"cond", "map", "scan", "while_loop"}
 COUNTS = {"bincount"}
 # Upstream takes fewer shapes, gives what memory held, or draws otherwise.
 NOT_COMPARED = {"average", "cholesky_inverse", "empty_like", "random.shuffle"}
-# Upstream gives a Python boolean.
-NOT_COMPARED |= {"allclose"}
+# Upstream gives a Python boolean, and any of several partitions.
+NOT_COMPARED |= {"allclose", "argpartition"}
+# PyTorch's takes complex numbers only, and TensorFlow's one axis of values.
+LEFT_OUT = {"torch": {"imag"}, "tensorflow": {"searchsorted"}}
 # How many examples of a row are called, and of how many rows one is
 # differentiated. JAX and TensorFlow compile a lot.
 COUNT, EACH = (2, 1) if backend.backend() in ("numpy", "torch") else (1, 4)
@@ -40,12 +42,8 @@ def rows():
     return [
         (name.replace(".", "_"), name)
         for name in sorted(EXAMPLES)
-        if EXAMPLES[name] and not (name == "imag" and is_torch())
+        if EXAMPLES[name] and name not in LEFT_OUT.get(backend.backend(), ())
     ]
-
-
-def is_torch():
-    return backend.backend() == "torch"
 
 
 def wrap(values, there):

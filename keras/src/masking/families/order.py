@@ -8,6 +8,7 @@ sorted values are asked for, what ties is equal, and the number does.
 from keras.src import backend
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
+from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.families.layout import full_rank
 from keras.src.masking.families.merge import kept
@@ -63,6 +64,7 @@ def argsort(call):
     return masks.wrap(order, _valid_first(x, axis))
 
 
+@takes_whole
 @covers(_sorted)
 def argpartition(call):
     """The indices that sort, which is one of the partitions."""
