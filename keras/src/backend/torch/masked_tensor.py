@@ -173,8 +173,10 @@ def _refusing_masked(apply):
 
     @functools.wraps(apply)
     def checked(cls, *args, **kwargs):
+        # `DistributedDataParallel` hands on what is no tensor as it is.
+        is_parallel = cls.__module__.startswith("torch.nn.parallel.")
         for x in (*args, *kwargs.values()):
-            if isinstance(x, MaskedTensor):
+            if isinstance(x, MaskedTensor) and not is_parallel:
                 raise TypeError(
                     f"`{cls.__name__}.apply` was given a masked tensor, which "
                     "PyTorch would take for a constant: nothing would have a "
