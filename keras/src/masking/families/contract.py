@@ -121,6 +121,7 @@ def _without_unmet(x, names, operands, covered):
     for other, own in zip(operands, covered):
         if set(own) & set(names):
             mask, own = _reduced_mask(other, own, set(own) - set(names))
+            x = backend.convert_to_tensor(x)  # It may be a variable.
             x = masks.fill(x, _arranged(mask, own, names), 0)
     return x
 
