@@ -27,21 +27,26 @@ class MaskedTensor(MaskedTensorBase):
         if not _runs_on_cpu():
             return function(self)
 
-        def of_values(values):
-            return function(self._wrap(values, self.mask))
+        def of(values, mask):
+            return function(self._wrap(values, mask))
 
+        def filled(values, mask):
+            return self._wrap(values, mask)._with_zeros().values
+
+        # Both parts are arguments: what is closed over would escape from
+        # layers that are rematerialized, and from what is exported.
         @jax.custom_jvp
-        def careful(values):
-            result = of_values(values)
+        def careful(values, mask):
+            result = of(values, mask)
             # No sum: XLA would make one of this and of that which gave the
             # result.
             is_nan = jax.numpy.any(jax.numpy.isnan(result))
             try:
-                return of_values(filled(values)) if is_nan else result
+                return of(filled(values, mask), mask) if is_nan else result
             except jax.errors.TracerBoolConversionError:
                 return jax.lax.cond(
                     is_nan,
-                    lambda: of_values(filled(values)),
+                    lambda: of(filled(values, mask), mask),
                     lambda: result,
                 )
 
@@ -49,12 +54,14 @@ class MaskedTensor(MaskedTensorBase):
         def differentiate(primals, tangents):
             # Its slope is 0 at masked entries, so the selection needs none. A
             # choice would have to keep what both branches need.
-            return jax.jvp(of_values, (filled(*primals),), tangents)
+            mask = primals[1]
+            return jax.jvp(
+                lambda values: of(values, mask),
+                (filled(*primals),),
+                tangents[:1],
+            )
 
-        def filled(values):
-            return self._wrap(values, self.mask)._with_zeros().values
-
-        return careful(self.values)
+        return careful(self.values, self.mask)
 
 
 def _parts_with_keys(x):
