@@ -84,7 +84,7 @@ TEXTS = {
     "Conv%dDTranspose": "Valid where a row reaches to, as far as if alone.",
     "ConvLSTM%dD": STEPS,
     "Cropping%dD": MOVED,
-    "CutMix": "A pixel is as valid as it is where it comes from.",
+    "CutMix": "Valid where both images are.",
     "Dense": FEATURES,
     "DepthwiseConv%dD": WINDOWS,
     "Discretization": LEARNED,

@@ -59,12 +59,6 @@ def mixed(mask, drawn):
     return mask & mask[np.asarray(drawn["permutation_order"])]
 
 
-def cut(mask, drawn):
-    """As valid as the pixel is where it comes from."""
-    other = mask[np.asarray(drawn["permutation_order"])]
-    return np.where(np.asarray(drawn["batch_masks"]), other, mask)
-
-
 def flipped(mask, drawn):
     return np.where(np.asarray(drawn["flips"]), mask[:, ::-1, ::-1], mask)
 
@@ -102,7 +96,7 @@ def of_ids(make, mask=same):
 BY_PIXEL = {
     **of_images("AutoContrast"),
     **of_images("CenterCrop", 4, 4, mask=centre),
-    **transformed("CutMix", cut),
+    **transformed("CutMix", mixed),
     **of_images("Equalization", bins=4),
     **of_images("MaxNumBoundingBoxes", 4),
     **transformed("MixUp", mixed),
