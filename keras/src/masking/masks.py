@@ -189,11 +189,6 @@ def trusted(x):
     return fill(x.values, x.mask, 0) if is_small(x.dtype) else x.values
 
 
-def finite(x):
-    """A masked tensor that is finite under the mask, in a small dtype too."""
-    return wrap(trusted(x), x.mask)
-
-
 def careful(x, function):
     """A function of a masked tensor, whatever is under the mask.
 
