@@ -164,7 +164,15 @@ class WholeMasksTest(testing.TestCase):
             for row in dispatch.rows().values()
             if getattr(row.rule, "takes_whole", False)
         }
-        known = {"batch", "carry", "inquire", "losses", "merge", "reduce"}
+        known = {
+            "batch",
+            "carry",
+            "inquire",
+            "losses",
+            "merge",
+            "order",
+            "reduce",
+        }
         self.assertEqual(takes - known - {"dispatch"}, set())
 
     @parameterized.named_parameters(
