@@ -1,5 +1,6 @@
 """Composes the fork when needed, and lets the tests import it as `keras`."""
 
+import importlib
 import os
 import re
 import sys
@@ -27,6 +28,10 @@ collect_ignore = ["keras", "build"]
 
 # Upstream's tests say `from conftest import skip_if_backend`.
 sys.modules["conftest"] = sys.modules[__name__]
+
+
+if BACKEND == "jax":
+    importlib.import_module("integration_tests.upstream.fast_jax")
 
 
 def skip_if_backend(given_backend, reason):

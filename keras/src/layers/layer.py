@@ -147,9 +147,7 @@ class Layer:
             raise
         finally:
             self._maybe_reset_call_context()
-        scope = protocols.current_scope()
-        if scope is not None:
-            outputs = tree.map_structure(scope.hang, outputs)
+        outputs = protocols.handed_out(outputs, *given)
         if symbolic_call:
             Node(
                 self, call_args=given[0], call_kwargs=given[1], outputs=outputs

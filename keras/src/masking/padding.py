@@ -7,10 +7,9 @@ what is masked, after a look at the first batch.
 
 import typing
 
-import numpy as np
-
 from keras.src import backend
 from keras.src import tree
+from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
 
@@ -102,16 +101,21 @@ class Judged(typing.NamedTuple):
         )
 
     def counts_in_batch(self):
-        """Whether the loss counts anything that is masked, of a batch."""
-        mask = np.asarray(backend.convert_to_numpy(self.y_pred.mask))
-        if self._masks_classes and mask.ndim > 1:
-            mask = mask.any(-1)
+        """Whether the loss counts anything that is masked, of a batch.
+
+        Returns:
+            A scalar tensor of booleans.
+        """
+        mask, y_true = self.y_pred.mask, values_of(self.y_true)
+        if self._masks_classes and len(mask.shape) > 1:
+            mask = backend.numpy.any(mask, axis=-1)
         counted, ignored = ~mask, self._option("ignore_class")
-        if ignored is not None:
-            y_true = np.asarray(backend.convert_to_numpy(self.y_true))
-            if y_true.size == counted.size:
-                counted &= y_true.reshape(counted.shape) != ignored
-        return bool(counted.any())
+        rank = len(mask.shape)
+        if ignored is not None and y_true.shape[rank:] in ((), (1,)):
+            if len(y_true.shape) > rank:
+                y_true = backend.numpy.squeeze(y_true, axis=-1)
+            counted &= backend.numpy.not_equal(y_true, ignored)
+        return backend.numpy.any(counted)
 
     @property
     def _masks_classes(self):
@@ -137,31 +141,32 @@ class Watch:
     Attributes:
         is_pending: Whether a batch has to be looked at.
         seen: Names of the outputs of which the look has found something.
+        notes: By the names of outputs, where compiled steps note what a look
+            would find, and what to tell then.
         warned: Names of those that were warned of.
     """
 
     def __init__(self):
         self.is_pending = False
         self.seen, self.warned = set(), set()
+        self.notes = {}
         self._looked_at = set()
 
     def look_at(self, one):
         """Looks at an output of the first batch."""
-        if one.name not in self._looked_at and one.counts_in_batch():
+        if one.name not in self._looked_at and bool(
+            backend.convert_to_numpy(one.counts_in_batch())
+        ):
             self.seen.add(one.name)
         self._looked_at.add(one.name)
-
-    def has_seen(self, one):
-        """Whether the first batch has padding that counts in an output."""
-        if backend.backend() == "numpy":
-            # It has no step to be compiled.
-            self.look_at(one)
-        return one.name in self.seen
 
 
 def watch_of(compile_loss):
     """The `Watch` of a `CompileLoss`, which `compile` makes anew."""
-    return vars(compile_loss).setdefault("_padding_watch", Watch())
+    watch = vars(compile_loss).get("_padding_watch")
+    if watch is None:
+        watch = vars(compile_loss)["_padding_watch"] = Watch()
+    return watch
 
 
 def judged(compile_loss, y_true, y_pred, sample_weight):

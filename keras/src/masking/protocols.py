@@ -103,7 +103,9 @@ def named(layer, run, args, kwargs):
     """`call(self, x, mask=None)` asks for the mask, and gets plain values.
 
     `mask` belongs to the first argument, `<arg>_mask` to `<arg>`. A mask that
-    is passed by the caller beats the tensor's own.
+    is passed by the caller beats the tensor's own. The plain values that a
+    user's `call` gets carry their masks as an attribute, as upstream's do: the
+    layers that it hands them to see the masks.
     """
     if not needs_dispatch(args, kwargs) or not symbolic.any_masked(
         args, kwargs
@@ -114,9 +116,17 @@ def named(layer, run, args, kwargs):
     bound = layer._call_signature.bind(*args, **kwargs)
     given = dict(bound.arguments)
     first = next(iter(given.values()))
-    filled_in = fill_in_masks(layer, bound)
-    args, kwargs = _as_passed(bound, given, args, kwargs)
-    outputs = _without_scope(run, args, kwargs)
+    if _defined_in_keras(type(layer), "call"):
+        fill_in_masks(layer, bound)
+        args, kwargs = _as_passed(bound, given, args, kwargs)
+        return _without_scope(run, args, kwargs)
+    with _in_scope(Scope(is_old=False)) as scope:
+        filled_in = fill_in_masks(layer, bound, scope.hang)
+        args, kwargs = _as_passed(bound, given, args, kwargs)
+        outputs = run(*args, **kwargs)
+        hung = [attributes.get_keras_mask(y) for y in tree.flatten(outputs)]
+    flat = map(masked_at_the_door, tree.flatten(outputs), hung)
+    outputs = tree.pack_sequence_as(outputs, list(flat))
     _warn_if_lost(layer, first, filled_in, outputs)
     return outputs
 
@@ -162,12 +172,13 @@ def _as_passed(bound, given, args, kwargs):
     return tuple(args), kwargs
 
 
-def fill_in_masks(layer, bound):
+def fill_in_masks(layer, bound, take_apart=values_of):
     """Takes masked arguments apart, and passes masks by their names.
 
     Args:
         layer: The layer.
         bound: `inspect.BoundArguments` of its `call`, changed in place.
+        take_apart: Function that gives the values of a masked tensor.
 
     Returns:
         The mask of the first argument, or None.
@@ -197,7 +208,7 @@ def fill_in_masks(layer, bound):
             bound.arguments[mask_name] = mask
         if name == names[0]:
             first_mask = bound.arguments[mask_name]
-        bound.arguments[name] = tree.map_structure(values_of, value)
+        bound.arguments[name] = tree.map_structure(take_apart, value)
     return first_mask
 
 
@@ -238,7 +249,7 @@ def mask_as_given(x):
 def _warn_if_lost(layer, inputs, mask, outputs):
     """Warns once per class if a user's layer returns its steps unmasked."""
     cls = type(layer)
-    if _defined_in_keras(cls, "call") or (cls, UserWarning) in _warned:
+    if (cls, UserWarning) in _warned:
         return
     outputs = tree.flatten(outputs)
     if any(has_mask(y) for y in outputs):
@@ -346,13 +357,15 @@ def place_outside():
 
 
 class Scope:
-    """The call of an old layer: plain tensors carry masks as an attribute.
+    """A call in which plain tensors carry their masks as an attribute.
 
-    Built-in layers that are called meanwhile hand out their results in that
-    form too. When the call ends, nothing carries the attribute any more.
+    Layers that are called meanwhile hand out their results in that form too:
+    all of them where the layer is of the old kind, else those that were given
+    it. When the call ends, nothing carries the attribute any more.
     """
 
-    def __init__(self):
+    def __init__(self, is_old=True):
+        self.is_old = is_old
         self.carriers = []
 
     def hang(self, x):
@@ -379,7 +392,30 @@ _state = _State()
 
 def current_scope():
     """The scope of the old layer whose `call` is running, or None."""
-    return _state.scope
+    scope = _state.scope
+    return scope if scope is not None and scope.is_old else None
+
+
+def handed_out(outputs, args, kwargs):
+    """What a layer returns, in the form that its caller works with.
+
+    Args:
+        outputs: Nest of tensors.
+        args: What the layer was called with by position.
+        kwargs: What it was called with by name.
+    """
+    scope = _state.scope
+    if scope is None or not (scope.is_old or _is_old_form(args, kwargs)):
+        return outputs
+    return tree.map_structure(scope.hang, outputs)
+
+
+def _is_old_form(args, kwargs):
+    """Whether masks come as an attribute of plain tensors, and only so."""
+    tensors = [x for x in tree.flatten((args, kwargs)) if x is not None]
+    if kwargs.get("mask") is not None or any(map(has_mask, tensors)):
+        return False
+    return any(attributes.get_keras_mask(x) is not None for x in tensors)
 
 
 @contextlib.contextmanager

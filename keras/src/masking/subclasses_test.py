@@ -1,8 +1,9 @@
-"""A subclass that asks for the mask in a `call` of its own is given it.
+"""A `call` of a user's own that asks for the mask is given it.
 
-It is generated for all public layers. What becomes of the mask is what
-upstream makes of it: it asks `compute_mask`, where the layer says that it
-supports masking.
+It is generated for all public layers, of which one is the base of the user's
+layer, or inside it. What becomes of the mask is what upstream makes of it: it
+asks `compute_mask`, where the layer says that it supports masking, and the
+layer inside sees the mask that is hung on its input.
 """
 
 import inspect
@@ -12,6 +13,8 @@ import numpy as np
 from absl.testing import parameterized
 
 from keras.src import backend
+from keras.src import layers
+from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.masking import testing_utils as u
@@ -103,3 +106,68 @@ class SubclassesTest(testing.TestCase):
         self.assertEqual(has_mask(outputs[0]), kept is not None)
         if kept is not None:
             self.assertAllEqual(outputs[0].mask, kept)
+
+
+class Around(layers.Layer):
+    """A user's layer that asks for the mask, and does not hand it on."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x, mask=None):
+        self.seen = self.inner(x)
+        return self.seen
+
+
+class InnerLayersTest(testing.TestCase):
+    @parameterized.named_parameters(zip(NAMES, NAMES))
+    def test_it_sees_the_mask_and_hands_out_what_it_was_given(self, name):
+        case = cases.CASES[name][0]
+        if len(case.args) > 1:
+            self.skipTest("`Around` hands on one argument.")
+        x = u.masked(drawn(case.args))[0]
+        layer = Around(case.make())
+        with warnings.catch_warnings():
+            # A state may be as wide as there are steps.
+            warnings.filterwarnings("ignore", ".*the mask ends here")
+            found, again = layer(x), layer(x)
+        expected = layer.inner(x)
+        self.assertFalse(any(map(has_mask, tree.flatten(layer.seen))))
+        for *found, expected in zip(
+            *map(tree.flatten, (found, again, expected)), strict=True
+        ):
+            for y in found:
+                self.assertEqual(has_mask(y), has_mask(expected))
+            if has_mask(expected):
+                for y in found:
+                    self.assertAllEqual(y.mask, expected.mask)
+            first, second, expected = (
+                u.array(ops.filled(y, 0)) for y in (*found, expected)
+            )
+            # The others draw.
+            if np.array_equal(first, second):
+                self.assertAllClose(first, expected)
+
+    def test_an_explicit_mask_makes_masked_tensors(self):
+        """They are told of, so what is made of them is masked, too."""
+
+        class Tells(Around):
+            def call(self, x, mask=None):
+                self.seen = self.inner(x, mask=mask)
+                return self.seen + 1.0
+
+        x = u.masked(drawn(cases.CASES["LSTM"][0].args))[0]
+        layer = Tells(layers.LSTM(3, return_sequences=True))
+        self.assertAllEqual(layer(x).mask, x.mask)
+        self.assertAllEqual(layer.seen.mask, x.mask)
+
+    def test_masks_that_are_made_inside_are_masked_tensors(self):
+        class Embeds(Around):
+            def call(self, x, mask=None):
+                self.seen = self.inner(x + 0)
+                return self.seen * 2.0
+
+        x = backend.MaskedTensor([[1, 2, 0], [1, 0, 0]], [[True] * 3] * 2)
+        layer = Embeds(layers.Embedding(3, 2, mask_zero=True))
+        self.assertAllEqual(layer(x).mask, x.values != 0)

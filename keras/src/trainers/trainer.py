@@ -59,15 +59,27 @@ class Trainer:
                 # What a step of one's own does is not known yet.
                 watch.is_pending |= one.is_to_be_seen
                 continue
-            if one.is_to_be_seen and not watch.has_seen(one):
+            if one.is_to_be_seen and not self._sees_padding(watch, one):
                 continue
-            watch.warned.add(one.name)
-            # It is about the call of `fit` or `evaluate`.
-            refusals.warn_at(
-                refusals.users_frame(),
-                one.advice.format(name=one.name, model=self.name),
-                UserWarning,
-            )
+            self._warn_of_padding(one.name, one.advice)
+
+    @new
+    def _sees_padding(self, watch, one):
+        """Whether the first batch has padding that counts in an output."""
+        if backend.backend() == "numpy":
+            # It has no step to be compiled.
+            watch.look_at(one)
+        return one.name in watch.seen
+
+    @new
+    def _warn_of_padding(self, name, advice):
+        padding.watch_of(self._compile_loss).warned.add(name)
+        # It is about the call of `fit` or `evaluate`.
+        refusals.warn_at(
+            refusals.users_frame(),
+            advice.format(name=name, model=self.name),
+            UserWarning,
+        )
 
     @new
     def _look_for_padding(self, data_batch):

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
 from keras.src.masking import batches
+from keras.src.masking import padding
 from pip_build import keeps
 from pip_build import new
 
@@ -53,3 +54,39 @@ class TensorFlowTrainer:
             if any(isinstance(x, MaskedTensor) for x in tree.flatten(first)):
                 iterator, data_batch = None, first
         self._maybe_plain_symbolic_build(iterator, data_batch)
+
+    @new
+    def _sees_padding(self, watch, one):
+        """Whether the first batch has padding that counts in an output.
+
+        A compiled step notes it in a variable, for the batch comes out of an
+        iterator inside it. On several replicas it was looked at before.
+        """
+        if tf.executing_eagerly():
+            watch.look_at(one)
+        elif self.distribute_strategy.num_replicas_in_sync == 1:
+            if one.name not in watch.notes:
+                with tf.init_scope():
+                    note = tf.Variable(False, trainable=False)
+                watch.notes[one.name] = note, one.advice
+            note, _ = watch.notes[one.name]
+            note.assign(tf.logical_or(note, one.counts_in_batch()))
+        return one.name in watch.seen
+
+    @keeps("_make_silent_function")
+    def _make_function(self, step_function):
+        """The steps, which tell after the first ones what they noted."""
+        function = self._make_silent_function(step_function)
+
+        @functools.wraps(function)
+        def run(iterator):
+            logs = function(iterator)
+            if self._compile_loss is not None:
+                watch = padding.watch_of(self._compile_loss)
+                while watch.notes:
+                    name, (note, advice) = watch.notes.popitem()
+                    if note.numpy() and name not in watch.warned:
+                        self._warn_of_padding(name, advice)
+            return logs
+
+        return run
