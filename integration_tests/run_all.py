@@ -78,6 +78,7 @@ def steps():
     yield "ruff check", "numpy", [*ruff, "check", "."]
     yield "ruff format", "numpy", [*ruff, "format", "--check", "."]
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2"]
+    pytest += ["--dist", "worksteal"]
     for backend in OWN_BACKENDS:
         tests = own_tests(backend)
         yield f"own tests, {backend}", backend, [*pytest, *tests]

@@ -90,7 +90,7 @@ def parts(result):
 
 
 class AxesAndSizesTest(testing.TestCase):
-    @parameterized.named_parameters(rows_with_axes())
+    @parameterized.named_parameters(u.part(rows_with_axes()))
     def test_an_axis_that_is_not_there(self, name, axis):
         """Or that is named twice: an error about axes, never an answer."""
         example = EXAMPLES[name][0]
@@ -167,7 +167,7 @@ def x():
 
 
 class ListsTest(testing.TestCase):
-    @parameterized.named_parameters(one_operand_rows())
+    @parameterized.named_parameters(u.part(one_operand_rows()))
     def test_a_list_is_stacked(self, name):
         """As upstream stacks plain tensors, by every row of one operand."""
         example = EXAMPLES[name][0]

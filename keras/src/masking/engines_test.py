@@ -16,6 +16,88 @@ def masked(shape, rank, seed=0):
     return keras.MaskedTensor(values, rng.uniform(size=shape[:rank]) < 0.6)
 
 
+@pytest.mark.skipif(backend.backend() != "jax", reason="of JAX")
+class NodeOfJaxTest(testing.TestCase):
+    @parameterized.product(rank=(1, 2, 3), axis=(0, 1, -1))
+    def test_an_axis_that_vmap_takes_and_makes(self, rank, axis):
+        """The same one of values and mask, or an error.
+
+        Unless sizes are equal by chance, of axes that are no mask's: nothing
+        gives away then that an axis below 0 was counted from two ends.
+        """
+        import jax
+
+        x = masked((4, 3, 5), rank)
+        for name in ("in_axes", "out_axes"):
+
+            def run(x, name=name):
+                return jax.vmap(lambda x: x * 2.0, **{name: axis})(x)
+
+            if axis % 3 >= rank:
+                with self.assertRaises(ValueError):
+                    run(x)
+                continue
+            found = run(x)
+            places = (axis, 0) if name == "in_axes" else (0, axis)
+            for part, expected in (
+                (found.values, x.values * 2),
+                (found.mask, x.mask),
+            ):
+                self.assertAllClose(part, np.moveaxis(expected, *places))
+
+    def test_a_map_over_values_and_mask(self):
+        import jax
+        import jax.numpy as jnp
+
+        x = masked((4, 3, 5), 2)
+        for function in (
+            lambda a: a / 2.0,
+            lambda a: a + 1,
+            lambda a: a.astype("float32"),
+            jnp.sum,
+            lambda a: jnp.concatenate([a, a], -1),
+            lambda a: a.reshape(-1),
+        ):
+            with self.assertRaisesRegex(Exception, "mask"):
+                jax.tree.map(function, x)
+        found = jax.tree.map(lambda a: a[:2], x)
+        self.assertAllEqual(found.mask, x.mask[:2])
+        found = jax.tree.map(lambda *a: jnp.stack(a), x, x)
+        self.assertAllEqual(found.mask, np.stack([x.mask, x.mask]))
+
+    def test_leaves_that_are_no_arrays(self):
+        import jax
+
+        x = masked((4, 3, 5), 2)
+        axes = jax.tree.map(lambda _: 0, x)
+        found = jax.vmap(lambda x: x * 2.0, in_axes=(axes,))(x)
+        self.assertAllEqual(found.mask, x.mask)
+        spec = jax.eval_shape(lambda x: x * 2.0, x)
+        self.assertEqual(spec.mask.shape, (4, 3))
+        gradient = jax.grad(
+            lambda x: ops.sum(ops.filled(x * 2.0, 0)), allow_int=True
+        )(x)
+        expected = np.broadcast_to(2.0 * np.array(x.mask)[..., None], x.shape)
+        self.assertAllClose(gradient.values, expected)
+
+    def test_transformations_keep_values_and_mask(self):
+        import jax
+
+        for rank in (1, 2, 3):
+            x = masked((4, 3, 5), rank)
+            found = [
+                jax.jit(lambda x: x * 1.0)(x),
+                jax.lax.scan(lambda c, y: (c, y * 1.0), 0.0, x)[1],
+                jax.lax.cond(True, lambda x: x, lambda x: x * 3.0, x),
+                jax.lax.fori_loop(0, 2, lambda _, x: x * 1.0, x),
+                jax.device_get(x),
+                jax.vjp(lambda x: x * 1.0, x)[0],
+            ]
+            for y in found:
+                self.assertAllEqual(y.mask, x.mask)
+                self.assertAllClose(y.values, x.values)
+
+
 @pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
 class FunctionOfTorchTest(testing.TestCase):
     def test_a_function_with_a_gradient_of_its_own(self):

@@ -81,11 +81,7 @@ def fill(values, mask, value):
         value: Scalar. Nothing of what was there reaches the result or, by a
             gradient, its source.
     """
-    dtype = backend.standardize_dtype(values.dtype)
-    if dtype == "string":
-        value = str(value or "")
-    else:
-        value = backend.convert_to_tensor(value, dtype)
+    value = backend.MaskedTensor._constant(value, values.dtype)
     mask = expand(mask, len(values.shape))
     return backend.MaskedTensor._select(mask, values, value)
 

@@ -172,7 +172,7 @@ class SignaturesTest(testing.TestCase):
                 if p.default is not p.empty:
                     self.assertEqual(p.default, public[key].default, label)
 
-    @parameterized.named_parameters(cases())
+    @parameterized.named_parameters(u.part(cases()))
     def test_a_rule_asks_for_arguments_of_its_function(self, name, op_class):
         del op_class
         if backend.backend() != "numpy":
@@ -206,7 +206,7 @@ class SignaturesTest(testing.TestCase):
             unknown = keys - names[family] - {"rms_scaling"}
             self.assertEqual(unknown, set(), family)
 
-    @parameterized.named_parameters(cases())
+    @parameterized.named_parameters(u.part(cases()))
     def test_a_call_may_pass_its_arguments_in_any_way(self, name, op_class):
         """To the function, and to the operation when it is made and called."""
         function = u.function_of(name)

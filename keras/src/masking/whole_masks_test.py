@@ -66,7 +66,7 @@ def tensors(result):
 
 
 class WholeMasksTest(testing.TestCase):
-    @parameterized.named_parameters(rows())
+    @parameterized.named_parameters(u.part(rows()))
     def test_no_row_drops_it(self, name):
         for i, example in enumerate(EXAMPLES[name][:COUNT]):
             drawn = u.draw(example, i, 1.0)

@@ -306,6 +306,7 @@ class PaddingWarningTest(testing.TestCase):
     @parameterized.parameters(True, False)
     def test_a_mask_over_the_batch_is_looked_at_once(self, is_padded):
         """Where the first batch has rows that are masked, they count."""
+
         def over_the_batch(ids, scores):
             return ops.not_equal(ids[:, -1 if is_padded else 0], 0)
 

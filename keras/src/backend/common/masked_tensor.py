@@ -329,6 +329,10 @@ class MaskedTensorBase(TakesOver):
     # The number that the engine's sort puts after all others.
     sorts_last = math.nan
 
+    # Whether the engine's `logsumexp` has a slope that is no NaN where all
+    # entries are -inf, once it is selected by the mask.
+    has_safe_logsumexp = False
+
     # How the engine computes with what is finite under the mask, measured.
 
     def _put(self, value):
@@ -376,10 +380,20 @@ class MaskedTensorBase(TakesOver):
 
     @staticmethod
     def _select(mask, values, value):
-        """The values where a mask is True, else `value`, of the same dtype."""
+        """The values where a mask is True, else a `_constant`."""
         from keras.src import backend
 
         return backend.numpy.where(mask, values, value)
+
+    @staticmethod
+    def _constant(value, dtype):
+        """A scalar in the dtype of the values among which it is put."""
+        from keras.src import backend
+
+        dtype = standardize_dtype(dtype)
+        if dtype == "string":
+            return str(value or "")
+        return backend.convert_to_tensor(value, dtype)
 
     @staticmethod
     def _index(x, key):

@@ -69,12 +69,37 @@ def _parts_with_keys(x):
     return ((key("values"), x.values), (key("mask"), x.mask)), None
 
 
-# Unflattening takes whatever JAX puts into the leaves (`None`, `object()`,
-# `ShapeDtypeStruct`, `float0`), so it must not check.
+def _put_together(_, parts):
+    """A masked tensor of its parts, as a transformation gives them back.
+
+    JAX puts into leaves what it likes (`None`, `object()`, `float0`), so that
+    arrays alone are checked.
+    """
+    values, mask = parts
+    if isinstance(mask, jax.Array) and isinstance(values, jax.Array):
+        if mask.dtype != bool:
+            raise TypeError(
+                "The mask of a masked tensor must be boolean. It came back "
+                f"with dtype {mask.dtype}: `jax.tree.map` goes over values and "
+                "mask. Use functions of `keras.ops` or operators on the "
+                "masked tensor, or map over `x.values`."
+            )
+        if mask.shape != values.shape[: mask.ndim]:
+            raise ValueError(
+                f"Values of shape {values.shape} came back with a mask of "
+                f"shape {mask.shape}, which does not cover leading axes of "
+                "them. `jax.vmap` takes and makes an axis of both alike, and "
+                "counts one below 0 from the end of each: name axes of the "
+                "mask from the first, move others with `keras.ops.moveaxis` "
+                "before or after, or map over `x.values`."
+            )
+    return MaskedTensor._wrap(values, mask)
+
+
 jax.tree_util.register_pytree_with_keys(
     MaskedTensor,
     _parts_with_keys,
-    lambda _, parts: MaskedTensor._wrap(*parts),
+    _put_together,
     lambda x: ((x.values, x.mask), None),
 )
 

@@ -81,6 +81,8 @@ class MaskedTensor(MaskedTensorBase):
     values: torch.Tensor
     mask: torch.Tensor
 
+    has_safe_logsumexp = True
+
     def __init__(self, values, mask):
         _check_devices(values, mask)
         if isinstance(mask, torch.Tensor):
@@ -99,27 +101,39 @@ class MaskedTensor(MaskedTensorBase):
 
         return backend.convert_to_numpy(part)
 
-    def _put(self, value):
-        if _computes_eagerly_on_cpu(self.values):
-            return self._put_by_arithmetic(value)
-        return super()._put(value)
+    @staticmethod
+    def _select(mask, values, value):
+        # The backend's looks for the dtype that they share.
+        return torch.where(mask, values, value)
 
-    def _careful(self, function):
-        result = function(self)
-        if _computes_eagerly_on_cpu(self.values):
-            total = result.detach().sum().item()
-            if total != total:
-                return function(self._with_zeros())
-        return result
+    @staticmethod
+    def _constant(value, dtype):
+        if dtype.is_floating_point and isinstance(value, (int, float)):
+            return value
+        return MaskedTensorBase._constant(value, dtype)
 
     def _sum(self, axes, keepdims):
         if not _computes_eagerly_on_cpu(self.values):
             return super()._sum(axes, keepdims)
-        if torch.is_autocast_enabled("cpu"):
-            # It rounds products, and lets plain sums be as wide as they are.
-            with torch.autocast("cpu", enabled=False):
-                return self._sum(axes, keepdims)
-        # A product of matrices: no tensor of the size of the values is made.
+        # It rounds products, and lets plain sums be as wide as they are.
+        with torch.autocast("cpu", enabled=False):
+            result = self._product(axes)
+        # What is not finite under the mask, 0 times it is NaN.
+        total = result.detach().sum().item()
+        if total != total:
+            return super()._sum(axes, keepdims)
+        if not keepdims:
+            return result
+        shape = self.values.shape
+        return result.reshape(
+            [1 if a in axes else shape[a] for a in range(len(shape))]
+        )
+
+    def _product(self, axes):
+        """The sum over axes as a product of matrices, values and mask.
+
+        No tensor of the size of the values is made.
+        """
         letters = string.ascii_letters[: self.values.ndim]
         covered = self.mask.ndim
         kept = "".join(
@@ -133,18 +147,25 @@ class MaskedTensor(MaskedTensorBase):
             self.values,
         )
         left = [kept.index(letters[a]) for a in axes if a >= covered]
-        result = result.sum(left) if left else result
-        if not keepdims:
-            return result
-        shape = self.values.shape
-        return result.reshape(
-            [1 if a in axes else shape[a] for a in range(len(shape))]
-        )
+        return result.sum(left) if left else result
 
     def _blocks(self):
         if _computes_eagerly_on_cpu(self.values):
             return self._split_rows()
         return [self]
+
+    def _join(self, parts):
+        if torch.is_grad_enabled() and self.values.requires_grad:
+            return super()._join(parts)
+        # Into one tensor, so that the memory of a part serves the next one.
+        joined, end = None, 0
+        for part in parts:
+            if joined is None:
+                shape = len(self.values), *part.shape[1:]
+                joined = part.new_empty(shape)
+            start, end = end, end + len(part)
+            joined[start:end] = part
+        return joined
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -36,6 +36,9 @@ def contract(labels_of):
     def rule(call):
         operands, labels, out = labels_of(call)
         covered = [_covered(x, names) for x, names in zip(operands, labels)]
+        mask = _mask_that_stays(operands, covered, labels, out)
+        if mask is not None:
+            return masks.wrap(call.compute(), mask)
         contracted = [[a for a in names if a not in out] for names in covered]
         values = _compute(call, _filled(operands, labels, contracted))
         if not any(a in out for names in covered for a in names):
@@ -56,6 +59,22 @@ def contract(labels_of):
         "meets."
     )
     return rule
+
+
+def _mask_that_stays(operands, covered, labels, out):
+    """The mask of the only masked operand, if it is that of the result.
+
+    That is so for a Dense over steps: what it covers comes first in the
+    result, and no other operand has those axes. None elsewhere.
+    """
+    (first, *more) = [i for i, names in enumerate(covered) if names]
+    names = covered[first]
+    if more or out[: len(names)] != names:
+        return None
+    for i, others in enumerate(labels):
+        if i != first and not set(names).isdisjoint(others):
+            return None
+    return operands[first].mask
 
 
 def reach(covered, out):

@@ -50,7 +50,7 @@ RULES = {
     "floor": merge,
     "fmax": merge,
     "fmin": merge,
-    "gcd": merge,
+    "gcd": guarded(1, 1),
     "greater": merge,
     "greater_equal": merge,
     "heaviside": merge,
