@@ -103,7 +103,10 @@ A `call` is run in one of three ways:
 
 Write the first. Write the second if you want to see the mask: to hand it to
 code that is not Keras, or to a fused kernel. `mask` belongs to the first
-argument, and `<arg>_mask` to the argument `<arg>`.
+argument, and `<arg>_mask` to the argument `<arg>`. A layer that you call inside
+on such values sees their mask, as it did, and gives back plain values that
+carry theirs; functions and operators drop it. Given a `keras.MaskedTensor`, or
+a `mask=`, it gives back a `keras.MaskedTensor`.
 
 A subclass of a layer of Keras is asked first: if its own `call` has a `mask`,
 it is given it. What upstream keeps the mask for, a subclass of `Dense` or

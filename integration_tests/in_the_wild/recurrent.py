@@ -39,6 +39,28 @@ def stacked_and_bidirectional():
         yield mode, predict(model, series()), expected
 
 
+class Encoder(layers.Layer):
+    """Asks for the mask, which the layers inside see, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.project, self.lstm = layers.Dense(4), layers.LSTM(3)
+
+    def call(self, x, mask=None):
+        return self.lstm(self.project(x))
+
+
+@program()
+def a_mask_that_is_asked_for_and_not_handed_on():
+    """The layer inside sees it on what it is given."""
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(10, 4, mask_zero=True)(inputs)
+    model = give_weights(keras.Model(inputs, Encoder()(x)))
+    expected = each_alone(model, ROWS)
+    yield "predicted", predict(model, ids()), expected
+    yield "called", model(ids()), expected
+
+
 @program()
 def backwards():
     """`go_backwards`, with the padding after and before."""
