@@ -74,8 +74,12 @@ class Judged(typing.NamedTuple):
 
     @property
     def is_unweighted(self):
-        """Whether the output is masked, and no weight leaves anything out."""
-        return self.weight is None and has_mask(self.y_pred)
+        """Whether the output is masked, and nothing leaves what is masked out.
+
+        That is a weight, or the loss itself, which CTC alone does.
+        """
+        counts_all = self._function_name != "ctc"
+        return counts_all and self.weight is None and has_mask(self.y_pred)
 
     @property
     def advice(self):
@@ -120,16 +124,18 @@ class Judged(typing.NamedTuple):
     @property
     def _masks_classes(self):
         """Whether the mask covers the axis of the classes of the loss."""
-        own = getattr(getattr(self.loss, "fn", None), "__name__", "")
-        rank = len(self.y_pred.shape)
-        return (
-            own in OF_CLASSES and len(mask_or_spec(self.y_pred).shape) == rank
-        )
+        covered = len(mask_or_spec(self.y_pred).shape)
+        is_over_classes = self._function_name in OF_CLASSES
+        return is_over_classes and covered == len(self.y_pred.shape)
 
     @property
     def _gives_probabilities(self):
-        own = getattr(getattr(self.loss, "fn", None), "__name__", "")
-        return OF_CLASSES[own] and not self._option("from_logits")
+        is_usual = OF_CLASSES[self._function_name]
+        return is_usual and not self._option("from_logits")
+
+    @property
+    def _function_name(self):
+        return getattr(getattr(self.loss, "fn", None), "__name__", "")
 
     def _option(self, name):
         return getattr(self.loss, "_fn_kwargs", {}).get(name)

@@ -366,6 +366,17 @@ class PaddingWarningTest(testing.TestCase):
         found = padding_warnings(lambda: model.evaluate(IDS, IDS, verbose=0))
         self.assertLen(found, ignored)
 
+    def test_none_for_a_loss_that_leaves_frames_out(self):
+        inputs = layers.Input((3,), dtype="int32")
+        scores = Scores(no_padding)(inputs)
+        model = models.Model(inputs, ops.concatenate([scores] * 4, axis=-1))
+        labels = np.ones((len(IDS), 1), "int32")
+        for loss, count in ((losses.CTC(), 0), ("mse", 1)):
+            model.compile("sgd", loss)
+            y = labels if count == 0 else np.zeros((len(IDS), 3, 4))
+            run = functools.partial(model.evaluate, IDS, y, verbose=0)
+            self.assertLen(padding_warnings(run), count)
+
     @parameterized.parameters(False, True)
     def test_a_mask_of_classes_takes_no_weight(self, from_logits):
         """Probabilities are 0 there; logits have to be filled."""
