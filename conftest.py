@@ -1,6 +1,5 @@
 """Composes the fork when needed, and lets the tests import it as `keras`."""
 
-import importlib
 import os
 import re
 import sys
@@ -21,6 +20,9 @@ from patchset import tree  # noqa: E402
 
 BUILD = str(pip_build.BUILD)
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from integration_tests.upstream import faster  # noqa: E402
+
 SEVERAL_DEVICES = "device_count" in os.environ.get("XLA_FLAGS", "")
 
 # The overlay's tests run where they are composed to, and from nowhere else.
@@ -30,16 +32,13 @@ collect_ignore = ["keras", "build"]
 sys.modules["conftest"] = sys.modules[__name__]
 
 
-if BACKEND == "jax":
-    importlib.import_module("integration_tests.upstream.fast_jax")
-
-
 def skip_if_backend(given_backend, reason):
     """Returns the mark that skips a test on one backend."""
     return pytest.mark.skipif(BACKEND == given_backend, reason=reason)
 
 
 def pytest_configure(config):
+    config.pluginmanager.register(faster)
     for marker in (
         "requires_trainable_backend: the backend must be able to train",
         "multi_device: needs several devices",

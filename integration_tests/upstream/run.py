@@ -222,7 +222,7 @@ def start_pytest(tree, files, results, args, devices, only=()):
         command = [sys.executable, "-P", "-m", "pytest"]
         command += [tree / file for file in files]
         command += ["-c", HERE / "upstream.ini", f"--rootdir={tree}"]
-        command += ["-p", "upstream_plugin", "-p", "fast_jax"]
+        command += ["-p", "upstream_plugin", "-p", "faster"]
         command += ["-p", "no:cacheprovider"]
         command += ["--noconftest", "--continue-on-collection-errors", "-q"]
         command += ["--tb=short" if only else "--tb=no"]
