@@ -3,8 +3,8 @@
     python integration_tests/run_all.py
 
 Composes the fork, checks its lock and its style, runs our own tests on four
-backends, then upstream's tests of what we changed on two. The last line of
-the output is `N passed, N failed, N skipped`.
+backends, then upstream's tests of what we changed: on two what trains, on one
+the rest. The last line of the output is `N passed, N failed, N skipped`.
 """
 
 import os
@@ -20,7 +20,6 @@ from rich.table import Table
 REPO = Path(__file__).resolve().parents[1]
 UPSTREAM = REPO / "build" / "upstream"
 OWN_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
-UPSTREAM_BACKENDS = ("jax", "torch")
 # Most of what is compiled runs once: that takes longer than it could save.
 XLA_FLAGS = (
     "--xla_backend_optimization_level=0 "
@@ -90,31 +89,38 @@ def steps():
 def own_tests(backend):
     """Returns the tests that upstream has no file of.
 
-    Those that change an upstream file run with upstream's tests, or here
-    where those do not run. The builder's do not depend on the backend.
+    Those that change an upstream file run with upstream's tests, and on
+    TensorFlow, or NumPy, where they do not run with those. The builder's do
+    not depend on the backend.
     """
     guides = "guide", "guide_ops", "guide_migrating", "guide_speaker"
     tests = [f"integration_tests/{name}_test.py" for name in guides]
     if backend == "numpy":
         tests = ["integration_tests"]
-    pristine = UPSTREAM / "keras"
+    run_later = upstream_paths().get(backend, [])
+    if backend in ("jax", "torch"):
+        run_later = changed_modules()
     for path in sorted((REPO / "keras").rglob("*_test.py")):
-        name = path.relative_to(REPO / "keras")
-        if backend not in UPSTREAM_BACKENDS or not (pristine / name).exists():
+        name = path.relative_to(REPO / "keras").as_posix()
+        module = name.removeprefix("src/").removesuffix("_test.py")
+        is_of_upstream = (UPSTREAM / "keras" / name).exists()
+        if not is_of_upstream or not any(
+            f"{module}/".startswith(f"{later}/") for later in run_later
+        ):
             tests.append(f"build/keras/{name}")
     return tests
 
 
 def upstream_paths():
-    """Returns which of upstream's tests run on which backend: each on two.
+    """Returns which of upstream's tests run on which backend.
 
-    All run on PyTorch. Those that train nothing run on NumPy besides, which
-    compiles nothing, the others on JAX.
+    Those that train nothing run on NumPy, which compiles nothing, the others
+    on JAX and PyTorch.
     """
     paths = [*CENTRAL, *changed_modules()]
     numpy = [path for path in paths if path.startswith(TRAIN_NOTHING)]
-    jax = [path for path in paths if path not in numpy]
-    return {"jax": jax, "torch": paths, "numpy": numpy}
+    others = [path for path in paths if path not in numpy]
+    return {"jax": others, "torch": others, "numpy": numpy}
 
 
 def changed_modules():
