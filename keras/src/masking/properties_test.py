@@ -619,26 +619,26 @@ class PropertiesTest(testing.TestCase, RowChecks):
             if hasattr(x, "shape")
         )
 
-    @parameterized.named_parameters(some_of(rows_of("elementwise")))
+    @parameterized.named_parameters(u.part(some_of(rows_of("elementwise"))))
     def test_elementwise(self, name):
         self.check_row(name)
 
-    @parameterized.named_parameters(rows_of("reductions"))
+    @parameterized.named_parameters(u.part(rows_of("reductions")))
     def test_reduction(self, name):
         self.check_row(name)
 
-    @parameterized.named_parameters(rows_of("layout"))
+    @parameterized.named_parameters(u.part(rows_of("layout")))
     def test_layout(self, name):
         self.check_row(name)
 
-    @parameterized.named_parameters(rows_of("contractions"))
+    @parameterized.named_parameters(u.part(rows_of("contractions")))
     def test_contraction(self, name):
         self.check_row(name)
 
-    @parameterized.named_parameters(rows_of("normalizations"))
+    @parameterized.named_parameters(u.part(rows_of("normalizations")))
     def test_normalization(self, name):
         self.check_row(name)
 
-    @parameterized.named_parameters(rows_of("orders"))
+    @parameterized.named_parameters(u.part(rows_of("orders")))
     def test_order(self, name):
         self.check_row(name)

@@ -109,7 +109,7 @@ class RowsTest(testing.TestCase, RowChecks):
         for name in WITHOUT_ORACLE:
             self.assertEqual(EXAMPLES[name], [], name)
 
-    @parameterized.named_parameters(all_examples())
+    @parameterized.named_parameters(u.part(all_examples()))
     def test_row(self, name, example):
         @FEW
         @draws

@@ -91,6 +91,10 @@ class Trainer:
         x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(
             data_batch
         )
+        # Layers of JAX take no nest of arrays and tensors.
+        x = tree.map_structure(
+            lambda x: x if has_mask(x) else backend.convert_to_tensor(x), x
+        )
         # No assignment to a variable goes beyond this scope.
         with backend.StatelessScope():
             y_pred = self(x, training=False)
