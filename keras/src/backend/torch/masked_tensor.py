@@ -103,12 +103,15 @@ class MaskedTensor(MaskedTensorBase):
 
     @staticmethod
     def _select(mask, values, value):
-        # The backend's looks for the dtype that they share.
-        return torch.where(mask, values, value)
+        if isinstance(mask, torch.Tensor) and isinstance(values, torch.Tensor):
+            # The backend's looks for the dtype that they share.
+            return torch.where(mask, values, value)
+        return MaskedTensorBase._select(mask, values, value)
 
     @staticmethod
     def _constant(value, dtype):
-        if dtype.is_floating_point and isinstance(value, (int, float)):
+        is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+        if is_float and isinstance(value, (int, float)):
             return value
         return MaskedTensorBase._constant(value, dtype)
 
