@@ -11,7 +11,8 @@ class LayerTest:
     def test_end_to_end_masking(self):
         """Masks still survive compilation, but a loss does not read them:
         `sample_weight` says which entries count. Upstream's expected loss of 0
-        is that with weights; without them the padded targets count.
+        is that with weights; without them the padded targets count, against
+        predictions that say nothing: a half for each of two numbers.
         """
         embedding = layers.Embedding(
             2, 2, mask_zero=True, embeddings_initializer="ones"
@@ -24,6 +25,6 @@ class LayerTest:
         weighted = model.evaluate(ids, targets, sample_weight=ids, verbose=0)
         self.assertAllClose(weighted, 0.0)
         self.assertAllClose(
-            model.evaluate(ids, targets, verbose=0), (0 + 1 + 4 + 0) / 4
+            model.evaluate(ids, targets, verbose=0), (0 + 1.5**2 + 2.5**2) / 4
         )
         self.assertAllEqual(model(ids).mask, ids == 1)
