@@ -115,8 +115,17 @@ class Judged(typing.NamedTuple):
             mask = backend.numpy.any(mask, axis=-1)
         counted, ignored = ~mask, self._option("ignore_class")
         rank = len(mask.shape)
-        if ignored is not None and y_true.shape[rank:] in ((), (1,)):
-            if len(y_true.shape) > rank:
+        added = tuple(y_true.shape)[rank:]
+        if (
+            ignored is not None
+            and len(y_true.shape) >= rank
+            and added
+            in (
+                (),
+                (1,),
+            )
+        ):
+            if added:
                 y_true = backend.numpy.squeeze(y_true, axis=-1)
             counted &= backend.numpy.not_equal(y_true, ignored)
         return backend.numpy.any(counted)

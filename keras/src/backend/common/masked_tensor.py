@@ -341,23 +341,6 @@ class MaskedTensorBase(TakesOver):
 
         return masks.fill(self.values, self.mask, value)
 
-    def _put_by_arithmetic(self, value):
-        """As `_put`, where an engine is slow to select by a broadcast mask."""
-        from keras.src import backend
-        from keras.src.masking import masks
-
-        ndim, dtype = len(self.values.shape), self.values.dtype
-        values = self.values
-        if not math.isinf(value):
-            valid = backend.cast(self.mask, dtype)
-            values = backend.numpy.multiply(values, masks.expand(valid, ndim))
-        if value == 0:
-            return values
-        # In its own dtype from the start: the lowest float64 is no float32.
-        value = backend.convert_to_tensor(value, dtype)
-        bias = backend.cast(backend.numpy.where(self.mask, 0, value), dtype)
-        return values + masks.expand(bias, ndim)
-
     def _sum(self, axes, keepdims):
         """The sum of the valid entries over some axes."""
         from keras.src import backend
@@ -409,6 +392,24 @@ class MaskedTensorBase(TakesOver):
         from keras.src import backend
 
         return backend.numpy.concatenate(list(parts), axis=0)
+
+    def _join_in_place(self, parts, empty):
+        """As `_join`, so that the memory of a part serves the next one.
+
+        Fresh memory costs more than the arithmetic.
+
+        Args:
+            parts: What was computed, one by one.
+            empty: Function of a part and of a shape, which gives a tensor of
+                its dtype to write to.
+        """
+        joined, end = None, 0
+        for part in parts:
+            if joined is None:
+                joined = empty(part, (len(self.values), *part.shape[1:]))
+            start, end = end, end + len(part)
+            joined[start:end] = part
+        return joined
 
     def _split_rows(self):
         """The parts of some rows that stay in a cache, if it is large."""

@@ -1,5 +1,7 @@
 """The masked tensor of the JAX backend: a pytree node."""
 
+import math
+
 import jax
 import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -17,11 +19,21 @@ class MaskedTensor(MaskedTensorBase):
         return not isinstance(x.values, jax.core.Tracer)
 
     def _put(self, value):
+        from keras.src.masking import masks
+
         # XLA fuses arithmetic with the reduction that follows, and vectorizes
         # it; on CPUs it does neither with a selection by a broadcast mask.
-        if _runs_on_cpu():
-            return self._put_by_arithmetic(value)
-        return super()._put(value)
+        if not _runs_on_cpu():
+            return super()._put(value)
+        ndim, dtype = self.values.ndim, self.values.dtype
+        values = self.values
+        if not math.isinf(value):
+            values = values * masks.expand(self.mask.astype(dtype), ndim)
+        if value == 0:
+            return values
+        # In its own dtype from the start: the lowest float64 is no float32.
+        bias = jax.numpy.where(self.mask, 0, jax.numpy.asarray(value, dtype))
+        return values + masks.expand(bias.astype(dtype), ndim)
 
     def _careful(self, function):
         if not _runs_on_cpu():

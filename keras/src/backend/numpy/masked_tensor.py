@@ -37,13 +37,6 @@ class MaskedTensor(MaskedTensorBase):
         return self._split_rows()
 
     def _join(self, parts):
-        # Into one array, so that the memory of a part serves the next one.
-        # Fresh memory costs more than the arithmetic.
-        joined, end = None, 0
-        for part in parts:
-            if joined is None:
-                shape = len(self.values), *part.shape[1:]
-                joined = np.empty(shape, part.dtype)
-            start, end = end, end + len(part)
-            joined[start:end] = part
-        return joined
+        return self._join_in_place(
+            parts, lambda part, shape: np.empty(shape, part.dtype)
+        )

@@ -160,15 +160,7 @@ class MaskedTensor(MaskedTensorBase):
     def _join(self, parts):
         if torch.is_grad_enabled() and self.values.requires_grad:
             return super()._join(parts)
-        # Into one tensor, so that the memory of a part serves the next one.
-        joined, end = None, 0
-        for part in parts:
-            if joined is None:
-                shape = len(self.values), *part.shape[1:]
-                joined = part.new_empty(shape)
-            start, end = end, end + len(part)
-            joined[start:end] = part
-        return joined
+        return self._join_in_place(parts, torch.Tensor.new_empty)
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

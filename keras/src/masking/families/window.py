@@ -217,11 +217,21 @@ class AdaptiveWindow(Window):
             anchors = _taken(anchors, middle, axis)
             shape[axis] = (count, size)
         shape = [m for n in shape for m in (n if type(n) is tuple else (n,))]
+        first, count = self.spatial[0], len(self.spatial)
+        after = first + 2 * count
+
+        def with_entries_last(x, ndim):
+            """The axes of windows, then those within: few axes to broadcast."""
+            order = [*range(first), *range(first, after, 2)]
+            order += [*range(first + 1, after, 2), *range(after, ndim)]
+            x = backend.numpy.reshape(x, shape[:ndim])
+            return backend.numpy.transpose(x, order)
+
         windows = masks.wrap(
-            backend.numpy.reshape(values, shape),
-            backend.numpy.reshape(mask, shape[: ndim + len(self.spatial)]),
+            with_entries_last(values, len(shape)),
+            with_entries_last(mask, ndim + count),
         )
-        over = [axis + i + 1 for i, axis in enumerate(self.spatial)]
+        over = tuple(range(first + count, after))
         values = function(windows, axis=over).values
         return masks.wrap(masks.fill(values, anchors, 0), anchors)
 
