@@ -48,6 +48,7 @@ TRAIN_NOTHING = (
     "ops/",
 )
 
+# What trains and is central, which JAX runs besides PyTorch.
 ON_JAX = (
     "backend/jax/core",
     "backend/jax/trainer",
