@@ -12,6 +12,7 @@ import itertools
 import sys
 import threading
 import warnings
+import weakref
 from operator import eq
 
 from keras.src import backend
@@ -122,12 +123,12 @@ def named(layer, run, args, kwargs):
         return _without_scope(run, args, kwargs)
     with _in_scope(Scope(is_old=False)) as scope:
         filled_in = fill_in_masks(layer, bound, scope.hang)
-        args, kwargs = _as_passed(bound, given, args, kwargs)
-        outputs = run(*args, **kwargs)
+        passed, by_name = _as_passed(bound, given, args, kwargs)
+        outputs = run(*passed, **by_name)
         hung = [attributes.get_keras_mask(y) for y in tree.flatten(outputs)]
     flat = map(masked_at_the_door, tree.flatten(outputs), hung)
     outputs = tree.pack_sequence_as(outputs, list(flat))
-    _warn_if_lost(layer, first, filled_in, outputs)
+    _warn_if_lost(layer, first, filled_in, outputs, (args, kwargs))
     return outputs
 
 
@@ -246,8 +247,16 @@ def mask_as_given(x):
     return attributes.as_given(attributes.get_keras_mask(x))
 
 
-def _warn_if_lost(layer, inputs, mask, outputs):
-    """Warns once per class if a user's layer returns its steps unmasked."""
+def _warn_if_lost(layer, inputs, mask, outputs, given):
+    """Warns once per class if a user's layer returns its steps unmasked.
+
+    Args:
+        layer: The layer.
+        inputs: Its first argument.
+        mask: The mask of it, as the layer was given it.
+        outputs: What it returned.
+        given: `(args, kwargs)` of the call, with masked tensors.
+    """
     cls = type(layer)
     if (cls, UserWarning) in _warned:
         return
@@ -260,6 +269,10 @@ def _warn_if_lost(layer, inputs, mask, outputs):
             break
     else:
         return
+    if len(y.shape) < len(x.shape) and not in_symbolic_scope():
+        # A state is as wide as there are steps, or there is a number for each.
+        if layer in _asked or not _tell_by_other_lengths(layer, given):
+            return
     # While tracing, sizes that are not known are made up.
     shapes = ("", "") if in_symbolic_scope() else map(_of_shape, (m, y))
     _warn_once(
@@ -272,6 +285,31 @@ def _warn_if_lost(layer, inputs, mask, outputs):
         ),
         _place_of(cls, "call"),
     )
+
+
+def _tell_by_other_lengths(layer, given):
+    """Traces a call with lengths that are made up, and warns where it loses
+    them.
+
+    Returns:
+        Whether the call cannot be traced.
+    """
+    _asked.add(layer)
+    args, kwargs = tree.map_structure(_of_any_length, given)
+    try:
+        backend.compute_output_spec(layer._run_call, *args, **kwargs)
+    except Exception:
+        return True
+    return False
+
+
+def _of_any_length(x):
+    if not isinstance(x, MaskedTensorBase):
+        return x
+    unknown = (None,) * (len(x.mask.shape) - 1)
+    shape = (x.shape[0], *unknown, *x.shape[len(unknown) + 1 :])
+    mask = KerasTensor((x.mask.shape[0], *unknown), "bool")
+    return KerasTensor(shape, x.dtype, mask=mask)
 
 
 def _of_shape(x):
@@ -797,6 +835,8 @@ def with_mask(outputs, mask):
 
 
 _warned = set()
+# Layers that were traced to see whether they lose the mask.
+_asked = weakref.WeakSet()
 
 
 def _warn_once(cls, category, message, place):

@@ -279,7 +279,15 @@ class ProtocolTest(testing.TestCase):
         def kept(self, x, mask=None):
             return [backend.MaskedTensor(x, mask), x[:, 0]]
 
+        def number_for_each(self, x, mask=None):
+            return ops.sum(x, axis=-1)
+
+        def as_wide_as_steps(self, x, mask=None):
+            return x[:, 0, :3]
+
         x = steps()
+        for call, count in ((number_for_each, 1), (as_wide_as_steps, 0)):
+            self.assertLen(self.warnings_of(call, x), count, call.__name__)
         if symbolic:
             x = layers.Input((3, 4), mask_shape=(3,))
         for call in (steps_kept, shorter, listed, named):

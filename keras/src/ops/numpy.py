@@ -3,7 +3,7 @@
 Some operations did or promised in a graph what their functions do not do.
 """
 
-import inspect
+import functools
 
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
@@ -84,6 +84,8 @@ def _taking_integers_of_numpy(init):
         init: That of an operation.
     """
 
+    # By `wraps` the config and the row of the operation know its arguments.
+    @functools.wraps(init)
     def wider(self, *args, **kwargs):
         args, kwargs = with_integers(args), dict(kwargs)
         for key, value in kwargs.items():
@@ -92,21 +94,22 @@ def _taking_integers_of_numpy(init):
         vars(self)["_init_arguments"] = args, kwargs
         init(self, *args, **kwargs)
 
-    # By which the config and the row of the operation know its arguments.
-    wider.__signature__ = inspect.signature(init)
     return wider
 
 
-for _class in (
-    Argpartition,
-    Dsplit,
-    ExpandDims,
-    Hsplit,
-    Moveaxis,
-    Split,
-    Vsplit,
+for _name in (
+    "Argpartition",
+    "Dsplit",
+    "ExpandDims",
+    "Hsplit",
+    "Moveaxis",
+    "Split",
+    "Vsplit",
 ):
-    _class.__init__ = _taking_integers_of_numpy(_class.__init__)
+    # Not by the class itself: in the loop it would have two names.
+    globals()[_name].__init__ = _taking_integers_of_numpy(
+        globals()[_name].__init__
+    )
 
 # Their kernels, weights and indices go past the question above.
 for _name in (
