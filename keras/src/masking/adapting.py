@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
@@ -37,8 +38,6 @@ def documents(x):
 
 
 def _as_numpy_ma(x):
-    from keras.src import ops
-
     return ops.convert_to_numpy(x) if isinstance(x, MaskedTensorBase) else x
 
 
@@ -100,8 +99,6 @@ def moments(x, axes):
         x: Masked or plain tensor.
         axes: The axes to reduce.
     """
-    from keras.src import ops
-
     ones = ops.ones_like(x)
     parts = ops.sum(ones, axes), ops.mean(x, axes), ops.var(x, axes)
     return [ops.filled(part) for part in parts]
@@ -109,8 +106,6 @@ def moments(x, axes):
 
 def pooled(one, other):
     """Count, mean and variance of two samples as those of all of it."""
-    from keras.src import ops
-
     (count, mean, variance), (more, other_mean, other_variance) = one, other
     total = count + more
     share = more / ops.maximum(total, 1)

@@ -7,6 +7,7 @@ import typing
 
 import numpy as np
 
+from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import KerasTensor
@@ -286,8 +287,6 @@ def _as_operand(x):
     """One masked tensor for a list of them, as upstream stacks plain ones."""
     if not isinstance(x, (list, tuple)) or not any_leaf(MaskedTensorBase, x):
         return x
-    from keras.src import ops
-
     return ops.stack([ops.convert_to_tensor(_as_operand(y)) for y in x])
 
 

@@ -7,6 +7,7 @@ They compute with functions of a backend that need not be Keras's own, as in a
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -136,8 +137,6 @@ def entry_by_entry(layer, run, args, kwargs, values_of=values_of):
 
 
 def _added_up(output_mode, rows, mask):
-    from keras.src import ops
-
     rows = masks.wrap(masks.fill(rows, mask, 0), mask)
     if output_mode == "multi_hot":
         return ops.max(rows, axis=-2)

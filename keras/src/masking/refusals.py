@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import warnings
 
+from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common import global_state
@@ -107,8 +108,6 @@ def settle(error, args, kwargs):
     if unsupported_mask() == "raise":
         raise error
     _warn(error, frame)
-    from keras.src import ops
-
     return tree.map_structure(ops.filled, (args, kwargs))
 
 

@@ -11,6 +11,7 @@ import typing
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
@@ -208,8 +209,6 @@ def cholesky_inverse(call):
     From the inverse of the factor: some backends take one matrix only, and mix
     the matrices of a batch.
     """
-    from keras.src import ops
-
     (factor,) = call.args
     upper = call.argument("upper", False)
     eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
@@ -224,8 +223,6 @@ def cross(call):
 
     The axis of the components goes last, and where it belongs after.
     """
-    from keras.src import ops
-
     axes = [call.argument(name, -1) for name in ("axisa", "axisb", "axisc")]
     if call.argument("axis") is not None:
         axes = [call.argument("axis")] * 3

@@ -12,6 +12,7 @@ import functools
 import re
 
 from keras.src import backend
+from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -249,8 +250,6 @@ def _elements(xs):
         The nest, and a mask over the first axis that says which elements are
         there, None if all are.
     """
-    from keras.src import ops
-
     alone = []
 
     def element(x):
@@ -271,8 +270,6 @@ def _elements(xs):
 
 def _where_there(outputs, there):
     """Masks what came of elements that are not there, along the first axis."""
-    from keras.src import ops
-
     if there is None:
         return outputs
 
@@ -308,8 +305,6 @@ def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
     The carry then stays as it was, and the step has no output. Where `f` makes
     a masked carry of a plain one, this begins as all valid.
     """
-    from keras.src import ops
-
     options = dict(length=length, reverse=reverse, unroll=unroll)
     all_xs = xs
     xs, there = _elements(xs)
@@ -381,8 +376,6 @@ def _with_masks(nest, ranks):
 
 def associative_scan(plain, f, elems, reverse=False, axis=0):
     """Elements may be masked, as the function takes and returns them."""
-    from keras.src import ops
-
     leaves = [from_numpy_ma(x) for x in tree.flatten(elems)]
     if not any(map(has_mask, leaves)):
         check = functools.partial(
@@ -420,8 +413,6 @@ def associative_scan(plain, f, elems, reverse=False, axis=0):
 
 def _over_axis(x, axis):
     """The masked tensor, with a mask that covers this axis."""
-    from keras.src import ops
-
     values, mask = _parts(x)
     missing = axis + 1 - len(mask.shape)
     if missing <= 0:
@@ -442,8 +433,6 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
     the function may be traced where it is not at hand. A masked entry of a
     tangent is no step away from its primal: 0.
     """
-    from keras.src import ops
-
     primals = tree.map_structure(from_numpy_ma, primals)
     tangents = tree.map_structure(from_numpy_ma, tangents)
     flat = tree.flatten(primals)
@@ -507,7 +496,6 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
     `pyfunc` meets no mask: it sees scalars, or with a signature the core axes,
     which have none. What it makes of masked entries is replaced by 0.
     """
-    from keras.src import ops
 
     def one(*args, **kwargs):
         result = pyfunc(*args, **kwargs)

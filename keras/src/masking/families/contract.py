@@ -7,6 +7,7 @@ stays in its own row.
 """
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
@@ -235,8 +236,6 @@ def _arranged(mask, labels, order):
 @covers(coverage.whole)
 def correlate(call):
     """Masked entries count as 0; valid where any pair of valid ones meets."""
-    from keras.src import ops
-
     call.args = tuple(map(ops.convert_to_tensor, call.args))
     values = call.compute(*(ops.filled(x, 0) for x in call.args))
     mask = _count_pairs(call, call.args)
@@ -247,8 +246,6 @@ def correlate(call):
 @covers(coverage.whole)
 def kron(call):
     """Every entry of the first times all of the second, valid if both are."""
-    from keras.src import ops
-
     x, y = map(ops.convert_to_tensor, call.args)
     ndim = max(len(x.shape), len(y.shape))
     x, y = (
@@ -265,8 +262,6 @@ def kron(call):
 
 def cdist(call):
     """The distance of every row to every row, valid where both are."""
-    from keras.src import ops
-
     x, y = map(ops.convert_to_tensor, call.args)
     for operand in (x, y):
         if ops.is_masked(operand) and len(operand.mask.shape) == len(

@@ -1,6 +1,7 @@
 """Counts of entries by their value: masked entries are not counted."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
@@ -40,8 +41,6 @@ def histogram(call):
     As in NumPy the bounds are one apart if there is but one value; if there is
     none, they are those of a 0.
     """
-    from keras.src import ops
-
     x, bins = only_operand(call), call.argument("bins", 10)
     dtype = backend.standardize_dtype(x.dtype)
     x = ops.cast(x, backend.result_type(dtype, float))
@@ -62,8 +61,6 @@ def histogram(call):
 @covers(lambda call, spec: masks.covered(call.args[0]))
 def isin(call):
     """Whether an entry is among valid ones of the second: its mask stays."""
-    from keras.src import ops
-
     entries, elements = call.args
     if not ops.is_masked(elements):
         return masks.wrap(call.compute(), entries.mask)

@@ -1,6 +1,7 @@
 """Random draws: valid where what they are drawn from is."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.families.layout import full_rank
@@ -60,8 +61,6 @@ def shuffle(call):
     A backend may shuffle each column by itself, so the places of all entries
     are shuffled, and both are looked up there.
     """
-    from keras.src import ops
-
     x = only_operand(call)
     (axis,) = canonical_axes(call.argument("axis", 0), len(x.shape))
     if axis >= len(x.mask.shape):

@@ -1,6 +1,7 @@
 """Indices as rows of zeros and ones: a masked index has none."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.families.merge import only_operand
@@ -22,8 +23,6 @@ def _one_hot(call, spec):
 @covers(_one_hot)
 def one_hot(call):
     """A masked index gives a row of zeros, under the mask."""
-    from keras.src import ops
-
     x = only_operand(call)
     _check_dense(call)
     axis = call.argument("axis", -1)
@@ -37,8 +36,6 @@ def one_hot(call):
 
 def multi_hot(call):
     """The largest of the one-hot rows; valid where there was an index."""
-    from keras.src import ops
-
     x = only_operand(call)
     rows = ops.one_hot(x, **call.kwargs)
     return ops.max(rows, axis=min(len(x.shape) - 1, 1))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
@@ -188,8 +189,6 @@ def _first(keys, count):
 
 def _look_up(call, x, keys):
     """A plain tensor with a masked integer key, which looks up 0."""
-    from keras.src import ops
-
     (key,) = _checked_keys(call, keys)
     return ops.take(x, key, axis=0)
 

@@ -1,5 +1,6 @@
 """Questions about a tensor, which get a plain answer."""
 
+from keras.src import ops
 from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
@@ -52,8 +53,6 @@ def full_like(call):
 @covers(kept)
 def empty_like(call):
     """Zeros with the same mask: memory as it is found may hold NaN."""
-    from keras.src import ops
-
     return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
 
 

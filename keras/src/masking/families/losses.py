@@ -1,6 +1,7 @@
 """Losses as functions: a loss for each step, under the merged mask."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.families import batch
@@ -15,8 +16,6 @@ def crossentropy(call):
 
     The classes go last; where a step is masked, all are as likely.
     """
-    from keras.src import ops
-
     target, output = batch.as_tensors(call)
     rank = len(output.shape)
     (axis,) = canonical_axes(call.argument("axis", -1), rank)
@@ -64,8 +63,6 @@ def _without_padding(call, place, length_place):
     Returns:
         Which rows have a valid step, None where the mask covers no steps.
     """
-    from keras.src import ops
-
     x, args = call.args[place], list(call.args)
     if not isinstance(x, MaskedTensorBase) or len(x.mask.shape) != 2:
         return None

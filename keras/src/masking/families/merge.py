@@ -1,6 +1,7 @@
 """Elementwise operations: the result is valid where every operand is."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
@@ -171,7 +172,5 @@ def unchanged(call):
 @covers(kept)
 def glu(call):
     """One half times the sigmoid of the other: valid where both are."""
-    from keras.src import ops
-
     halves = ops.split(only_operand(call), 2, axis=call.argument("axis", -1))
     return masks.wrap(call.compute(), masks.merge(halves))

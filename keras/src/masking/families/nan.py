@@ -5,6 +5,7 @@ all NaN give what upstream gives for them.
 """
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import values_of
@@ -25,8 +26,6 @@ def skip_nan(plain, of_nan):
 
     @covers(after_new_axes)
     def rule(call):
-        from keras.src import ops
-
         x = only_operand(call)
         skipped = _masked_where_nan(x)
         result = getattr(ops, plain)(skipped, *call.args[1:], **call.kwargs)
@@ -71,8 +70,6 @@ def cumulate_skipping_nan(plain, identity):
 
     @covers(running)
     def rule(call):
-        from keras.src import ops
-
         x = only_operand(call)
         values = x.values
         if backend.is_float_dtype(x.dtype):

@@ -1,6 +1,7 @@
 """Normalizations: masked entries take no part, the mask stays."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
@@ -44,8 +45,6 @@ def softmax(call):
 @covers(kept)
 def sparsemax(call):
     """Masked entries take no part: too far below the largest for a share."""
-    from keras.src import ops
-
     x, axis = call.args[0], call.argument("axis", -1)
     axis = canonical_axes(axis, len(x.shape))[0]
     if axis >= len(x.mask.shape) or x.shape[axis] == 0:
@@ -82,8 +81,6 @@ def layer_normalization(call):
 
     With `rms_scaling` upstream does not move the mean, and adds no offset.
     """
-    from keras.src import ops
-
     _check_scale(call)
     if not _takes_in_mask(call):
         return _of_each(call)
@@ -99,8 +96,6 @@ def layer_normalization(call):
 @covers(_scaled)
 def rms_normalization(call):
     """As layer normalization, by the mean square."""
-    from keras.src import ops
-
     _check_scale(call)
     if not _takes_in_mask(call):
         return _of_each(call)
@@ -117,8 +112,6 @@ def _of_each(call):
 
 def _over_root(call, x, power, scale, offset=None):
     """`x` over the root of its power, scaled and moved; in the old dtype."""
-    from keras.src import ops
-
     epsilon = call.argument("epsilon")
     if epsilon is None:
         epsilon = backend.epsilon()

@@ -6,6 +6,7 @@ sorted values are asked for, what ties is equal, and the number does.
 """
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.dispatch import takes_whole
@@ -32,8 +33,6 @@ def _sorted(call, spec):
 @covers(_sorted)
 def sort(call):
     """What is valid in ascending order, then what is masked."""
-    from keras.src import ops
-
     x, axis = _sorted_axis(call)
     if axis >= len(x.mask.shape):
         return masks.wrap(call.compute(), x.mask)
@@ -76,8 +75,6 @@ def argpartition(call):
 
 def _sorted_axis(call):
     """The operand and the axis along which it is sorted; flat if it is None."""
-    from keras.src import ops
-
     x, axis = only_operand(call), call.argument("axis", -1)
     if axis is None:
         return ops.ravel(x), 0
@@ -86,8 +83,6 @@ def _sorted_axis(call):
 
 def _order(x, axis):
     """Indices that sort along an axis, those of masked entries last."""
-    from keras.src import ops
-
     # With what is masked out of the way: not all sorts are stable, and its
     # numbers would decide between valid entries that are equal.
     values = masks.fill(x.values, x.mask, 0)
@@ -96,8 +91,6 @@ def _order(x, axis):
 
 def _masked_last(order, x, axis):
     """An order in which the indices of masked entries move to the end."""
-    from keras.src import ops
-
     size = backend.shape(x.values)[axis]
     mask = ops.take_along_axis(full_rank(x), order, axis=axis)
     places = _places(size, len(x.shape), axis)
@@ -122,8 +115,6 @@ def _valid_first(x, axis):
 @covers(kept)
 def top_k(call):
     """The largest that are valid; masked where there are fewer than `k`."""
-    from keras.src import ops
-
     x, k = only_operand(call), call.argument("k")
     axis = len(x.shape) - 1
     if axis >= len(x.mask.shape):
@@ -144,8 +135,6 @@ def in_top_k(call):
 
     Masked where the target is, or the prediction for its class.
     """
-    from keras.src import ops
-
     targets, predictions = call.args
     classes = ops.filled(targets, 0)
     score = ops.take_along_axis(
@@ -164,8 +153,6 @@ def searchsorted(call):
 
     The sequence need not hold what is masked last.
     """
-    from keras.src import ops
-
     sequence, values = call.args
     mask = ops.get_mask(values)
     values = backend.convert_to_tensor(values_of(values))
@@ -237,8 +224,6 @@ def _check_quantile(call):
 
 def _quantile(call, q, whole=1):
     """Sorts each row, and looks up the places that its count makes of `q`."""
-    from keras.src import ops
-
     _check_quantile(call)
     x, reduction = call.args[0], Reduction(call)
     dtype = floating(x.dtype)
@@ -294,8 +279,6 @@ def _check_share(q, whole):
 
 def _rows(x, axes):
     """The tensor with these axes last, and made one."""
-    from keras.src import ops
-
     kept = [a for a in range(len(x.shape)) if a not in axes]
     x = ops.transpose(x, (*kept, *axes))
     if len(axes) == 1:
@@ -309,8 +292,6 @@ def _rows(x, axes):
 
 def _between(ordered, place, method):
     """Entries at fractional places along the last axis."""
-    from keras.src import ops
-
     low, high = (
         ops.take_along_axis(
             ordered, backend.cast(getattr(ops, f)(place), "int32"), axis=-1

@@ -6,6 +6,7 @@ import operator
 import ml_dtypes
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import coverage
@@ -285,8 +286,6 @@ def _divide(sums, x, axes, keepdims):
 @covers(reduced)
 def count_nonzero(call):
     """The number of entries that are valid and not 0."""
-    from keras.src import ops
-
     hits = ops.cast(ops.not_equal(call.args[0], 0), "int32")
     return ops.sum(hits, axis=call.argument("axis"))
 
@@ -319,8 +318,6 @@ def std(call):
 
     It often is, with one valid entry; the slope of the root is infinite there.
     """
-    from keras.src import ops
-
     var = ops.var(call.args[0], **call.kwargs)
     still = ops.equal(var, 0)
     return ops.where(still, 0, ops.sqrt(ops.where(still, 1, var)))
@@ -329,8 +326,6 @@ def std(call):
 @covers(ordered)
 def ptp(call):
     """The largest less the smallest of the valid entries."""
-    from keras.src import ops
-
     x = call.args[0]
     return ops.subtract(ops.max(x, **call.kwargs), ops.min(x, **call.kwargs))
 
@@ -341,8 +336,6 @@ def average(call):
 
     The weighted sum over the sum of the weights, as in `numpy.ma`.
     """
-    from keras.src import ops
-
     x, axis = call.args[0], call.argument("axis")
     if call.argument("weights") is None:
         return ops.cast(ops.mean(x, axis=axis), floating(x.dtype))
@@ -361,8 +354,6 @@ def average(call):
 
 def _along(x, axis, ndim):
     """A tensor with one axis, which goes along `axis` of `ndim`."""
-    from keras.src import ops
-
     axis = canonical_axes(axis, ndim)[0]
     added = tuple(a for a in range(ndim) if a != axis)
     return ops.expand_dims(x, added)
@@ -370,8 +361,6 @@ def _along(x, axis, ndim):
 
 def trapezoid(call):
     """The areas between neighbours of which both are valid."""
-    from keras.src import ops
-
     y, x = call.args[0], call.argument("x")
     ndim = len(y.shape)
     axis = canonical_axes(call.argument("axis", -1), ndim)[0]
@@ -392,8 +381,6 @@ def trapezoid(call):
 
 def trace(call):
     """The sum of the valid entries of a diagonal."""
-    from keras.src import ops
-
     x, offset = call.args[0], call.argument("offset", 0)
     axes = [
         canonical_axes(call.argument(name, default), len(x.shape))[0]
@@ -414,15 +401,11 @@ def trace(call):
 @covers(coverage.plain)
 def allclose(call):
     """Whether all pairs of valid entries are close."""
-    from keras.src import ops
-
     return ops.all(ops.isclose(*call.args, **call.kwargs))
 
 
 def psnr(call):
     """From the mean squared difference of valid entries; 0 if there is none."""
-    from keras.src import ops
-
     x, y = map(ops.convert_to_tensor, call.args[:2])
     if not shape_equal(tuple(x.shape), tuple(y.shape)):
         raise ValueError(
@@ -448,8 +431,6 @@ def _moments(call, spec):
 @covers(_moments)
 def moments(call):
     """Mean and variance of the valid entries, in one call."""
-    from keras.src import ops
-
     _check_moments(call)
     axes, keepdims = call.argument("axes"), call.argument("keepdims", False)
     x = call.args[0]
@@ -500,8 +481,6 @@ def logsumexp(call):
 
 
 def _one_where_nothing_is_valid(rest, x, axis):
-    from keras.src import ops
-
     if isinstance(rest, MaskedTensorBase):
         return rest
     mask = masks.to_rank(x.mask, x.values, len(x.shape))
@@ -522,8 +501,6 @@ def arg_extreme(extreme):
 
     @covers(ordered)
     def rule(call):
-        from keras.src import ops
-
         reduction = Reduction(call)
         x, axes = reduction.x, reduction.axes
         if not reduction.mask_axes:
@@ -596,8 +573,6 @@ def norm(call):
 
 def _norm_of_rows(values, reduction):
     """The norm over more axes than engines take."""
-    from keras.src import ops
-
     kept = [a for a in range(len(values.shape)) if a not in reduction.axes]
     values = ops.transpose(values, (*kept, *reduction.axes))
     shape = ops.shape(values)

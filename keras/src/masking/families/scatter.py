@@ -1,6 +1,7 @@
 """Operations that write entries to places."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
@@ -124,8 +125,6 @@ def segment(reduction):
     @covers(lambda call, spec: max(masks.covered(call.args[0]), 1))
     def rule(call):
         """Over rows that are there; a segment without any is masked."""
-        from keras.src import ops
-
         data, ids = map(_tensor, call.args)
         mask = getattr(data, "mask", None)
         if _is_masked(ids):

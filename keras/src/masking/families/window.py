@@ -8,6 +8,7 @@ row cost none.
 """
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
@@ -356,8 +357,6 @@ def adaptive_average_pool(call):
 
 
 def _adaptive(call, name):
-    from keras.src import ops
-
     window = AdaptiveWindow(call)
     if len(window.x.mask.shape) <= window.spatial[0]:
         return masks.wrap(call.compute(), window.x.mask)
