@@ -31,8 +31,8 @@ state from a recurrent layer.
   input, unless the caller passes one. A layer outside Keras chooses between
   the two with the signature of its `call`.
 - *Over the batch*: by type, where whole entries of the batch are masked; a
-  mask over other axes is refused, `keras.UnsupportedMaskError`, with the
-  reason.
+  mask over other axes is refused, `keras.masking.UnsupportedMaskError`, with
+  the reason.
 
 Of windows (convolutions, pools, patches): a row reaches from its first valid
 entry to its last. With `padding="valid"` a window must lie within its row, so

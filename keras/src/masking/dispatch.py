@@ -7,12 +7,14 @@ import typing
 
 import numpy as np
 
+from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import describe
 from keras.src.masking.errors import has_mask
@@ -178,8 +180,6 @@ def _map_nest(function, x):
 
 def _trusted(x):
     """As `values_of`, with 0 under the mask where nothing there is trusted."""
-    from keras.src.masking import masks
-
     return _unmasked(x, masks.trusted)
 
 
@@ -221,9 +221,6 @@ def _present(x):
     Where it is not there they are 1, of which no op that gets here makes
     anything but a number; indices are 0.
     """
-    from keras.src import backend
-    from keras.src.masking import masks
-
     if not _is_whole(x):
         return x
     return masks.fill(x.values, x.mask, int(backend.is_float_dtype(x.dtype)))
@@ -231,9 +228,6 @@ def _present(x):
 
 def _if_there(x, there):
     """A result, masked wherever `there`, a mask without axes, is False."""
-    from keras.src import backend
-    from keras.src.masking import masks
-
     if isinstance(x, MaskedTensorBase):
         return masks.wrap(x.values, backend.numpy.logical_and(x.mask, there))
     if not hasattr(x, "shape"):
@@ -355,8 +349,6 @@ def from_numpy_ma(x):
     """A masked tensor for a `numpy.ma` array, anything else as it is."""
     if not isinstance(x, np.ma.MaskedArray):
         return x
-    from keras.src import backend
-
     return backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
 
 

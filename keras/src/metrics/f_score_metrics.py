@@ -1,5 +1,6 @@
 """Weights of another shape than one for each row are refused."""
 
+from keras.src.masking import weighing
 from pip_build import keeps
 
 
@@ -8,8 +9,6 @@ class FBetaScore:
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = ops.convert_to_tensor(y_true, dtype=self.dtype)
         if sample_weight is not None and len(y_true.shape) == 2:
-            from keras.src.masking import weighing
-
             rows = y_true[:, 0]
             sample_weight = weighing.of_each(
                 rows, sample_weight, f"`{self.name}`"

@@ -1,5 +1,6 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
+from keras.src.masking import weighing
 from pip_build import keeps
 
 
@@ -7,8 +8,6 @@ class _IoUBase:
     @keeps("_update_by_weights_of_entries")
     def update_state(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
-            from keras.src.masking import weighing
-
             labels = ops.convert_to_tensor(y_true)
             if not self.sparse_y_true:
                 labels = ops.max(labels, axis=self.axis)

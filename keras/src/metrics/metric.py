@@ -1,5 +1,6 @@
 """A metric reads no mask: `update_state` always gets plain tensors."""
 
+from keras.src.masking import scoring
 from pip_build import new
 
 
@@ -8,8 +9,6 @@ class Metric:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "update_state" in cls.__dict__:
-            from keras.src.masking import scoring
-
             cls.update_state = scoring.ignores_masks(
                 cls.__dict__["update_state"]
             )

@@ -3,6 +3,8 @@
 A weighted mean is that over all entries, however many a batch has.
 """
 
+from keras.src.masking import scoring
+from keras.src.masking import weighing
 from pip_build import new
 
 
@@ -20,9 +22,6 @@ def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):
     Returns:
         The reduced values and weights.
     """
-    from keras.src.masking import scoring
-    from keras.src.masking import weighing
-
     dtype = dtype or backend.floatx()
     values = ops.cast(values, dtype)
     if sample_weight is not None:
@@ -45,8 +44,6 @@ def _reduce_inner(x, reduce_fn):
 
 class MeanMetricWrapper:
     def update_state(self, y_true, y_pred, sample_weight=None):
-        from keras.src.masking import weighing
-
         if sample_weight is None:
             values, _ = self._own_values(y_true, y_pred)
             return super().update_state(values)

@@ -4,6 +4,7 @@ Some operations did or promised in a graph what their functions do not do.
 """
 
 import functools
+import inspect
 
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
@@ -84,7 +85,6 @@ def _taking_integers_of_numpy(init):
         init: That of an operation.
     """
 
-    # By `wraps` the config and the row of the operation know its arguments.
     @functools.wraps(init)
     def wider(self, *args, **kwargs):
         args, kwargs = with_integers(args), dict(kwargs)
@@ -94,6 +94,8 @@ def _taking_integers_of_numpy(init):
         vars(self)["_init_arguments"] = args, kwargs
         init(self, *args, **kwargs)
 
+    # By which the config and the row of the operation know its arguments.
+    wider.__signature__ = inspect.signature(init)
     return wider
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras.src import backend
 from pip_build import keeps
 
 
@@ -60,6 +61,4 @@ def pad_sequences(
         return values
     valid = [np.ones(len(one), bool) for one in sequences]
     mask = _pad_plain(valid, values.shape[1], "bool", value=False, **options)
-    from keras.src import backend
-
     return backend.MaskedTensor(values, mask)

@@ -11,7 +11,7 @@ import warnings
 import libcst as cst
 from libcst import metadata
 
-# Where a class comes from, in names such as `keras.src.layers.core.Dense`.
+# Where a class comes from, in names such as `keras.src.layers.Dense`.
 ROOT = r"(?:keras(?:_\w+)?|tensorflow\.keras)\."
 # What each kind is, by its base class, or by the package that has it.
 KINDS = {

@@ -1,4 +1,4 @@
-"""Rules of `keras.ops.core`."""
+"""Rules of `keras.src.ops.core`."""
 
 from keras.src.masking.families import carry
 from keras.src.masking.families import inquire

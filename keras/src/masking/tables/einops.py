@@ -1,4 +1,4 @@
-"""Rules of `keras.ops.einops`."""
+"""Rules of `keras.src.ops.einops`."""
 
 from keras.src.masking.families import arrange
 from keras.src.ops import einops as MODULE

@@ -1,4 +1,4 @@
-"""Rules of `keras.ops.math`."""
+"""Rules of `keras.src.ops.math`."""
 
 from keras.src.masking.families import batch as b
 from keras.src.masking.families import contract as c

@@ -1,5 +1,6 @@
 """Batches that were taken apart become masked tensors at the very end."""
 
+from keras.src.masking import data
 from pip_build import keeps
 
 # What is masked is unpacked by these utilities: it is imported when it comes.
@@ -7,20 +8,14 @@ from pip_build import keeps
 
 @keeps("_plain_numpy_iterator")
 def get_numpy_iterator(iterable):
-    from keras.src.masking import data
-
     return map(data.batch_together, _plain_numpy_iterator(iterable))
 
 
 @keeps("_plain_jax_iterator")
 def get_jax_iterator(iterable):
-    from keras.src.masking import data
-
     return map(data.batch_together, _plain_jax_iterator(iterable))
 
 
 @keeps("_plain_torch_dataloader")
 def get_torch_dataloader(iterable):
-    from keras.src.masking import data
-
     return data.Batches(data.batch_together, _plain_torch_dataloader(iterable))
