@@ -3,7 +3,8 @@
     python guides/layer_table.py
 
 How is read off the protocol that runs the layer. That each does as it says is
-held by `keras/src/masking/layers_test.py`, whose cases make the layers here.
+held by `keras/src/masking/layers/layers_test.py`, whose cases make the layers
+here.
 """
 
 import collections
@@ -183,9 +184,9 @@ def text_of(name):
 def rows():
     """Yields name, how it takes masks, and what becomes of them."""
     import keras
-    from keras.src.masking import protocols
     from keras.src.masking.cases import layers
     from keras.src.masking.cases import preprocessing
+    from keras.src.masking.layers import protocols
 
     for name, cases in (layers.CASES | preprocessing.CASES).items():
         layer = cases[0].make()

@@ -1,6 +1,6 @@
 """What is saved here without masked inputs, unpatched Keras reads.
 
-The other way round, see `keras/src/masking/legacy_test.py`.
+The other way round, see `keras/src/masking/layers/old_layers_test.py`.
 """
 
 import os

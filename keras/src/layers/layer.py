@@ -10,12 +10,16 @@ import contextlib
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import explicit
-from keras.src.masking import layer_coverage
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import keep_notes
+from keras.src.masking.layers import coverage as layer_coverage
+from keras.src.masking.layers import explicit
+from keras.src.masking.layers import old_layers
+from keras.src.masking.layers import origins
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
+from keras.src.masking.layers import scopes
 from pip_build import keeps
 from pip_build import new
 
@@ -69,7 +73,7 @@ class Layer:
     def _setattr_hook(self, name, value):
         # Not in the setter: TensorFlow calls none for a value that is there.
         if name == "supports_masking":
-            place = protocols.place_outside()
+            place = origins.place_outside()
             if place is not None:
                 vars(self)["_flagged_outside"] = place
         return super()._setattr_hook(name, value)
@@ -83,7 +87,7 @@ class Layer:
         """Spec of the outputs, with the masks that a call would give them."""
         protocol = self._mask_protocol
         if protocol is protocols.legacy:
-            return protocols.legacy_spec(self, args, kwargs)
+            return old_layers.legacy_spec(self, args, kwargs)
         masked = symbolic.any_masked(args, kwargs) or (
             protocol is protocols.named and kwargs.get("mask") is not None
         )
@@ -147,7 +151,7 @@ class Layer:
             raise
         finally:
             self._maybe_reset_call_context()
-        outputs = protocols.handed_out(outputs, *given)
+        outputs = scopes.handed_out(outputs, *given)
         if symbolic_call:
             Node(
                 self, call_args=given[0], call_kwargs=given[1], outputs=outputs
@@ -176,7 +180,7 @@ class Layer:
     def _convert_argument(self, x):
         mask = _hung_mask(x)
         x = self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
-        return x if mask is None else protocols.masked_at_the_door(x, mask)
+        return x if mask is None else passing.masked_at_the_door(x, mask)
 
     @new
     def _check_positional_arguments(self, args):
@@ -275,7 +279,7 @@ class Layer:
             return
         arguments = call_spec.arguments_dict
         if not needs_dispatch((), arguments):
-            with protocols.tracing(self):
+            with old_layers.tracing(self):
                 return self._plain_maybe_build(call_spec)
         if not any_symbolic_tensors((), arguments):
             call_spec.eager = True
@@ -285,7 +289,7 @@ class Layer:
             call_spec.arguments_dict = tree.map_structure(
                 symbolic.values_spec, arguments
             )
-        with protocols.tracing(self):
+        with old_layers.tracing(self):
             self._plain_maybe_build(call_spec)
 
     @new

@@ -1,8 +1,9 @@
 """Functional models carry masked tensors from input to output, by type."""
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
 from pip_build import keeps
 from pip_build import new
 
@@ -20,7 +21,7 @@ class Functional:
 
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None, **kwargs):
-        inputs = protocols.join(inputs, mask)
+        inputs = passing.join(inputs, mask)
         return self._plain_call(inputs, training=training, **kwargs)
 
     @keeps("_plain_convert_inputs")

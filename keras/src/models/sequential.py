@@ -1,6 +1,7 @@
 """Sequential models carry masked tensors from layer to layer, by type."""
 
-from keras.src.masking import protocols
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
 from pip_build import new
 
 
@@ -16,7 +17,7 @@ class Sequential:
         return self.compute_output_spec(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        inputs = protocols.join(inputs, mask)
+        inputs = passing.join(inputs, mask)
         if self._functional:
             return self._functional.call(inputs, training=training, **kwargs)
         # No graph: typically since the input is a nest of tensors.

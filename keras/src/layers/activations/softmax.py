@@ -1,9 +1,10 @@
 """A masked input takes part by its type; an explicit mask stays what it is."""
 
 from keras.src import ops
-from keras.src.masking import explicit
-from keras.src.masking import protocols
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.layers import explicit
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
 from pip_build import keeps
 from pip_build import new
 
@@ -25,4 +26,4 @@ class Softmax:
             return outputs
         # An explicit mask beats the tensor's own. It is broadcast, and if it
         # is not one over leading axes the result is plain.
-        return protocols.masked_as_told(outputs, mask)
+        return passing.masked_as_told(outputs, mask)

@@ -4,8 +4,8 @@ import functools
 
 from keras.src import tree
 from keras.src.masking import masks
-from keras.src.masking import protocols
-from keras.src.masking.attention import without_unseen
+from keras.src.masking.layers import steps
+from keras.src.masking.layers.attention import without_unseen
 from pip_build import keeps
 
 
@@ -35,9 +35,7 @@ class Attention:
         pairs = zip(inputs, [*mask, None], strict=False)
         inputs, own_masks = map(
             list,
-            zip(
-                *(protocols.by_steps(x, m, len(x.shape) - 1) for x, m in pairs)
-            ),
+            zip(*(steps.by_steps(x, m, len(x.shape) - 1) for x, m in pairs)),
         )
         query_mask, *others = own_masks
         others = [m for m in others if m is not None]
@@ -58,4 +56,4 @@ class Attention:
         outputs = tree.map_structure(
             lambda x: ops.cast(x, self.compute_dtype), outputs
         )
-        return protocols.with_mask(outputs, query_mask)
+        return steps.with_mask(outputs, query_mask)

@@ -1,6 +1,6 @@
 """Attention asks for its masks by name, and clears none of its caller's."""
 
-from keras.src.masking.attention import attend
+from keras.src.masking.layers.attention import attend
 from pip_build import keeps
 
 

@@ -4,7 +4,7 @@ Upstream reads the query's mask off the tensor, and takes the masks off the
 caller's tensors. Here all masks become the attention mask, beforehand.
 """
 
-from keras.src.masking.attention import attend
+from keras.src.masking.layers.attention import attend
 from pip_build import keeps
 
 

@@ -1,8 +1,8 @@
 """`Embedding` makes masked tensors, and passes on the mask of its ids."""
 
 from keras.src.masking import masks
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
+from keras.src.masking.layers import scopes
 from pip_build import keeps
 from pip_build import new
 
@@ -28,7 +28,7 @@ class Embedding:
 
         Of a subclass of the old kind `compute_mask` is asked.
         """
-        if not self.mask_zero or protocols.current_scope():
+        if not self.mask_zero or scopes.current_scope():
             return outputs
         valid = ops.not_equal(ids, 0)
         if not ops.is_masked(valid):
@@ -39,6 +39,6 @@ class Embedding:
     @keeps("_plain_compute_output_spec")
     def compute_output_spec(self, inputs):
         spec = self._plain_compute_output_spec(inputs)
-        if not self.mask_zero or protocols.current_scope():
+        if not self.mask_zero or scopes.current_scope():
             return spec
         return symbolic.masked_spec(spec, inputs)

@@ -3,7 +3,8 @@
 A `Lambda` that says what becomes of the mask is an old layer by design.
 """
 
-from keras.src.masking import protocols
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
 from pip_build import keeps
 from pip_build import new
 
@@ -21,7 +22,7 @@ class Lambda:
     def call(self, inputs, mask=None, training=None):
         if self._mask_protocol is protocols.by_type:
             # The function does not ask for it.
-            inputs = protocols.join(inputs, mask)
+            inputs = passing.join(inputs, mask)
         return self._plain_call(inputs, mask=mask, training=training)
 
     @keeps("_plain_from_config")

@@ -1,8 +1,8 @@
 """`Masking` makes a masked tensor, and masks what is NaN if asked to."""
 
 from keras.src.masking import masks
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
+from keras.src.masking.layers import scopes
 from pip_build import new
 
 
@@ -21,7 +21,7 @@ class Masking:
         if not ops.is_masked(inputs):
             outputs = backend.MaskedTensor(inputs, valid)
             # A subclass of the old kind may look for the mask on the tensor.
-            scope = protocols.current_scope()
+            scope = scopes.current_scope()
             return scope.hang(outputs) if scope else outputs
         # What was masked before stays so.
         values, valid = inputs.values, ops.filled(valid, False)
@@ -33,7 +33,7 @@ class Masking:
     @new
     def compute_output_spec(self, inputs):
         spec = backend.KerasTensor(inputs.shape, self.compute_dtype)
-        if protocols.current_scope():
+        if scopes.current_scope():
             return spec
         mask = backend.KerasTensor(inputs.shape[:-1], "bool")
         return symbolic.masked_spec(spec, mask)

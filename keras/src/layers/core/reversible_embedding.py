@@ -1,7 +1,7 @@
 """Both directions take masked tensors by type, as `Embedding` does."""
 
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
+from keras.src.masking.layers import scopes
 from pip_build import keeps
 
 
@@ -15,6 +15,6 @@ class ReversibleEmbedding:
     @keeps("_plain_compute_output_spec")
     def compute_output_spec(self, inputs, reverse=False):
         spec = self._plain_compute_output_spec(inputs, reverse)
-        if reverse or not self.mask_zero or protocols.current_scope():
+        if reverse or not self.mask_zero or scopes.current_scope():
             return spec
         return symbolic.masked_spec(spec, inputs)

@@ -3,8 +3,10 @@
 A batch in which a feature has none leaves what was learned of it.
 """
 
-from keras.src.masking import protocols
-from keras.src.masking import states
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
+from keras.src.masking.layers import states
+from keras.src.masking.layers import steps
 from pip_build import keeps
 from pip_build import new
 
@@ -17,14 +19,14 @@ class BatchNormalization:
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None):
         if mask is not None and mask is not ops.get_mask(inputs):
-            inputs = protocols.join(inputs, mask)
+            inputs = passing.join(inputs, mask)
         if not ops.is_masked(inputs):
             return self._plain_call(inputs, training=training)
         learned = self._learned() if training and self.trainable else ()
         axes = self._reduction_axes
         with states.kept_without(inputs.mask, learned, axes):
             outputs = self._plain_call(inputs, training=training)
-        return protocols.with_mask(outputs.values, outputs.mask)
+        return steps.with_mask(outputs.values, outputs.mask)
 
     @new
     def _learned(self):

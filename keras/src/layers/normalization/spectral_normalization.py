@@ -1,6 +1,6 @@
 """A step without a valid entry normalizes nothing: no weight was used."""
 
-from keras.src.masking import states
+from keras.src.masking.layers import states
 from pip_build import keeps
 
 

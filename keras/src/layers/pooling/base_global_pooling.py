@@ -1,6 +1,6 @@
 """Global pooling uses the pooled axes up: what it returns is plain."""
 
-from keras.src.masking import protocols
+from keras.src.masking.layers import protocols
 from pip_build import new
 
 

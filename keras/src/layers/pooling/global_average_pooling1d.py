@@ -1,8 +1,8 @@
 """The mean over valid steps, 0 where there is none, by type or explicitly."""
 
-from keras.src.masking import explicit
-from keras.src.masking import protocols
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.layers import explicit
+from keras.src.masking.layers import passing
 from pip_build import keeps
 
 
@@ -15,4 +15,4 @@ class GlobalAveragePooling1D:
             batch, _, steps = inputs.shape
             if explicit.fits(mask.shape, (batch, steps)):
                 mask = ops.expand_dims(mask, 1)
-        return values_of(self._plain_call(protocols.join(inputs, mask)))
+        return values_of(self._plain_call(passing.join(inputs, mask)))

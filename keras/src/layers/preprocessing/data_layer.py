@@ -1,6 +1,6 @@
 """Masked data is computed with the public functions, which know masks."""
 
-from keras.src.masking import preprocessing
+from keras.src.masking.layers import preprocessing
 from pip_build import keeps
 from pip_build import new
 

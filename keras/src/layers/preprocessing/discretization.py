@@ -1,6 +1,6 @@
 """The bins are those of the valid entries."""
 
-from keras.src.masking import adapting
+from keras.src.masking.layers import adapting
 from pip_build import keeps
 
 

@@ -1,6 +1,6 @@
 """Masked entries are in no bin, and count as nothing."""
 
-from keras.src.masking import preprocessing
+from keras.src.masking.layers import preprocessing
 from pip_build import new
 
 

@@ -1,6 +1,7 @@
 """A pipeline hands masked tensors from layer to layer, by type."""
 
-from keras.src.masking import protocols
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import protocols
 from pip_build import new
 
 
@@ -12,7 +13,7 @@ class Pipeline:
         return protocols.choose(self)
 
     def call(self, inputs, training=True, mask=None):
-        outputs = protocols.join(inputs, mask)
+        outputs = passing.join(inputs, mask)
         for layer in self._pipeline_layers:
             takes_training = layer._call_has_training_arg
             kwargs = {"training": training} if takes_training else {}

@@ -1,6 +1,6 @@
 """A masked signal has a masked spectrogram; no step of one may be masked."""
 
-from keras.src.masking import preprocessing
+from keras.src.masking.layers import preprocessing
 from pip_build import keeps
 
 

@@ -1,7 +1,7 @@
 """A masked text is an empty one, and is not learned."""
 
-from keras.src.masking import adapting
-from keras.src.masking import preprocessing
+from keras.src.masking.layers import adapting
+from keras.src.masking.layers import preprocessing
 from pip_build import keeps
 from pip_build import new
 

@@ -1,10 +1,10 @@
 """Masked inputs are dropped from under their mask, which stays."""
 
-from keras.src.masking import protocols
+from keras.src.masking.layers import steps
 from pip_build import keeps
 
 
 class BaseSpatialDropout:
     @keeps("_drop_maps")
     def call(self, inputs, training=False):
-        return protocols.on_values(self._drop_maps, inputs, training=training)
+        return steps.on_values(self._drop_maps, inputs, training=training)

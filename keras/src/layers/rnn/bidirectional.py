@@ -5,7 +5,8 @@ A half from outside Keras need not know that its mask runs backwards, too.
 
 from keras.src import tree
 from keras.src.masking import masks
-from keras.src.masking import protocols
+from keras.src.masking.layers import scopes
+from keras.src.masking.layers import steps
 from pip_build import keeps
 
 
@@ -21,8 +22,8 @@ class Bidirectional:
         kwargs = {"initial_state": initial_state, "training": training}
         if all(m is None for m in tree.flatten(mask)):
             return self._plain_call(sequences, **kwargs)
-        sequences, mask = protocols.by_steps(sequences, mask)
-        with protocols.all_plain():
+        sequences, mask = steps.by_steps(sequences, mask)
+        with scopes.all_plain():
             outputs = self._plain_call(sequences, mask=mask, **kwargs)
         if not self.return_sequences:
             return outputs
@@ -31,7 +32,7 @@ class Bidirectional:
 
         def masked(x):
             # An old half may have left anything there.
-            return protocols.with_mask(masks.fill(x, mask, 0), mask)
+            return steps.with_mask(masks.fill(x, mask, 0), mask)
 
         if not tree.is_nested(outputs):
             return masked(outputs)

@@ -1,7 +1,7 @@
 """Recurrent layers ask for their mask by name and return masked sequences."""
 
-from keras.src.masking import protocols
-from keras.src.masking import recurrence
+from keras.src.masking.layers import recurrence
+from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras
 from pip_build import keeps
 from pip_build import new
@@ -20,7 +20,7 @@ class RNN:
             return self._plain_call(
                 sequences, initial_state=initial_state, training=training
             )
-        sequences, mask = protocols.by_steps(sequences, mask)
+        sequences, mask = steps.by_steps(sequences, mask)
         outputs = self._plain_call(
             sequences,
             initial_state=initial_state,
@@ -32,7 +32,7 @@ class RNN:
         # Steps come out in the order in which they were read.
         if self.go_backwards:
             mask = ops.flip(mask, axis=1)
-        return protocols.with_mask(outputs, mask)
+        return steps.with_mask(outputs, mask)
 
     @keeps("_plain_inner_loop")
     def inner_loop(self, sequences, initial_state, mask, training=False):

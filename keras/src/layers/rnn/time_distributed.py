@@ -2,10 +2,11 @@
 
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
+from keras.src.masking.layers import passing
+from keras.src.masking.layers import steps
 from pip_build import keeps
 from pip_build import new
 
@@ -16,17 +17,17 @@ class TimeDistributed:
         if mask is None:
             return self._plain_call(inputs, training=training)
         _check_step_mask(mask, inputs)
-        step_mask = protocols.step_mask(mask)
+        step_mask = steps.step_mask(mask)
         # An explicit mask need not cover leading axes; its steps count then.
         inner = tuple(mask.shape)
         if not shape_equal(inner, tuple(inputs.shape)[: len(inner)]):
             mask = step_mask
-        steps = protocols.join(inputs, mask)
+        sequences = passing.join(inputs, mask)
         # Time first, so that a step is an entry of the first axis.
-        steps = ops.swapaxes(steps, 0, 1)
-        outputs = ops.swapaxes(self._call_on_steps(steps, training), 0, 1)
+        sequences = ops.swapaxes(sequences, 0, 1)
+        outputs = ops.swapaxes(self._call_on_steps(sequences, training), 0, 1)
         mask = outputs.mask if has_mask(outputs) else step_mask
-        return protocols.with_mask(values_of(outputs), mask)
+        return steps.with_mask(values_of(outputs), mask)
 
     @new
     def _call_spec(self, inputs, training=None, mask=None):

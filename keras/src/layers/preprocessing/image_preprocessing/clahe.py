@@ -1,6 +1,6 @@
 """A masked image is left out; no pixel of a tile may be."""
 
-from keras.src.masking import preprocessing
+from keras.src.masking.layers import preprocessing
 from pip_build import keeps
 
 

@@ -10,7 +10,7 @@ import inspect
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
-from keras.src.masking.protocols import plain_mask
+from keras.src.masking.layers.passing import plain_mask
 from keras.src.masking.refusals import is_from_keras
 
 

@@ -11,8 +11,8 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking import protocols
 from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.layers import protocols
 from keras.src.utils import traceback_utils
 
 MASK = np.array([[True, True, False], [True, False, False]])

@@ -13,12 +13,13 @@ from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
-from keras.src.masking import protocols
 from keras.src.masking import symbolic
 from keras.src.masking.dispatch import from_numpy_ma
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
+from keras.src.masking.layers import protocols
+from keras.src.masking.layers import steps
 from keras.src.utils.backend_utils import PublicFunctions
 from keras.src.utils.backend_utils import in_tf_graph
 from keras.src.utils.jax_utils import is_in_jax_tracing_scope
@@ -105,7 +106,7 @@ def of_each(layer, function, x, core, reason):
             x = masks.wrap(backend.numpy.zeros_like(x.values), x.mask)
     # Some defaults of the public functions are others.
     with PublicFunctions(False):
-        return protocols.on_values(function, x)
+        return steps.on_values(function, x)
 
 
 def entry_by_entry(layer, run, args, kwargs, values_of=values_of):

@@ -22,11 +22,11 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.preprocessing.data_layer import DataLayer
-from keras.src.masking import layer_coverage
 from keras.src.masking import testing_utils as u
 from keras.src.masking.cases import layers as other_layers
 from keras.src.masking.cases import preprocessing
 from keras.src.masking.dispatch import values_of
+from keras.src.masking.layers import coverage as layer_coverage
 from keras.src.masking.row_checks import all_traced
 from keras.src.masking.row_checks import shapes
 from keras.src.masking.testing_utils import Drawn

@@ -3,7 +3,7 @@
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
-from keras.src.masking import protocols
+from keras.src.masking.layers import steps
 
 
 def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
@@ -30,7 +30,7 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
             query, value, key, attention_mask=attention_mask, **kwargs
         )
     (query, query_mask), (value, value_mask), (key, key_mask) = (
-        protocols.by_steps(x, m)
+        steps.by_steps(x, m)
         for x, m in zip((query, value, key), own_masks, strict=True)
     )
     sees_itself = (
@@ -57,7 +57,7 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
         if len(any_seen.shape) > 2:
             any_seen = backend.numpy.any(any_seen, axis=1)
         outputs = without_unseen(outputs, any_seen, layer._output_dense.bias)
-    return protocols.with_mask(outputs, query_mask)
+    return steps.with_mask(outputs, query_mask)
 
 
 def without_unseen(outputs, any_seen, bias=None):

@@ -27,7 +27,7 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking import protocols
+from keras.src.masking.layers import telling
 
 SCRIPT = pathlib.Path(__file__).parent / "cases" / "old_layers.py"
 BUILD = pathlib.Path(keras.__file__).parents[1]
@@ -355,7 +355,7 @@ class WarningsTest(testing.TestCase):
                 "return keras.MaskedTensor(values, mask)" in text,
                 override in uses,
             )
-        self.assertTrue(protocols._reads_attribute(reads))
+        self.assertTrue(telling.reads_attribute(reads))
 
     def test_none_without_a_mask(self):
         cls = one_old(flag=True)

@@ -1,0 +1,1 @@
+"""How layers take masked tensors, and what they do with masks."""
