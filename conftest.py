@@ -122,7 +122,7 @@ NOT_OURS = (
     ),
     # Two neighbours that are infinite, as in NumPy's own quantiles.
     "ignore:invalid value encountered in subtract:RuntimeWarning:"
-    "keras.src.masking.families.order",
+    "keras.src.masking.rules.order",
     # What is asked for: an argument, three batches in steps of two, a list of
     # one input, a window, a setting.
     "ignore:You passed `rms_scaling=True`",

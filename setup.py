@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import setuptools
+from setuptools.command import build_py
 
 # Build front ends run this file without its directory on the path.
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -23,13 +24,33 @@ SCRATCH = os.path.join(pip_build.BUILD, "wheel")
 shutil.rmtree(SCRATCH, ignore_errors=True)
 os.makedirs(SCRATCH)
 
+# Upstream's wheel ships its tests; ours, and what they share, stay here.
+OURS = "keras.src.testing.masked"
+UPSTREAM = pip_build.UPSTREAM
+
+
+class BuildWithoutOurTests(build_py.build_py):
+    def find_package_modules(self, package, package_dir):
+        return [
+            (package, module, path)
+            for package, module, path in super().find_package_modules(
+                package, package_dir
+            )
+            if not module.endswith("_test")
+            or (UPSTREAM / os.path.relpath(path, "build")).exists()
+        ]
+
+
 setuptools.setup(
     version=pip_build.fork_version(),
     package_dir={"": "build"},
     # Namespace packages too: `keras/src/backend/tests` has no __init__.py.
     packages=setuptools.find_namespace_packages(
-        "build", include=["keras", "keras.*"], exclude=["*__pycache__*"]
+        "build",
+        include=["keras", "keras.*"],
+        exclude=["*__pycache__*", OURS, f"{OURS}.*"],
     ),
+    cmdclass={"build_py": BuildWithoutOurTests},
     options={
         "build": {"build_base": SCRATCH},
         "egg_info": {"egg_base": SCRATCH},

@@ -184,9 +184,9 @@ def text_of(name):
 def rows():
     """Yields name, how it takes masks, and what becomes of them."""
     import keras
-    from keras.src.masking.cases import layers
-    from keras.src.masking.cases import preprocessing
     from keras.src.masking.layers import protocols
+    from keras.src.testing.masked.cases import layers
+    from keras.src.testing.masked.cases import preprocessing
 
     for name, cases in (layers.CASES | preprocessing.CASES).items():
         layer = cases[0].make()

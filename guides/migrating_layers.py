@@ -911,7 +911,7 @@ def embedded():
 """
 ## A tool that finds the lines
 
-`python -m keras.src.masking.migrate PATH...` reads your sources, without
+`python -m keras.src.migration PATH...` reads your sources, without
 running them, and prints each line with one of the patterns above and what to
 write instead. `--diff` proposes the plain ones as a patch.
 

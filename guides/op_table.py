@@ -15,7 +15,7 @@ import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILE = ROOT / "guides" / "op_table.md"
-FAMILIES = "keras/src/masking/families"
+FAMILIES = "keras/src/masking/rules"
 HEAD = """\
 # What each op makes of a mask
 
@@ -128,7 +128,7 @@ def counted(counts):
 
 
 def module_of(family):
-    return sys.modules[f"keras.src.masking.families.{family}"]
+    return sys.modules[f"keras.src.masking.rules.{family}"]
 
 
 def main():

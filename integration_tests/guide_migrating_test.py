@@ -16,7 +16,7 @@ import keras
 from keras import layers
 from keras import ops
 from keras import tree
-from keras.src.masking import testing_utils
+from keras.src.testing.masked import testing_utils
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 SCRIPT = REPO / "guides" / "migrating_layers.py"

@@ -13,7 +13,7 @@ import pytest
 
 import keras
 from keras import ops
-from keras.src.masking import testing_utils
+from keras.src.testing.masked import testing_utils
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 BACKEND = keras.backend.backend()

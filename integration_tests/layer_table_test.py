@@ -72,7 +72,7 @@ def test_by_name_is_what_has_an_argument_for_a_mask():
 
 def test_what_is_taken_over_the_batch_alone_is_refused_elsewhere():
     """`layers_test` tries the refusals, one or more of each of these."""
-    from keras.src.masking.cases import preprocessing
+    from keras.src.testing.masked.cases import preprocessing
 
     over_the_batch = {
         name for name, how, _ in written_rows() if how == "over the batch"

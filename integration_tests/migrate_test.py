@@ -1,4 +1,4 @@
-"""Tests of `python -m keras.src.masking.migrate`.
+"""Tests of `python -m keras.src.migration`.
 
 A comment `#: a, b` in a source names the patterns to be found in its line.
 """
@@ -20,11 +20,11 @@ import pytest
 from hypothesis import strategies as st
 
 import keras
-from keras.src.masking import migrate
-from keras.src.masking.migration import patch
-from keras.src.masking.migration import search
-from keras.src.masking.migration import sources
-from keras.src.masking.migration.patterns import PATTERNS
+from keras.src.migration import __main__ as migrate
+from keras.src.migration import patch
+from keras.src.migration import search
+from keras.src.migration import sources
+from keras.src.migration.patterns import PATTERNS
 
 
 def dedent(text):
@@ -726,11 +726,11 @@ def test_an_empty_directory(tmp_path, capsys):
 def test_without_libcst(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "libcst", None)
     for name in list(sys.modules):
-        if name.startswith("keras.src.masking.migration."):
+        if name.startswith("keras.src.migration."):
             if not name.endswith("patterns"):
                 monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("keras.src.masking.migration.search")
-    monkeypatch.delattr("keras.src.masking.migration.sources")
+    monkeypatch.delattr("keras.src.migration.search")
+    monkeypatch.delattr("keras.src.migration.sources")
     status, out, err = run(capsys, write(tmp_path, OLD))
     assert (status, out) == (2, "")
     assert "pip install libcst" in err
@@ -751,7 +751,7 @@ def test_a_terminal_gets_colours_and_the_same_text(
 def test_as_a_command(tmp_path):
     built = os.path.dirname(os.path.dirname(keras.__file__))
     done = subprocess.run(
-        [sys.executable, "-m", "keras.src.masking.migrate", str(tmp_path)],
+        [sys.executable, "-m", "keras.src.migration", str(tmp_path)],
         env=os.environ | {"PYTHONPATH": built},
         capture_output=True,
         text=True,

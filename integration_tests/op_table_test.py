@@ -56,7 +56,7 @@ def test_each_row_says_in_a_sentence_what_becomes_of_the_mask():
         assert re.fullmatch(r"[A-Z`].*[^.]\.", text), path
         if rule not in ("**refused**", "elsewhere"):
             family, name = rule.strip("`").split(".")
-            file = GUIDES.parent / f"keras/src/masking/families/{family}.py"
+            file = GUIDES.parent / f"keras/src/masking/rules/{family}.py"
             found = rf"^(def {name}\(|{name} = )"
             assert re.search(found, file.read_text("utf-8"), re.M), rule
 

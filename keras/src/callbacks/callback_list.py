@@ -1,6 +1,6 @@
 """Callbacks see masked outputs of `predict` as masked tensors."""
 
-from keras.src.masking import batches
+from keras.src.masking.training import batches
 from pip_build import keeps
 
 

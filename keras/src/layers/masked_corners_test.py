@@ -14,8 +14,8 @@ from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases.layers import CASES
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases.layers import CASES
 
 NAME = backend.backend()
 # JAX compiles anew for each number of valid steps.

@@ -13,9 +13,9 @@ from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases.layers import CASES
-from keras.src.masking.testing_utils import T
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases.layers import CASES
+from keras.src.testing.masked.testing_utils import T
 from keras.src.utils import set_random_seed
 
 NAME = backend.backend()

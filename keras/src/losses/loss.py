@@ -41,8 +41,8 @@ class Loss:
         >>> float(loss(y_true, y_pred, np.array([[1.0, 0.0]])))
         1.0
         """
-        from keras.src.masking import scoring
-        from keras.src.masking import weighing
+        from keras.src.masking.training import scoring
+        from keras.src.masking.training import weighing
 
         sample_weight = scoring.weights(sample_weight)
         if sample_weight is not None:
@@ -106,8 +106,8 @@ def reduce_weighted_values(
     dtype=None,
 ):
     if sample_weight is not None:
-        from keras.src.masking import scoring
-        from keras.src.masking import weighing
+        from keras.src.masking.training import scoring
+        from keras.src.masking.training import weighing
 
         values = ops.convert_to_tensor(values, dtype=dtype)
         sample_weight = ops.cast(

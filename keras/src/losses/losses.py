@@ -1,6 +1,6 @@
 """The functions read no mask, as the classes do not; CTC leaves out frames."""
 
-from keras.src.masking import scoring
+from keras.src.masking.training import scoring
 from pip_build import new
 
 

@@ -8,17 +8,21 @@ how that engine fills, selects and sums. Here is what the rest asks of it.
 - `masks`: aligns, merges and broadcasts masks, and fills what is under them.
 - `dispatch`: the door. It finds the row of an operation and runs its rule.
 - `tables/`: a row for each public function, a module for each of `keras.ops`.
-- `families/`: the rules that the rows name, a family in each file.
-- `symbolic`, `coverage`, `layer_coverage`: what a graph knows of masks, told by
-  the family where it can, else traced.
-- `protocols`: how a layer takes masked tensors: by type, by name, or the old
-  way. Beside it `explicit` (masks that a caller passes), `attention`,
-  `recurrence`, `states`, and `preprocessing`, `adapting`.
-- `data`, `ragged`, `batches`: masked data on its way into a model and out.
-- `scoring`, `weighing`, `padding`: what losses and metrics see, what weights
+- `rules/`: what the rows name, a family in each file.
+- `symbolic`, `coverage`: what a graph knows of masks, told by the family where
+  it can, else traced.
+- `layers/`: how a layer takes masked tensors. `protocols` chooses: by type, by
+  name, or the old way (`old_layers`). `passing` fills in masks by name, in
+  `scopes` plain tensors carry them as an attribute, `telling` warns authors;
+  `coverage` is of layers. `steps`, `explicit`, `attention`, `recurrence`,
+  `states`, `preprocessing`, `adapting` are what Keras's own layers need.
+- `training/`: `data` and `ragged` on the way in, `batches` on the way out;
+  `scoring`, `weighing`, `padding`: what losses and metrics see, what weights
   weigh, and who is told that padding counts.
-- `explain`, `graph_masks`: masks along a model, to look at.
-- `migrate`, `migration/`: the tool that reads code of the old way.
+- `showing/`: `explain` and `graph_masks`, masks along a model to look at.
+
+Beside them are `keras/src/migration`, which reads code of the old way, and
+`keras/src/testing/masked`, what tests share.
 
 `ops.exp(x)`, with `x` masked:
 
@@ -26,7 +30,7 @@ how that engine fills, selects and sums. Here is what the rest asks of it.
    whether `x` is symbolic. The answer is yes, so `Exp().symbolic_call(x)` runs.
 2. `Operation.symbolic_call` sees that nothing is symbolic: `dispatch.call`.
 3. That finds the row in `tables/numpy`, and makes a `Call` of it.
-4. The rule, `guarded(0)` of `families/merge`, merges the masks, puts 0 where
+4. The rule, `guarded(0)` of `rules/merge`, merges the masks, puts 0 where
    the result is masked, and computes `ops.exp` of plain values.
 5. What it gives is wrapped with the merged mask. An error on the way gains a
    note that names the call; a refusal goes through `refusals.settle`.
@@ -34,11 +38,11 @@ how that engine fills, selects and sums. Here is what the rest asks of it.
 With `x` symbolic, `Operation._call_spec` asks `symbolic.output_spec`: the
 family tells how many axes the mask covers, or the rule is traced.
 
-`layer(x)`: `Layer.__call__` has chosen a protocol when the layer was made, and
+`layer(x)`: the protocol was chosen as the layer was first asked for it, and
 `Layer._run_call` runs `call` through it, so that `stateless_call`, remat and
 quantized calls meet it as well.
 
-`model.fit(x, y)`: `data` takes masked arrays and ragged tensors apart before
+`model.fit(x, y)`: `training/data` takes masked arrays and ragged tensors apart before
 an adapter cuts batches of them, puts them together in each batch, and makes a
 weight of the mask of a target. `scoring` hands plain values to losses and
 metrics. `predict` joins values and masks in `batches`.

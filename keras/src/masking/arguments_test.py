@@ -18,11 +18,11 @@ from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.masking import dispatch
-from keras.src.masking import testing_utils as u
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import NAMES
-from keras.src.masking.row_checks import call
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import NAMES
+from keras.src.testing.masked.row_checks import call
 
 Pair = collections.namedtuple("Pair", ["first", "second"])
 

@@ -12,10 +12,10 @@ from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import testing
-from keras.src.masking import testing_utils as u
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import call
 from keras.src.masking.tables_test import seed_of
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import call
 
 BATCH = 2
 # What upstream gets wrong with plain tensors, or has no way to do with two.

@@ -18,10 +18,10 @@ from keras.src import tree
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import UnsupportedMaskError
-from keras.src.masking import testing_utils as u
 from keras.src.masking.dispatch import rule_for
 from keras.src.ops.operation import Operation
 from keras.src.random import random
+from keras.src.testing.masked import testing_utils as u
 
 M = np.array([[0.2, 0.4, 0.3], [0.5, 0.1, 0.7], [0.6, 0.9, 0.8]], "float32")
 V = M[0]

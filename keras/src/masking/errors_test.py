@@ -16,13 +16,13 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import UnsupportedMaskError
-from keras.src.masking import families
+from keras.src.masking import rules
 from keras.src.masking import tables
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases.refused import CASES
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import call
-from keras.src.masking.testing_utils import T
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases.refused import CASES
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import call
+from keras.src.testing.masked.testing_utils import T
 
 WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
@@ -101,7 +101,7 @@ def reasons_in_the_tables():
 def reasons_in_the_families():
     """The first literal words of each reason that a rule gives."""
     found = []
-    for path in pathlib.Path(families.__path__[0]).glob("*.py"):
+    for path in pathlib.Path(rules.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             is_call = isinstance(node, ast.Call) and isinstance(
                 node.func, ast.Attribute

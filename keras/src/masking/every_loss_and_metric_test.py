@@ -19,7 +19,7 @@ import keras
 from keras.src import backend
 from keras.src import losses
 from keras.src import testing
-from keras.src.masking.testing_utils import gradients
+from keras.src.testing.masked.testing_utils import gradients
 
 RNG = np.random.default_rng(1337)
 CLASSES = RNG.integers(0, 4, (4, 3))

@@ -15,10 +15,10 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import testing_utils as u
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.row_checks import RowChecks
-from keras.src.masking.testing_utils import T
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import RowChecks
+from keras.src.testing.masked.testing_utils import T
 
 NAME = backend.backend()
 PROFILE = settings(

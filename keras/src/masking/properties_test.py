@@ -34,17 +34,17 @@ from keras.src import backend
 from keras.src import testing
 from keras.src import tree
 from keras.src.masking import tables
-from keras.src.masking import testing_utils as u
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.families import layout
-from keras.src.masking.families.merge import merge
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import NAMES
-from keras.src.masking.row_checks import NO_GRADIENT
-from keras.src.masking.row_checks import SPECS_DIFFER
-from keras.src.masking.row_checks import RowChecks
-from keras.src.masking.row_checks import call
-from keras.src.masking.testing_utils import T
+from keras.src.masking.rules import layout
+from keras.src.masking.rules.merge import merge
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import NAMES
+from keras.src.testing.masked.row_checks import NO_GRADIENT
+from keras.src.testing.masked.row_checks import SPECS_DIFFER
+from keras.src.testing.masked.row_checks import RowChecks
+from keras.src.testing.masked.row_checks import call
+from keras.src.testing.masked.testing_utils import T
 
 # JAX and TensorFlow compile or trace anew for each shape.
 IS_QUICK = backend.backend() in ("numpy", "torch")

@@ -21,12 +21,12 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import dispatch
-from keras.src.masking import families
-from keras.src.masking import testing_utils as u
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import NAMES
-from keras.src.masking.row_checks import call
+from keras.src.masking import rules
 from keras.src.ops import numpy as knp
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import NAMES
+from keras.src.testing.masked.row_checks import call
 
 # How many examples of a row are called in all ways. JAX and TensorFlow compile
 # or trace a lot, and names are the same on all backends.
@@ -141,7 +141,7 @@ def _is_same(one, other):
 def asked_in_source():
     """The names that the rules of a family ask for, by the family's module."""
     found = {}
-    for path in pathlib.Path(families.__file__).parent.glob("*.py"):
+    for path in pathlib.Path(rules.__file__).parent.glob("*.py"):
         if path.stem.endswith("_test"):
             continue
         found[path.stem] = {

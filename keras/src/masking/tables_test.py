@@ -14,15 +14,15 @@ import keras
 from keras.src import backend
 from keras.src import testing
 from keras.src.masking import tables
-from keras.src.masking import testing_utils as u
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import ORACLES
-from keras.src.masking.row_checks import SPECS_DIFFER
-from keras.src.masking.row_checks import WITHOUT_ORACLE
-from keras.src.masking.row_checks import RowChecks
-from keras.src.masking.row_checks import call
-from keras.src.masking.row_checks import shapes
-from keras.src.masking.row_checks import traced
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import ORACLES
+from keras.src.testing.masked.row_checks import SPECS_DIFFER
+from keras.src.testing.masked.row_checks import WITHOUT_ORACLE
+from keras.src.testing.masked.row_checks import RowChecks
+from keras.src.testing.masked.row_checks import call
+from keras.src.testing.masked.row_checks import shapes
+from keras.src.testing.masked.row_checks import traced
 
 POISONS = (np.nan, np.inf, -np.inf, 1e30)
 FEW = settings(

@@ -14,7 +14,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.backend import MaskedTensor
 from keras.src.backend.common.masked_tensor import ORDINARY
-from keras.src.masking import testing_utils as u
+from keras.src.testing.masked import testing_utils as u
 
 INF, NAN = np.inf, np.nan
 MASK = np.array([[True, True, False], [True, False, False]])

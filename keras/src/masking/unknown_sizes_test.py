@@ -12,11 +12,11 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking import testing_utils as u
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.families.layout import split_point
+from keras.src.masking.rules.layout import split_point
 from keras.src.masking.symbolic import mask_shape
 from keras.src.ops.operation import Operation
+from keras.src.testing.masked import testing_utils as u
 
 
 class Gate(layers.Layer):

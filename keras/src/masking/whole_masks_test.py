@@ -15,11 +15,11 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import dispatch
-from keras.src.masking import testing_utils as u
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.row_checks import EXAMPLES
-from keras.src.masking.row_checks import NO_GRADIENT
-from keras.src.masking.row_checks import call
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import NO_GRADIENT
+from keras.src.testing.masked.row_checks import call
 
 # They ask about the tensor, or take the mask off.
 ANSWERS = {"filled", "get_mask", "ndim", "size"}

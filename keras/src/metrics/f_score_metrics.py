@@ -1,6 +1,6 @@
 """Weights of another shape than one for each row are refused."""
 
-from keras.src.masking import weighing
+from keras.src.masking.training import weighing
 from pip_build import keeps
 
 

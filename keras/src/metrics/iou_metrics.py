@@ -1,6 +1,6 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
-from keras.src.masking import weighing
+from keras.src.masking.training import weighing
 from pip_build import keeps
 
 

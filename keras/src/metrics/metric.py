@@ -1,6 +1,6 @@
 """A metric reads no mask: `update_state` always gets plain tensors."""
 
-from keras.src.masking import scoring
+from keras.src.masking.training import scoring
 from pip_build import new
 
 

@@ -3,8 +3,8 @@
 A weighted mean is that over all entries, however many a batch has.
 """
 
-from keras.src.masking import scoring
-from keras.src.masking import weighing
+from keras.src.masking.training import scoring
+from keras.src.masking.training import weighing
 from pip_build import new
 
 

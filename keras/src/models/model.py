@@ -3,9 +3,9 @@ is exported takes and gives masks as tensors of their own."""
 
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
-from keras.src.masking import data
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
+from keras.src.masking.training import data
 from pip_build import keeps
 from pip_build import new
 

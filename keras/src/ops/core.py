@@ -6,8 +6,8 @@ from keras.src.backend.common.keras_tensor import (
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import refuse
-from keras.src.masking.families import carry
 from keras.src.masking.masks import wrap
+from keras.src.masking.rules import carry
 from pip_build import keeps
 from pip_build import new
 

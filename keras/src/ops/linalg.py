@@ -3,7 +3,7 @@
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.masking.families import carry
+from keras.src.masking.rules import carry
 from pip_build import keeps
 from pip_build import new
 

@@ -12,9 +12,9 @@ from keras.src.backend.common.keras_tensor import (
 from keras.src.masking.dispatch import with_integers
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
-from keras.src.masking.families import carry
-from keras.src.masking.families.index import as_keys
-from keras.src.masking.families.index import is_basic
+from keras.src.masking.rules import carry
+from keras.src.masking.rules.index import as_keys
+from keras.src.masking.rules.index import is_basic
 from keras.src.masking.symbolic import carry_masks
 from pip_build import keeps
 from pip_build import new

@@ -1,6 +1,6 @@
 """Compiled losses get plain targets and weights."""
 
-from keras.src.masking import scoring
+from keras.src.masking.training import scoring
 from pip_build import keeps
 
 

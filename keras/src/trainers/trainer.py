@@ -4,9 +4,9 @@ from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.masking import padding
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
+from keras.src.masking.training import padding
 from pip_build import keeps
 from pip_build import new
 

@@ -68,7 +68,7 @@ def model_to_dot(
 @new
 def _graph_masks():
     # Imported late: the backends import the utils, which import this module.
-    from keras.src.masking import graph_masks
+    from keras.src.masking.showing import graph_masks
 
     return graph_masks
 

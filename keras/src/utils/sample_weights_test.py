@@ -4,7 +4,7 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import testing
 from keras.src.backend import MaskedTensor
-from keras.src.masking import scoring
+from keras.src.masking.training import scoring
 from keras.src.utils.sample_weights import sample_weight_from_mask
 from keras.src.utils.sample_weights import shift_for_next_token
 

@@ -10,7 +10,7 @@ import types
 
 import rich.table
 
-from keras.src.masking import graph_masks
+from keras.src.masking.showing import graph_masks
 from pip_build import keeps
 from pip_build import new
 

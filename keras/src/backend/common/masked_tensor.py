@@ -201,7 +201,7 @@ class MaskedTensorBase(TakesOver):
         >>> tuple(x.shape), tuple(x.mask.shape)
         ((2, 2, 2), (2, 2, 2))
         """
-        from keras.src.masking import ragged
+        from keras.src.masking.training import ragged
 
         return cls(*ragged.padded(rows, length, ragged_rank))
 

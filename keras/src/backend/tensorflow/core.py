@@ -17,7 +17,7 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
     Upstream makes room for outputs that are like the carry, and would drop
     what goes beyond that, a mask for one: such outputs are refused.
     """
-    from keras.src.masking.families import carry
+    from keras.src.masking.rules import carry
 
     def checked(state, x):
         new, y = f(state, x)

@@ -6,8 +6,8 @@ Values and masks are joined apart. (`tf.concat` does not know the type.)
 import numpy as np
 
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
-from keras.src.masking import batches
-from keras.src.masking import padding
+from keras.src.masking.training import batches
+from keras.src.masking.training import padding
 from pip_build import keeps
 from pip_build import new
 

@@ -1,6 +1,6 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
-from keras.src.masking import batches
+from keras.src.masking.training import batches
 from pip_build import keeps
 
 

@@ -1,6 +1,6 @@
 """A quantized kernel takes masked tensors as one that is not does."""
 
-from keras.src.masking.families import contract
+from keras.src.masking.rules import contract
 from pip_build import new
 
 

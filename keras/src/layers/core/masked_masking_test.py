@@ -12,7 +12,7 @@ from keras.src import models
 from keras.src import ops
 from keras.src import saving
 from keras.src import testing
-from keras.src.masking import testing_utils as u
+from keras.src.testing.masked import testing_utils as u
 
 NAN = float("nan")
 VALUES = (0.0, -1.5, NAN)

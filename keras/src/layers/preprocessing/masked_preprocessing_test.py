@@ -12,12 +12,12 @@ from keras.src import backend
 from keras.src import layers
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking.cases.preprocessing import IMAGES
-from keras.src.masking.cases.preprocessing import REFUSALS
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.testing_utils import draw
-from keras.src.masking.testing_utils import masked
-from keras.src.masking.testing_utils import over_all_axes
+from keras.src.testing.masked.cases.preprocessing import IMAGES
+from keras.src.testing.masked.cases.preprocessing import REFUSALS
+from keras.src.testing.masked.testing_utils import draw
+from keras.src.testing.masked.testing_utils import masked
+from keras.src.testing.masked.testing_utils import over_all_axes
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 
 ON_TENSORFLOW = backend.backend() == "tensorflow"

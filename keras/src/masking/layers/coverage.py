@@ -10,9 +10,9 @@ import inspect
 from keras.src import tree
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
-from keras.src.masking.families import contract
-from keras.src.masking.families.layout import split_point
 from keras.src.masking.refusals import is_from_keras
+from keras.src.masking.rules import contract
+from keras.src.masking.rules.layout import split_point
 
 
 def kept(layer, operands, spec):

@@ -12,9 +12,9 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases.layers import CASES
 from keras.src.masking.dispatch import values_of
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases.layers import CASES
 from keras.src.utils import set_random_seed
 
 X = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")

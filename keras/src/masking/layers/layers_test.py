@@ -22,15 +22,15 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.preprocessing.data_layer import DataLayer
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases import layers as other_layers
-from keras.src.masking.cases import preprocessing
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.layers import coverage as layer_coverage
-from keras.src.masking.row_checks import all_traced
-from keras.src.masking.row_checks import shapes
-from keras.src.masking.testing_utils import Drawn
-from keras.src.masking.testing_utils import T
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases import layers as other_layers
+from keras.src.testing.masked.cases import preprocessing
+from keras.src.testing.masked.row_checks import all_traced
+from keras.src.testing.masked.row_checks import shapes
+from keras.src.testing.masked.testing_utils import Drawn
+from keras.src.testing.masked.testing_utils import T
 from keras.src.utils import set_random_seed
 
 # JAX and TensorFlow compile or trace anew for each layer and each length: one

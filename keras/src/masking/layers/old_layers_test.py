@@ -1,7 +1,7 @@
 """Old layers keep working: what they give is what upstream gives.
 
-`cases/old_layers.py` holds them. Pristine upstream runs it once, and what it
-gives, and the models that it saves, are kept in `build/`.
+`old_layers.py` of the cases holds them. Pristine upstream runs it once, and
+what it gives, and the models that it saves, are kept in `build/`.
 """
 
 import copy
@@ -28,8 +28,9 @@ from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking.layers import telling
+from keras.src.testing.masked import cases
 
-SCRIPT = pathlib.Path(__file__).parent / "cases" / "old_layers.py"
+SCRIPT = pathlib.Path(cases.__file__).parent / "old_layers.py"
 BUILD = pathlib.Path(keras.__file__).parents[1]
 UPSTREAM = BUILD / "upstream"
 

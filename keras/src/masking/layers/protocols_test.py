@@ -437,8 +437,8 @@ class LegacyTest(testing.TestCase):
 class OperatorTest(testing.TestCase):
     def test_the_shortcut_of_operators_is_the_merge_rule(self):
         from keras.src.backend.common.masked_tensor import MERGING
-        from keras.src.masking.families.merge import merge
-        from keras.src.masking.families.merge import multiply
+        from keras.src.masking.rules.merge import merge
+        from keras.src.masking.rules.merge import multiply
         from keras.src.masking.tables import numpy as table
 
         for name in MERGING:

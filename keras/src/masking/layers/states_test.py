@@ -11,15 +11,15 @@ from keras.src import ops
 from keras.src import random
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking import testing_utils as u
-from keras.src.masking.cases.layers import CASES
-from keras.src.masking.cases.layers import FULL
-from keras.src.masking.cases.layers import IDS
-from keras.src.masking.cases.layers import STEPS
-from keras.src.masking.cases.layers import images
-from keras.src.masking.cases.layers import images_in_turn
-from keras.src.masking.testing_utils import Drawn
-from keras.src.masking.testing_utils import T
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.cases.layers import CASES
+from keras.src.testing.masked.cases.layers import FULL
+from keras.src.testing.masked.cases.layers import IDS
+from keras.src.testing.masked.cases.layers import STEPS
+from keras.src.testing.masked.cases.layers import images
+from keras.src.testing.masked.cases.layers import images_in_turn
+from keras.src.testing.masked.testing_utils import Drawn
+from keras.src.testing.masked.testing_utils import T
 
 normalization = functools.partial(layers.BatchNormalization, momentum=0.75)
 IMAGES = images_in_turn(1)[0].args[0]

@@ -1,11 +1,11 @@
 """Rules of `keras.src.ops.core`."""
 
-from keras.src.masking.families import carry
-from keras.src.masking.families import inquire
-from keras.src.masking.families import layout
-from keras.src.masking.families import scatter
-from keras.src.masking.families.merge import cast
-from keras.src.masking.families.merge import merge
+from keras.src.masking.rules import carry
+from keras.src.masking.rules import inquire
+from keras.src.masking.rules import layout
+from keras.src.masking.rules import scatter
+from keras.src.masking.rules.merge import cast
+from keras.src.masking.rules.merge import merge
 from keras.src.ops import core as MODULE
 
 RULES = {

@@ -1,7 +1,7 @@
 """Rules of `keras.ops.image`."""
 
-from keras.src.masking.families import batch as b
-from keras.src.masking.families import pixels as p
+from keras.src.masking.rules import batch as b
+from keras.src.masking.rules import pixels as p
 from keras.src.ops import image as MODULE
 
 RULES = {

@@ -1,7 +1,7 @@
 """Rules of the ops that only masked tensors need."""
 
-from keras.src.masking.families import inquire
-from keras.src.masking.families import scan
+from keras.src.masking.rules import inquire
+from keras.src.masking.rules import scan
 from keras.src.ops import masking as MODULE
 
 RULES = {

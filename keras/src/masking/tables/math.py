@@ -1,14 +1,14 @@
 """Rules of `keras.src.ops.math`."""
 
-from keras.src.masking.families import batch as b
-from keras.src.masking.families import contract as c
-from keras.src.masking.families import order
-from keras.src.masking.families import reduce as r
-from keras.src.masking.families import scan
-from keras.src.masking.families import scatter
-from keras.src.masking.families.merge import each_entry
-from keras.src.masking.families.merge import guarded
-from keras.src.masking.families.merge import merge
+from keras.src.masking.rules import batch as b
+from keras.src.masking.rules import contract as c
+from keras.src.masking.rules import order
+from keras.src.masking.rules import reduce as r
+from keras.src.masking.rules import scan
+from keras.src.masking.rules import scatter
+from keras.src.masking.rules.merge import each_entry
+from keras.src.masking.rules.merge import guarded
+from keras.src.masking.rules.merge import merge
 from keras.src.ops import math as MODULE
 
 RULES = {

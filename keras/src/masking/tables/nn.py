@@ -1,15 +1,15 @@
 """Rules of `keras.ops.nn`."""
 
-from keras.src.masking.families import attention
-from keras.src.masking.families import encode
-from keras.src.masking.families import losses
-from keras.src.masking.families import normalize as n
-from keras.src.masking.families import pixels as p
-from keras.src.masking.families import reduce as r
-from keras.src.masking.families import window as w
-from keras.src.masking.families.merge import glu
-from keras.src.masking.families.merge import guarded
-from keras.src.masking.families.merge import merge
+from keras.src.masking.rules import attention
+from keras.src.masking.rules import encode
+from keras.src.masking.rules import losses
+from keras.src.masking.rules import normalize as n
+from keras.src.masking.rules import pixels as p
+from keras.src.masking.rules import reduce as r
+from keras.src.masking.rules import window as w
+from keras.src.masking.rules.merge import glu
+from keras.src.masking.rules.merge import guarded
+from keras.src.masking.rules.merge import merge
 from keras.src.ops import nn as MODULE
 
 RULES = {

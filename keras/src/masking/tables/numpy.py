@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from keras.src.masking.families import arrange
-from keras.src.masking.families import batch as b
-from keras.src.masking.families import contract as c
-from keras.src.masking.families import count
-from keras.src.masking.families import inquire
-from keras.src.masking.families import layout
-from keras.src.masking.families import order
-from keras.src.masking.families import reduce as r
-from keras.src.masking.families import scan
-from keras.src.masking.families.batch import refused
-from keras.src.masking.families.index import get_item
-from keras.src.masking.families.merge import each_entry
-from keras.src.masking.families.merge import guarded
-from keras.src.masking.families.merge import merge
-from keras.src.masking.families.merge import multiply
-from keras.src.masking.families.merge import unchanged
-from keras.src.masking.families.nan import cumulate_skipping_nan
-from keras.src.masking.families.nan import skip_nan
-from keras.src.masking.families.scan import cumulate
+from keras.src.masking.rules import arrange
+from keras.src.masking.rules import batch as b
+from keras.src.masking.rules import contract as c
+from keras.src.masking.rules import count
+from keras.src.masking.rules import inquire
+from keras.src.masking.rules import layout
+from keras.src.masking.rules import order
+from keras.src.masking.rules import reduce as r
+from keras.src.masking.rules import scan
+from keras.src.masking.rules.batch import refused
+from keras.src.masking.rules.index import get_item
+from keras.src.masking.rules.merge import each_entry
+from keras.src.masking.rules.merge import guarded
+from keras.src.masking.rules.merge import merge
+from keras.src.masking.rules.merge import multiply
+from keras.src.masking.rules.merge import unchanged
+from keras.src.masking.rules.nan import cumulate_skipping_nan
+from keras.src.masking.rules.nan import skip_nan
+from keras.src.masking.rules.scan import cumulate
 from keras.src.ops import numpy as MODULE
 
 NAN = float("nan")

@@ -1,8 +1,8 @@
 """Rules of `keras.random`, whose functions have no operation classes."""
 
-from keras.src.masking.families import draw
-from keras.src.masking.families.batch import refused
-from keras.src.masking.families.merge import each_entry
+from keras.src.masking.rules import draw
+from keras.src.masking.rules.batch import refused
+from keras.src.masking.rules.merge import each_entry
 from keras.src.random import random as MODULE
 
 KEYED_BY_FUNCTION = True

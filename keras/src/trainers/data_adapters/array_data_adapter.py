@@ -1,6 +1,6 @@
 """Masked arrays are batched as their parts, and leave as masked tensors."""
 
-from keras.src.masking import data
+from keras.src.masking.training import data
 from pip_build import keeps
 from pip_build import new
 

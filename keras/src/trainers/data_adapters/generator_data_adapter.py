@@ -1,6 +1,6 @@
 """A generator may yield masked arrays."""
 
-from keras.src.masking import data
+from keras.src.masking.training import data
 from pip_build import keeps
 
 

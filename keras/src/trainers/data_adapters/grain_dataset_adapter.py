@@ -2,7 +2,7 @@
 
 import copy
 
-from keras.src.masking import data
+from keras.src.masking.training import data
 from pip_build import keeps
 from pip_build import new
 

@@ -17,8 +17,8 @@ from keras.src import models
 from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
-from keras.src.masking import data
 from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.training import data
 from keras.src.models import cloning
 from keras.src.trainers.data_adapters import py_dataset_adapter
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter

@@ -1,6 +1,6 @@
 """A `PyDataset` may give masked arrays."""
 
-from keras.src.masking import data
+from keras.src.masking.training import data
 from pip_build import keeps
 
 

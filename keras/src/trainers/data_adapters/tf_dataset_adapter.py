@@ -3,8 +3,8 @@
 import functools
 
 from keras.src import backend
-from keras.src.masking import data
-from keras.src.masking import ragged
+from keras.src.masking.training import data
+from keras.src.masking.training import ragged
 from keras.src.trainers.data_adapters import data_adapter_utils
 from pip_build import keeps
 from pip_build import new

@@ -1,6 +1,6 @@
 """A `DataLoader` may give masked tensors, if its `collate_fn` makes them."""
 
-from keras.src.masking import data
+from keras.src.masking.training import data
 from pip_build import keeps
 from pip_build import new
 

@@ -1,4 +1,0 @@
-"""Finds code that handles masks the old way, for `keras.src.masking.migrate`.
-
-Everything here reads sources and runs none of them.
-"""

@@ -1,0 +1,561 @@
+"""Control flow: masked tensors go through it whole, beside plain ones.
+
+An engine's loops and branches carry nests of plain tensors. So masked tensors
+are taken apart into `Parts`, which are nodes of such nests; the functions of
+the user put them together on their way in and take them apart on their way
+out. A function here gets as `plain` what does the same with plain tensors:
+the public function of upstream, or the `compute_output_spec` of its operation,
+so that specs come from the very same lines.
+"""
+
+import functools
+import re
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.masking import masks
+from keras.src.masking import symbolic
+from keras.src.masking.dispatch import from_numpy_ma
+from keras.src.masking.dispatch import takes_whole
+from keras.src.masking.dispatch import values_of
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import refuse
+from keras.src.masking.errors import refuse_masked
+from keras.src.masking.rules.reduce import canonical_axes
+from keras.src.masking.training.batches import Parts
+from keras.src.masking.training.batches import put_together
+
+AGREE = "give both the same kind of mask with `keras.MaskedTensor`"
+
+
+def carries(carried):
+    """Decorator: the function carries masked tensors in eager calls.
+
+    Symbolic calls stay upstream's: their operation carries them.
+
+    Args:
+        carried: Function of this module, which takes the decorated one first.
+    """
+
+    def decorator(plain):
+        @functools.wraps(plain)
+        def function(*args, **kwargs):
+            if any_leaf(KerasTensor, args, kwargs):
+                return plain(*args, **kwargs)
+            return carried(plain, *args, **kwargs)
+
+        return function
+
+    return decorator
+
+
+@takes_whole
+def by_function(call):
+    """Carries masked tensors whole; its functions say what becomes of them."""
+    return call.pass_on()
+
+
+# ------------------------------------------------------- apart and together
+
+
+def _parts(x):
+    if isinstance(x, KerasTensor):
+        # New ones: specs are found by ops that add nodes to what they take.
+        specs = (x, x._mask_spec)
+        return Parts(*(KerasTensor(y.shape, y.dtype) for y in specs))
+    return Parts(x.values, x.mask)
+
+
+def apart(nest):
+    """The nest with `Parts` for each masked tensor, eager or symbolic."""
+    if not needs_dispatch((nest,)):
+        return nest
+
+    def part(x):
+        x = from_numpy_ma(x)
+        return _parts(x) if has_mask(x) else x
+
+    return tree.map_structure(part, nest)
+
+
+def _whole(values, mask):
+    if isinstance(values, KerasTensor):
+        return symbolic.masked_spec(values, mask)
+    return masks.wrap(values, mask)
+
+
+def together(nest, make=_whole):
+    """The nest with a masked tensor for each `Parts`."""
+    return put_together(nest, make) if _has_parts(nest) else nest
+
+
+def _has_parts(nest):
+    if isinstance(nest, dict):
+        nest = tuple(nest.values())
+    if not isinstance(nest, (list, tuple)):
+        return False
+    return isinstance(nest, Parts) or any(map(_has_parts, nest))
+
+
+def _in_parts(function, check=None):
+    """The function, of nests that are taken apart.
+
+    Args:
+        function: Function of the user. Anything else is left to the backend,
+            to be refused.
+        check: Is called with what it returns.
+    """
+    if not callable(function):
+        return function
+
+    def function_in_parts(*args, **kwargs):
+        args, kwargs = together((args, kwargs))
+        outputs = function(*args, **kwargs)
+        if check is not None:
+            check(outputs)
+        return apart(outputs)
+
+    return function_in_parts
+
+
+def agree(op_name, first_name, first, second_name, second):
+    """Raises unless two nests have masks in the same places, of equal rank.
+
+    Nests without any mask are left to the engine.
+    """
+    ours, others = _mask_ranks(first), _mask_ranks(second)
+    if ours == others or not any(ours + others):
+        return
+    one, other = f"{len(ours)} tensors", f"{len(others)} tensors"
+    if len(ours) == len(others):
+        pairs = zip(ours, others)
+        one, other = map(_words, next(p for p in pairs if p[0] != p[1]))
+    raise refuse(
+        op_name,
+        tree.flatten((first, second)),
+        f"{first_name} has {one} where {second_name} has {other}, and both "
+        "have to be of one kind.",
+        rule=AGREE,
+    )
+
+
+def _mask_ranks(nest):
+    leaves = map(from_numpy_ma, tree.flatten(nest))
+    return [len(_parts(x).mask.shape) if has_mask(x) else 0 for x in leaves]
+
+
+def _words(rank):
+    if not rank:
+        return "no mask"
+    return "a mask over 1 axis" if rank == 1 else f"a mask over {rank} axes"
+
+
+# ------------------------------------------------------------------ branches
+
+
+def _branches(op_name, functions):
+    """Branches in parts, which have to agree as far as they are run."""
+    seen = {}
+
+    def branch(name, function):
+        def check(outputs):
+            for other, found in seen.items():
+                agree(op_name, other, found, name, outputs)
+            seen[name] = outputs
+
+        return _in_parts(function, check)
+
+    return [branch(name, function) for name, function in functions]
+
+
+def cond(plain, pred, true_fn, false_fn):
+    """The branch that is taken may return masked tensors."""
+    functions = ("`true_fn`", true_fn), ("`false_fn`", false_fn)
+    return together(plain(pred, *_branches("cond", functions)))
+
+
+@takes_whole
+def refused_predicate(call):
+    """Branches may give masked tensors; a masked predicate is refused."""
+    raise call.refuse("A masked predicate is neither true nor false.")
+
+
+def switch(plain, index, branches, *operands):
+    """The branch that is taken may take and return masked tensors."""
+    refuse_masked("switch", index, "A masked index names no branch.")
+    functions = [(f"branch {i}", f) for i, f in enumerate(branches)]
+    branches = _branches("switch", functions)
+    return together(plain(index, branches, *apart(operands)))
+
+
+# --------------------------------------------------------------------- loops
+
+
+def while_loop(plain, cond, body, loop_vars, maximum_iterations=None):
+    """Loop variables may be masked, and stay so."""
+    single = has_mask(from_numpy_ma(loop_vars))
+    if single:
+        # Its parts would pass for two loop variables.
+        loop_vars = (loop_vars,)
+
+    def is_plain(answer):
+        refuse_masked("while_loop", answer, "Its condition has to be plain.")
+
+    def step(*args):
+        new = body(*together(args))
+        if single and not isinstance(new, (list, tuple)):
+            new = (new,)
+        names = "`loop_vars`", loop_vars, "what `body` returns", new
+        agree("while_loop", *names)
+        return apart(new)
+
+    outputs = together(
+        plain(
+            _in_parts(cond, is_plain),
+            step,
+            apart(loop_vars),
+            maximum_iterations=maximum_iterations,
+        )
+    )
+    return outputs[0] if single else outputs
+
+
+def fori_loop(plain, lower, upper, body_fun, init_val):
+    """The state may hold masked tensors, and stays of its kind."""
+    refuse_masked("fori_loop", (lower, upper), "The bounds are plain numbers.")
+
+    def check(state):
+        names = "`init_val`", init_val, "what `body_fun` returns", state
+        agree("fori_loop", *names)
+
+    return together(
+        plain(lower, upper, _in_parts(body_fun, check), apart(init_val))
+    )
+
+
+# ----------------------------------------------------- over the leading axis
+
+
+def _elements(xs):
+    """Takes apart what is gone through along its first axis.
+
+    An element of a tensor whose mask covers that axis alone has no axis left
+    to be masked along. It is plain, and 0 if it is not there.
+
+    Returns:
+        The nest, and a mask over the first axis that says which elements are
+        there, None if all are.
+    """
+    alone = []
+
+    def element(x):
+        x = from_numpy_ma(x)
+        if not has_mask(x):
+            return x
+        parts = _parts(x)
+        if len(parts.mask.shape) > 1:
+            return parts
+        # One without axes is said of each element.
+        alone.append(masks.to_rank(parts.mask, parts.values, 1))
+        return ops.filled(x, 0)
+
+    if needs_dispatch((xs,)):
+        xs = tree.map_structure(element, xs)
+    return xs, functools.reduce(ops.logical_and, alone) if alone else None
+
+
+def _where_there(outputs, there):
+    """Masks what came of elements that are not there, along the first axis."""
+    if there is None:
+        return outputs
+
+    def one(y):
+        if y is None:
+            return None
+        values, mask = _parts(y) if has_mask(y) else (y, there)
+        if mask is not there:
+            axes = tuple(range(1, len(mask.shape)))
+            mask = ops.logical_and(mask, ops.expand_dims(there, axes))
+        if isinstance(values, KerasTensor):
+            return symbolic.masked_spec(values, mask)
+        # With 0 under the mask: of 0 there the function may make infinity.
+        return backend.MaskedTensor(values, mask)
+
+    return tree.map_structure(one, outputs)
+
+
+def map_(plain, f, xs):
+    """Elements may be masked; one that is not there gives none."""
+    xs, there = _elements(xs)
+    return _where_there(together(plain(_in_parts(f), xs)), there)
+
+
+def vectorized_map(plain, function, elements):
+    """As `map_`, whose arguments have other names."""
+    return map_(plain, function, elements)
+
+
+def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
+    """Carry and elements may be masked; a step that is not there is skipped.
+
+    The carry then stays as it was, and the step has no output. Where `f` makes
+    a masked carry of a plain one, this begins as all valid.
+    """
+    options = dict(length=length, reverse=reverse, unroll=unroll)
+    all_xs = xs
+    xs, there = _elements(xs)
+    ranks = []
+
+    def step(carry, x):
+        if there is not None:
+            x, is_there = x
+        new, y = f(together(carry), together(x))
+        if _grows(_mask_ranks(init), _mask_ranks(new)):
+            ranks.append(_mask_ranks(new))
+        agree("scan", "`init`", init, "the carry that `f` returns", new)
+        new = apart(new)
+        if there is not None:
+            new = tree.map_structure(
+                lambda after, before: ops.where(is_there, after, before),
+                new,
+                carry,
+            )
+        return new, apart(y)
+
+    try:
+        carry, ys = plain(
+            step if callable(f) else f,
+            apart(init),
+            xs if there is None else (xs, there),
+            **options,
+        )
+    except Exception:
+        if not ranks:
+            raise
+        # Found by the first step alone. Each time there are more masks.
+        init = _with_masks(init, ranks[0])
+        return scan(plain, f, init, all_xs, **options)
+    return together(carry), _where_there(together(ys), there)
+
+
+def _grows(ours, others):
+    """Whether others have masks over more axes, and nowhere over less."""
+    pairs = list(zip(ours, others))
+    return (
+        len(ours) == len(others)
+        and ours != others
+        and all(own <= other for own, other in pairs)
+    )
+
+
+def _with_masks(nest, ranks):
+    """A nest whose masks cover so many axes; what was plain is all valid."""
+    ranks = iter(ranks)
+
+    def one(x):
+        x, rank = from_numpy_ma(x), next(ranks)
+        if isinstance(x, KerasTensor):
+            if not rank:
+                return x
+            mask = KerasTensor(x.shape[:rank], "bool")
+            return symbolic.masked_spec(KerasTensor(x.shape, x.dtype), mask)
+        if has_mask(x):
+            return masks.wrap(x.values, masks.to_rank(x.mask, x.values, rank))
+        if not rank:
+            return x
+        values = backend.convert_to_tensor(x)
+        shape = backend.shape(values)[:rank]
+        return masks.wrap(values, backend.numpy.ones(shape, "bool"))
+
+    return tree.map_structure(one, nest)
+
+
+def associative_scan(plain, f, elems, reverse=False, axis=0):
+    """Elements may be masked, as the function takes and returns them."""
+    leaves = [from_numpy_ma(x) for x in tree.flatten(elems)]
+    if not any(map(has_mask, leaves)):
+        check = functools.partial(
+            agree, "associative_scan", "`elems`", elems, "what `f` returns"
+        )
+        return plain(_in_parts(f, check), elems, reverse=reverse, axis=axis)
+    (axis,) = canonical_axes(axis, len(leaves[0].shape))
+    leaves = [_over_axis(x, axis) if has_mask(x) else x for x in leaves]
+    elems = tree.pack_sequence_as(elems, leaves)
+
+    # Masks as integers: some backends add up what they interleave.
+    def as_integers(nest):
+        def part(values, mask):
+            return Parts(values, ops.cast(mask, "int32"))
+
+        return put_together(apart(nest), part)
+
+    def whole(values, mask):
+        return _whole(values, ops.cast(mask, "bool"))
+
+    def combine(a, b):
+        c = f(together(a, whole), together(b, whole))
+        agree("associative_scan", "`elems`", elems, "what `f` returns", c)
+        return as_integers(c)
+
+    scans = plain(combine, as_integers(elems), reverse=reverse, axis=axis)
+    # Some come back in another dtype, again from being added up.
+    scans = tree.map_structure(
+        lambda y, x: ops.cast(y, backend.standardize_dtype(x.dtype)),
+        scans,
+        as_integers(elems),
+    )
+    return together(scans, whole)
+
+
+def _over_axis(x, axis):
+    """The masked tensor, with a mask that covers this axis."""
+    values, mask = _parts(x)
+    missing = axis + 1 - len(mask.shape)
+    if missing <= 0:
+        return x
+    rest = tuple(range(axis + 1, len(values.shape)))
+    ones = ops.all(ops.ones_like(values, dtype="bool"), axis=rest)
+    axes = tuple(range(len(mask.shape), axis + 1))
+    return _whole(values, ops.logical_and(ops.expand_dims(mask, axes), ones))
+
+
+# --------------------------------------------------------------- derivatives
+
+
+def jvp(plain, fun, primals, tangents, has_aux=False):
+    """Primals may be masked; a tangent has the mask of its primal.
+
+    A mask is a constant. It is passed as a number with the tangent 0, since
+    the function may be traced where it is not at hand. A masked entry of a
+    tangent is no step away from its primal: 0.
+    """
+    primals = tree.map_structure(from_numpy_ma, primals)
+    tangents = tree.map_structure(from_numpy_ma, tangents)
+    flat = tree.flatten(primals)
+    number = "float32"
+
+    def whole(values, mask):
+        return _whole(values, ops.greater(mask, 0.5))
+
+    def primal(x):
+        if not has_mask(x):
+            return x
+        values, mask = _parts(x)
+        return Parts(values, ops.cast(mask, number))
+
+    def tangent(x, t):
+        if not has_mask(x):
+            reason = "A tangent may be masked where its primal is."
+            refuse_masked("jvp", t, reason, rule=AGREE)
+            return t
+        t = ops.filled(t, 0)
+        mask = ops.cast(_parts(x).mask, number)
+        if not isinstance(t, KerasTensor) and not isinstance(x, KerasTensor):
+            t = masks.fill(backend.convert_to_tensor(t), x.mask, 0)
+        return Parts(t, ops.zeros_like(mask))
+
+    def with_masks_aside(*args):
+        outputs = fun(*together(args, whole))
+        outputs, aux = outputs if has_aux else (outputs, ())
+        found = []
+
+        def aside(y):
+            if not has_mask(y):
+                return y
+            found.append(y.mask)
+            # An empty nest says that there is a mask.
+            return Parts(y.values, ())
+
+        return tree.map_structure(aside, outputs), (found, apart(aux))
+
+    tangents = [tangent(*p) for p in zip(flat, tree.flatten(tangents))]
+    tangents = tree.pack_sequence_as(primals, tangents)
+    primals = tree.map_structure(primal, primals)
+    outputs, slopes, (found, aux) = plain(
+        with_masks_aside, primals, tangents, has_aux=True
+    )
+
+    def with_masks(nest):
+        own = iter(found)
+        return together(nest, lambda values, _: _whole(values, next(own)))
+
+    results = with_masks(outputs), with_masks(slopes)
+    return (*results, together(aux)) if has_aux else results
+
+
+# ----------------------------------------------------------------- vectorize
+
+
+def vectorize(plain, pyfunc, *, excluded=None, signature=None):
+    """The vectorized function merges the masks of its arguments.
+
+    `pyfunc` meets no mask: it sees scalars, or with a signature the core axes,
+    which have none. What it makes of masked entries is replaced by 0.
+    """
+
+    def one(*args, **kwargs):
+        result = pyfunc(*args, **kwargs)
+        refuse_masked(
+            "vectorize", result, "`pyfunc` has to return plain tensors."
+        )
+        return result
+
+    if not callable(pyfunc):
+        return plain(pyfunc)
+    vectorized = plain(one, excluded=excluded, signature=signature)
+    cores_in, cores_out = _core_ranks(signature)
+    excluded = excluded or ()
+
+    @functools.wraps(pyfunc)
+    def function(*args, **kwargs):
+        args = [from_numpy_ma(x) for x in args]
+        looped = [x for i, x in enumerate(args) if i not in excluded]
+        others = [x for i, x in enumerate(args) if i in excluded]
+        others += [x for x in looped if isinstance(x, KerasTensor)]
+        refuse_masked(
+            "vectorize",
+            (others, kwargs),
+            "Only eager arguments that are passed by position and not excluded "
+            "may be masked.",
+        )
+        cores = cores_in or [0] * len(looped)
+        own = [
+            _loop_mask(x, core) for x, core in zip(looped, cores) if has_mask(x)
+        ]
+        outputs = vectorized(*map(values_of, args), **kwargs)
+        if not own:
+            return outputs
+        mask = functools.reduce(ops.logical_and, own)
+
+        def with_mask(y, core):
+            loop = backend.shape(y)[: len(y.shape) - core]
+            return backend.MaskedTensor(y, ops.broadcast_to(mask, loop))
+
+        if isinstance(outputs, (list, tuple)):
+            cores = cores_out or [0] * len(outputs)
+            return type(outputs)(map(with_mask, outputs, cores))
+        return with_mask(outputs, cores_out[0] if cores_out else 0)
+
+    return function
+
+
+def _core_ranks(signature):
+    """Numbers of core axes of arguments and results, None without any."""
+    if signature is None:
+        return None, None
+    return [
+        [len(re.findall(r"\w+", core)) for core in re.findall(r"\(.*?\)", side)]
+        for side in signature.split("->")
+    ]
+
+
+def _loop_mask(x, core):
+    """The mask over all axes that are looped over."""
+    loop = len(x.shape) - core
+    if len(x.mask.shape) > loop:
+        raise refuse("vectorize", [x], "A mask must not cover core axes.")
+    return masks.to_rank(x.mask, x.values, loop)

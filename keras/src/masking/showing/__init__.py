@@ -1,0 +1,1 @@
+"""Masks along a model, to look at."""

@@ -1,0 +1,370 @@
+"""Masked data on its way into a model.
+
+An adapter slices, shuffles and batches plain arrays. So masked ones are taken
+apart before, and put together again batch by batch. The mask of a target is
+data: there it becomes a sample weight.
+"""
+
+import collections
+import functools
+import inspect
+import types
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.masking import masks
+from keras.src.masking.errors import has_mask
+from keras.src.masking.training import ragged
+from keras.src.masking.training import scoring
+from keras.src.masking.training.batches import Parts
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+# The parts of a `numpy.ma` array, whose mask is True where nothing is valid.
+HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
+# What is known of a target, whose values are a part of the data themselves.
+Valid = collections.namedtuple("Valid", ["mask"])
+Hidden = collections.namedtuple("Hidden", ["mask"])
+# The inputs, and the masks of those targets that have one, by their place.
+_Inputs = collections.namedtuple("_Inputs", ["x", "targets"])
+
+
+def is_masked_array(x):
+    """Whether this is a masked tensor or a `numpy.ma` array."""
+    return has_mask(x) or isinstance(x, np.ma.MaskedArray)
+
+
+def any_masked_array(*data):
+    """Whether there is a masked tensor or a `numpy.ma` array in the data."""
+    return any(map(is_masked_array, tree.flatten(data)))
+
+
+def take_apart(x, y, sample_weight):
+    """Data in plain arrays, which an adapter can slice.
+
+    Args:
+        x: Structure of inputs.
+        y: Structure of targets, or None.
+        sample_weight: Structure of weights, or None.
+
+    Returns:
+        The three. The inputs hold the masks of inputs and targets.
+    """
+    targets = {
+        str(i): _target_mask(one)
+        for i, one in enumerate(tree.flatten(y))
+        if is_masked_array(one)
+    }
+    return (
+        _Inputs(tree.map_structure(_parts, x), targets),
+        scoring.plain(y)[0],
+        scoring.weights(sample_weight),
+    )
+
+
+def put_together(data):
+    """What a step takes, of a batch of what `take_apart` gave.
+
+    Args:
+        data: The inputs, or a tuple of them, the targets and the weights.
+
+    Returns:
+        The same with masked tensors for inputs, and targets whose masks are
+        in the weights.
+    """
+    data = data if type(data) in (list, tuple) else (data,)
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+    if x.targets:
+        targets = tree.flatten(y)
+        masks_of = [None] * len(targets)
+        for place, mask in x.targets.items():
+            masks_of[int(place)] = _valid(mask)
+        y, sample_weight = _weigh(y, masks_of, sample_weight)
+    return data_adapter_utils.pack_x_y_sample_weight(
+        _all_whole(x.x), y, sample_weight
+    )
+
+
+def batch_apart(batch, class_weight=None):
+    """A batch as it comes from a source of batches, in plain arrays.
+
+    Args:
+        batch: Inputs, or a tuple of them, the targets and the weights.
+        class_weight: Dictionary from classes to weights, or None.
+
+    Returns:
+        The batch itself if nothing in it is masked; else a tuple for
+        `batch_together`.
+    """
+    batch = of_ragged(batch)
+    if not any_masked_array(batch):
+        return batch
+    *whole, _ = whole_batch(
+        *data_adapter_utils.unpack_x_y_sample_weight(batch), class_weight
+    )
+    parts = take_apart(*whole)
+    return tuple(one for one in parts if one is not None)
+
+
+def batch_together(batch):
+    """The batch that a step takes, of one that is masked or apart."""
+    is_tuple = type(batch) in (list, tuple)
+    if isinstance(batch[0] if is_tuple and batch else batch, _Inputs):
+        return put_together(batch)
+    apart = batch_apart(batch)
+    return batch if apart is batch else put_together(apart)
+
+
+def dataset_together(dataset):
+    """A `tf.data.Dataset` of batches, with masked ones as steps take them."""
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or not isinstance(spec[0], _Inputs):
+        return dataset
+    return dataset.map(lambda *batch: put_together(batch))
+
+
+class Batches:
+    """What a function makes of the batches of a source, time and again."""
+
+    def __init__(self, function, source):
+        self._function = function
+        self._source = source
+
+    def __iter__(self):
+        return map(self._function, self._source)
+
+    def __len__(self):
+        return len(self._source)
+
+
+def of_ragged(structure, is_taken=ragged.is_foreign):
+    """The structure, with masked tensors for ragged ones.
+
+    Args:
+        structure: Structure of tensors and of anything else.
+        is_taken: Function of a leaf: whether it is a ragged one to take.
+    """
+    if not any(map(is_taken, tree.flatten(structure))):
+        return structure
+
+    def masked(x):
+        return backend.MaskedTensor.from_ragged(x) if is_taken(x) else x
+
+    return tree.map_structure(masked, structure)
+
+
+def of_ragged_for(model, source):
+    """Data for a model, with masked tensors for ragged ones.
+
+    On TensorFlow, ragged tensors stay what they are for a model that may be
+    made for them.
+
+    Args:
+        model: The model.
+        source: Structure of arrays, or a `tf.data.Dataset` or a generator of
+            batches of them. Any other source stays as it is.
+    """
+    if not ragged.takes_no_ragged(model):
+        return of_ragged(source)
+    taken = functools.partial(of_ragged, is_taken=ragged.is_ragged)
+    if isinstance(source, types.GeneratorType):
+        return (taken(batch) for batch in source)
+    if backend.SUPPORTS_RAGGED_TENSORS and ragged.is_ragged_dataset(source):
+        return source.map(lambda *batch: taken(batch))
+    return taken(source)
+
+
+def takes_ragged(method):
+    """Decorator: a model's method that takes ragged data for masked data."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def with_masked(self, *args, **kwargs):
+        bound = signature.bind(self, *args, **kwargs)
+        for name in {"x", "y", "validation_data"} & set(bound.arguments):
+            given = bound.arguments[name]
+            bound.arguments[name] = of_ragged_for(self, given)
+        return method(*bound.args, **bound.kwargs)
+
+    return with_masked
+
+
+def whole_batch(x, y=None, sample_weight=None, class_weight=None):
+    """What a step takes, of a batch as it is passed to `train_on_batch`.
+
+    Args:
+        x: Structure of inputs.
+        y: Structure of targets, or None.
+        sample_weight: Weights in the structure of `y`; one array for all
+            targets; or None.
+        class_weight: Dictionary from classes to weights, or None.
+
+    Returns:
+        The four, with masked tensors for inputs and, where anything is masked,
+        the masks of targets and the weights of classes in the weights.
+    """
+    if not any_masked_array(x, y, sample_weight):
+        return x, y, sample_weight, class_weight
+    if class_weight is not None:
+        sample_weight = weights_of_classes(y, sample_weight, class_weight)
+    # A model takes tensors, or arrays, but not both.
+    x = tree.map_structure(_tensor_of_array, x)
+    whole = put_together(take_apart(x, y, sample_weight))
+    return *data_adapter_utils.unpack_x_y_sample_weight(whole), None
+
+
+def weights_of_classes(y, sample_weight, class_weight):
+    """The weights of targets by their classes.
+
+    Where a target is masked, its mask tells what is a class: each entry that
+    may be masked by itself is one, and has a weight. A last axis beyond those
+    of the mask has a number for each class.
+
+    Args:
+        y: Target, whose masked entries are taken to be of class 0.
+        sample_weight: Must be None.
+        class_weight: Dictionary from classes to weights.
+
+    Raises:
+        ValueError: If there are weights besides, or several targets, or if it
+            is not clear what is a class.
+    """
+    if sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` and `class_weight` cannot be used together. "
+            "Multiply the weights of the classes into `sample_weight`."
+        )
+    if tree.is_nested(y):
+        raise ValueError(
+            "`class_weight` is only supported for models with a single "
+            "output. Pass a `sample_weight` for each output."
+        )
+    if not is_masked_array(y):
+        return data_adapter_utils.class_weight_to_sample_weights(
+            y, class_weight
+        )
+    return _weights_by_table(_classes(y), class_weight)
+
+
+def _classes(y):
+    """The classes that a masked target has, one for each entry of the mask."""
+    (mask,) = _target_mask(y)
+    values = ops.convert_to_tensor(scoring.weights(y))
+    ndim, covered = len(values.shape), len(mask.shape)
+    if covered == ndim:
+        return values
+    if values.shape[-1] == 1:
+        return ops.squeeze(values, -1)
+    if not backend.is_float_dtype(values.dtype):
+        raise ValueError(
+            f"`class_weight` for a target of shape {tuple(values.shape)} and "
+            f"dtype {backend.standardize_dtype(values.dtype)}, whose mask has "
+            f"the shape {tuple(mask.shape)}: are these numbers of classes, or "
+            "one number for each class? For numbers of classes, give the "
+            "target a mask of its full shape, and for one number for each "
+            "class a floating point dtype. Or pass a `sample_weight`."
+        )
+    return ops.argmax(values, -1)
+
+
+def _weights_by_table(classes, class_weight):
+    """The weight of each class, 1 for those that have none."""
+    least, most = min(class_weight, default=0), max(class_weight, default=0)
+    # Any other class is at one of the ends.
+    known = range(least - 1, most + 2)
+    table = [class_weight.get(c, 1.0) for c in known]
+    if backend.is_float_dtype(classes.dtype):
+        classes = ops.round(classes)
+    places = ops.cast(classes, "int32") - known.start
+    return ops.take(
+        ops.convert_to_tensor(table, backend.floatx()),
+        ops.clip(places, 0, len(table) - 1),
+    )
+
+
+def _weigh(y, masks_of, sample_weight):
+    """Targets that are 0 where a mask is False, and weights that are, too."""
+    targets, given = tree.flatten(y), tree.flatten(sample_weight)
+    if sample_weight is None or len(given) != len(targets):
+        given = [sample_weight] * len(targets)
+    weights = []
+    for target, mask, weight in zip(targets, masks_of, given, strict=True):
+        if mask is not None:
+            weight = times_mask(weight, mask)
+        elif weight is None:
+            weight = ops.ones((ops.shape(target)[0],), backend.floatx())
+        weights.append(weight)
+    targets = [
+        target
+        if mask is None
+        else masks.fill(ops.convert_to_tensor(target), mask, 0)
+        for target, mask in zip(targets, masks_of)
+    ]
+    return (
+        tree.pack_sequence_as(y, targets),
+        tree.pack_sequence_as(y, weights),
+    )
+
+
+def times_mask(weight, mask):
+    """The weights with 0 where the mask is False, over all axes of either.
+
+    Args:
+        weight: Weights over leading axes of a target, or None for 1.
+        mask: Mask over leading axes of the target.
+    """
+    mask = ops.cast(mask, backend.floatx())
+    if weight is None:
+        return mask
+    weight = ops.convert_to_tensor(weight)
+    ndim = max(len(weight.shape), len(mask.shape))
+    mask = ops.cast(masks.expand(mask, ndim), weight.dtype)
+    return ops.multiply(masks.expand(weight, ndim), mask)
+
+
+def _tensor_of_array(x):
+    plain = isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+    return ops.convert_to_tensor(x) if plain else x
+
+
+def _all_whole(structure):
+    def whole(x):
+        return _whole(x) if isinstance(x, (Parts, HiddenParts)) else None
+
+    return tree.traverse(whole, structure)
+
+
+def _whole(parts):
+    values, mask = map(ops.convert_to_tensor, parts)
+    if isinstance(parts, HiddenParts):
+        return backend.MaskedTensor(values, ops.logical_not(mask))
+    # Of a masked tensor, which hides nothing that is not finite.
+    return backend.MaskedTensor._wrap(values, mask)
+
+
+def _parts(x):
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = x.mask
+        if hidden is np.ma.nomask:
+            # A view of one number.
+            hidden = np.broadcast_to(np.False_, x.shape)
+        return HiddenParts(x.data, hidden)
+    return Parts(x.values, x.mask) if has_mask(x) else x
+
+
+def _target_mask(x):
+    """The mask of a target, over the axes that it has by its type.
+
+    That of a `numpy.ma` array has all of them. What becomes of it, a loss
+    tells: only there it is known which axes have one.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        return Hidden(_parts(x).hidden)
+    return Valid(x.mask)
+
+
+def _valid(target_mask):
+    (mask,) = target_mask
+    return ops.logical_not(mask) if isinstance(target_mask, Hidden) else mask

@@ -1,0 +1,273 @@
+"""What losses and metrics see of masked tensors: plain ones, without a mask.
+
+A mask is made by the model, so whoever leaves out what it covers lets the model
+choose what it is judged on. All of it counts, then, but what lies under a mask
+means nothing: a prediction says nothing there. Weights come from the data.
+"""
+
+import functools
+import inspect
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.api_export import keras_export
+from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.masking import masks
+from keras.src.masking.dispatch import from_numpy_ma
+from keras.src.masking.errors import has_mask
+from keras.src.masking.rules.losses import in_front
+from keras.src.masking.rules.reduce import FINITE
+
+
+def plain(*structures):
+    """Each structure with 0 where its masked tensors have nothing."""
+    if not needs_dispatch(structures):
+        return structures
+    return tree.map_structure(_filled, structures)
+
+
+def predictions(y_pred):
+    """The structure with predictions that say nothing where they are masked.
+
+    There, each of several classes is as likely as any other, and a number is 0,
+    whatever a layer left: neither a loss nor its gradient depends on it. The
+    arrays of `numpy.ma`, which `predict` returns, count the same.
+    """
+    if not needs_dispatch((y_pred,)):
+        return y_pred
+    return tree.map_structure(lambda x: _said(from_numpy_ma(x)), y_pred)
+
+
+def _said(x):
+    if not has_mask(x):
+        return x
+    said = _with_nothing_said(x.values, x.mask)
+    # TensorFlow looks for the logits that belong to its predictions.
+    logits = getattr(x.values, "_keras_logits", None)
+    if logits is not None:
+        said._keras_logits = _with_nothing_said(logits, x.mask)
+    return said
+
+
+def _with_nothing_said(values, mask):
+    """The values with 0 where they are masked, rows of 1/n if all of it is."""
+    mask = ops.expand_dims(
+        mask, tuple(range(len(mask.shape), len(values.shape)))
+    )
+    dtype = backend.standardize_dtype(values.dtype)
+    zero = ops.zeros((), dtype)
+    is_number = len(values.shape) < 2 or values.shape[-1] == 1
+    if is_number or not backend.is_float_dtype(dtype):
+        return ops.where(mask, values, zero)
+    share = ops.cast(1 / ops.shape(values)[-1], dtype)
+    if mask.shape[-1] == values.shape[-1]:
+        share = ops.where(ops.any(mask, axis=-1, keepdims=True), zero, share)
+    return ops.where(mask, values, share)
+
+
+def weights(sample_weight):
+    """Sample weights, with 0 where a masked one has nothing."""
+    if not needs_dispatch((sample_weight,)):
+        return sample_weight
+    return tree.map_structure(_filled, sample_weight)
+
+
+def frames(y_pred):
+    """Of masked logits the valid frames of each row first, and their mask.
+
+    Args:
+        y_pred: Logits of shape `(batch, time, classes)`.
+
+    Returns:
+        A tuple of tensors, 0 and False after these frames; the logits as they
+        are where their mask covers no frames.
+    """
+    y_pred = from_numpy_ma(y_pred)
+    if not has_mask(y_pred) or len(y_pred.shape) != 3:
+        return y_pred
+    mask = y_pred.mask
+    if len(mask.shape) == 1:
+        return y_pred
+    if len(mask.shape) == 3:
+        y_pred = masks.wrap(masks.zero(y_pred), ops.any(mask, axis=-1))
+    values, count = in_front(y_pred)
+    places = ops.arange(ops.shape(values)[1], dtype="int32")
+    return values, ops.less(places, ops.expand_dims(count, 1))
+
+
+def of_rows(sample_weight):
+    """A weight for each row, the largest of those for entries in it."""
+    if sample_weight is None:
+        return None
+    sample_weight = ops.convert_to_tensor(weights(sample_weight))
+    axes = tuple(range(1, len(sample_weight.shape)))
+    return ops.max(sample_weight, axis=axes) if axes else sample_weight
+
+
+def _filled(x):
+    if isinstance(x, np.ma.MaskedArray):
+        return x.filled(0)
+    return ops.filled(x, 0) if has_mask(x) else x
+
+
+def ignores_masks(update_state):
+    """Decorator: an `update_state` that gets plain tensors.
+
+    Required of the decorated: it is a method, and weights are passed in its
+    argument `sample_weight`, if it has one. Decorating twice does no more than
+    decorating once. What it gets as `y_pred` says nothing where it was masked.
+    One that takes `y_true` and `y_pred` besides gets them without the NaN, inf
+    and huge numbers that weigh 0.
+    """
+    if getattr(update_state, "_ignores_masks", False):
+        return update_state
+    names = _arguments(update_state)
+    readers = {"sample_weight": weights, "y_pred": predictions}
+    pairs = {"y_true", "y_pred", "sample_weight"} <= set(names)
+
+    @functools.wraps(update_state)
+    def with_plain_tensors(self, *args, **kwargs):
+        if needs_dispatch(args, kwargs):
+            read = [readers.get(name, _plain_one) for name in names]
+            rest = [_plain_one] * (len(args) - len(read))
+            args = [one(x) for one, x in zip(read + rest, args)]
+            kwargs = {
+                k: readers.get(k, _plain_one)(x) for k, x in kwargs.items()
+            }
+        if pairs:
+            args, kwargs = list(args), dict(kwargs)
+            _quiet_weightless(self, names, args, kwargs)
+        # Bound, since a `tf.function` tells methods by that.
+        return update_state.__get__(self)(*args, **kwargs)
+
+    with_plain_tensors._ignores_masks = True
+    return with_plain_tensors
+
+
+def exported_functions(namespace):
+    """The public functions that a module defines."""
+    return [
+        x
+        for x in list(namespace.values())
+        if inspect.isfunction(x)
+        and x.__module__ == namespace["__name__"]
+        and hasattr(x, "_api_export_path")
+    ]
+
+
+def reads_no_mask(function):
+    """A public function that judges plain targets and predictions.
+
+    Args:
+        function: Takes `y_true` and `y_pred` first. It is exported anew, under
+            the names that it has.
+    """
+
+    @functools.wraps(function)
+    def judged(y_true, y_pred, *args, **kwargs):
+        if needs_dispatch((y_true, y_pred)):
+            y_true, y_pred = _plain_one(y_true), predictions(y_pred)
+        return function(y_true, y_pred, *args, **kwargs)
+
+    return keras_export(function._api_export_path)(judged)
+
+
+def _plain_one(x):
+    return plain(x)[0]
+
+
+def _arguments(method):
+    """Names of the arguments but `self`; none if they cannot be told."""
+    try:
+        return list(inspect.signature(method).parameters)[1:]
+    except (TypeError, ValueError):
+        return []
+
+
+def _quiet_weightless(metric, names, args, kwargs):
+    """Replaces targets and predictions of weight 0 that could do harm.
+
+    Args:
+        metric: The metric that gets them.
+        names: Names of the positional arguments of its `update_state`.
+        args: List of the positional arguments.
+        kwargs: Dictionary of the others.
+    """
+    from keras.src.metrics.reduction_metrics import Mean
+    from keras.src.trainers.compile_utils import CompileMetrics
+
+    given = dict(zip(names, args)) | kwargs
+    sample_weight = given.get("sample_weight")
+    # Some of the metrics of a model are not weighted.
+    if sample_weight is None or isinstance(metric, CompileMetrics):
+        return
+    # A mean leaves out the values of weight 0 by itself, and TensorFlow looks
+    # for the logits that belong to its predictions.
+    pair = ["y_true"] if isinstance(metric, Mean) else ["y_true", "y_pred"]
+    for name in pair:
+        if "float" in str(getattr(given.get(name), "dtype", "")):
+            found = quiet(given[name], sample_weight)
+            if name in kwargs:
+                kwargs[name] = found
+            else:
+                args[names.index(name)] = found
+
+
+def without_weightless(values, sample_weight):
+    """The values with 0 where they weigh 0, so that NaN * 0 is 0.
+
+    Args:
+        values: Tensor of one loss for each entry.
+        sample_weight: Tensor that broadcasts with the values.
+    """
+    return ops.where(ops.equal(sample_weight, 0), 0, values)
+
+
+def quiet(y, sample_weight):
+    """Targets or predictions without NaN, inf and huge numbers that weigh 0.
+
+    A loss of such a target would be multiplied by 0 too late: its gradient is
+    NaN already. Numbers whose square the dtype can hold are left as they are,
+    since a loss may compare entries with each other.
+
+    Args:
+        y: Array of targets or of predictions, floating point or not.
+        sample_weight: Weights over its leading axes: of shape `(batch,)` or
+            `(batch, time)` for targets of shape `(batch, time, features)`. An
+            axis of size 1 more or less at the end is the same. With any other
+            shape the array is returned as it is.
+    """
+    if not backend.is_float_dtype(y.dtype):
+        return y
+    y = ops.convert_to_tensor(y)
+    sample_weight = _over_leading_axes(sample_weight, y)
+    if sample_weight is None:
+        return y
+    _, largest = FINITE[backend.standardize_dtype(y.dtype)]
+    # A tensor: TensorFlow takes a number in Python for one of float32.
+    limit = ops.convert_to_tensor(largest**0.5, y.dtype)
+    # NaN is not less than anything.
+    small = ops.less(ops.absolute(y), limit)
+    keep = ops.logical_or(small, ops.not_equal(sample_weight, 0))
+    return ops.where(keep, y, 0)
+
+
+def _over_leading_axes(sample_weight, y):
+    """The weights with axes to broadcast over `y`, None if they do not."""
+    sample_weight = ops.convert_to_tensor(sample_weight)
+    ndim = len(y.shape)
+    missing = ndim - len(sample_weight.shape)
+    if missing == -1 and sample_weight.shape[-1] == 1:
+        sample_weight = ops.squeeze(sample_weight, -1)
+    elif missing > 0:
+        sample_weight = ops.expand_dims(
+            sample_weight, tuple(range(ndim - missing, ndim))
+        )
+    if len(sample_weight.shape) != ndim:
+        return None
+    sizes = zip(sample_weight.shape, y.shape, strict=True)
+    fits = all(w in (1, None, n) or n is None for w, n in sizes)
+    return sample_weight if fits else None

@@ -1,0 +1,1 @@
+"""What tests of masked tensors share. It is in no wheel."""
