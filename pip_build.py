@@ -35,17 +35,6 @@ from patchset import upstream  # noqa: E402
 from patchset.pieces import PatchError  # noqa: E402
 
 
-def new(definition):
-    """Marks a definition of an overlay file that upstream does not have."""
-    return definition
-
-
-def keeps(name):
-    """Marks a definition that replaces upstream's, which stays as `name`."""
-    del name
-    return lambda definition: definition
-
-
 def read_lock():
     return json.loads(LOCK.read_text("utf-8"))
 

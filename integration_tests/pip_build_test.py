@@ -263,7 +263,7 @@ def test_new_definitions_stand_before_the_next_replaced_one_or_at_the_end():
             return 2
         """
     ours = """
-        from pip_build import new
+        from patchset.markers import new
 
         __added__ = ("LIMIT",)
 
@@ -389,7 +389,7 @@ def test_a_kept_function_can_be_wrapped():
             return 10
         """
     ours = """
-        from pip_build import keeps
+        from patchset.markers import keeps
 
 
         # Ours.
@@ -468,8 +468,8 @@ def test_imports_join_upstreams():
         from b import c
         from g import h
         import p
-        from pip_build import keeps
-        from pip_build import new
+        from patchset.markers import keeps
+        from patchset.markers import new
 
         Y = 2
         '''
@@ -571,7 +571,8 @@ def test_a_new_file_needs_no_markers_and_a_package(trees):
         trees.compose(
             {},
             {
-                "keras/src/marked.py": "import a\nfrom pip_build import new\n",
+                "keras/src/marked.py": "import a\n"
+                "from patchset.markers import new\n",
                 "keras/src/lonely/n.py": "x = 1\n",
             },
         )

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import re
 
+from patchset import markers
 from patchset.pieces import DEFINITIONS
 from patchset.pieces import MARKERS
 from patchset.pieces import PatchError
@@ -87,7 +88,7 @@ class _Splicer:
     def run(self):
         theirs, tail = self.upstream.cut_module(ours=False)
         ours, _ = self.overlay.cut_module(ours=True)
-        imports = [p for p in ours if p.is_import and not _from_pip_build(p)]
+        imports = [p for p in ours if p.is_import and not _is_marker(p)]
         ours = [p for p in ours if not p.is_import and p.name != "__doc__"]
         self._merge(theirs, ours, scope="", blanks=2)
         _add_imports(theirs, imports)
@@ -390,8 +391,8 @@ def _is_future(piece):
     return getattr(piece.node, "module", None) == "__future__"
 
 
-def _from_pip_build(piece):
-    return getattr(piece.node, "module", None) == "pip_build"
+def _is_marker(piece):
+    return getattr(piece.node, "module", None) == markers.MODULE
 
 
 def _bases(node):

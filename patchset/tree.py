@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import textwrap
 
+from patchset import markers
 from patchset.exports import Exports
 from patchset.pieces import PatchError
 from patchset.pieces import parse
@@ -161,10 +162,10 @@ def _link(old, new):
 def _exports_of_new(text, path):
     tree = parse(text, path)
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "pip_build":
+        if isinstance(node, ast.ImportFrom) and node.module == markers.MODULE:
             raise PatchError(
                 f"{path}:{node.lineno}: upstream has no file of this path, so "
-                "all of it is new. Take the markers of `pip_build` away."
+                "all of it is new. Take the markers of `patchset` away."
             )
     return [
         (public, path, name)

@@ -3,7 +3,7 @@
 import functools
 
 from keras.src.backend.common.keras_tensor import needs_dispatch
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_plain_relu")

@@ -1,7 +1,7 @@
 """Callbacks see masked outputs of `predict` as masked tensors."""
 
 from keras.src.masking.training import batches
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class CallbackList:

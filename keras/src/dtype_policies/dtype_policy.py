@@ -4,7 +4,7 @@ import numpy as np
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class DTypePolicy:

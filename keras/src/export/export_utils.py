@@ -4,8 +4,8 @@ from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
 from keras.src.masking.errors import refuse_masked
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_plain_input_signature")

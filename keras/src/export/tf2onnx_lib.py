@@ -1,6 +1,6 @@
 """What lies under a mask stays out of ONNX models that TensorFlow's become."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_patch_tf2onnx_for_numpy")

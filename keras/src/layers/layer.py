@@ -20,8 +20,8 @@ from keras.src.masking.layers import origins
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import scopes
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Layer:

@@ -5,8 +5,8 @@ out, still counts in the reduction.
 """
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Loss:

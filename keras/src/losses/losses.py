@@ -1,7 +1,7 @@
 """The functions read no mask, as the classes do not; CTC leaves out frames."""
 
 from keras.src.masking.training import scoring
-from pip_build import new
+from patchset.markers import new
 
 
 class CTC:

@@ -42,10 +42,10 @@ family tells how many axes the mask covers, or the rule is traced.
 `Layer._run_call` runs `call` through it, so that `stateless_call`, remat and
 quantized calls meet it as well.
 
-`model.fit(x, y)`: `training/data` takes masked arrays and ragged tensors apart before
-an adapter cuts batches of them, puts them together in each batch, and makes a
-weight of the mask of a target. `scoring` hands plain values to losses and
-metrics. `predict` joins values and masks in `batches`.
+`model.fit(x, y)`: `training/data` takes masked arrays and ragged tensors apart
+before an adapter cuts batches of them, puts them together in each batch, and
+makes a weight of the mask of a target. `scoring` hands plain values to losses
+and metrics. `predict` joins values and masks in `batches`.
 """
 
 from keras.src.masking.errors import UnsupportedMaskError

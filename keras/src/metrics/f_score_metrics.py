@@ -1,7 +1,7 @@
 """Weights of another shape than one for each row are refused."""
 
 from keras.src.masking.training import weighing
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class FBetaScore:

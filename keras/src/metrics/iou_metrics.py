@@ -1,7 +1,7 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
 from keras.src.masking.training import weighing
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class _IoUBase:

@@ -1,6 +1,6 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_update_by_weights_of_entries")

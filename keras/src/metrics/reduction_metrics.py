@@ -5,7 +5,7 @@ A weighted mean is that over all entries, however many a batch has.
 
 from keras.src.masking.training import scoring
 from keras.src.masking.training import weighing
-from pip_build import new
+from patchset.markers import new
 
 
 def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):

@@ -1,8 +1,8 @@
 """Clones of models have masked inputs where the models have."""
 
 from keras.src.masking.errors import has_mask
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_clone_plain_sequential_model")

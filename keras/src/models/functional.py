@@ -4,8 +4,8 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import symbolic
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Functional:

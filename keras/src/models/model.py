@@ -6,8 +6,8 @@ from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
 from keras.src.masking.training import data
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Model:

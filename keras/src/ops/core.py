@@ -8,8 +8,8 @@ from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.masks import wrap
 from keras.src.masking.rules import carry
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @new

@@ -2,7 +2,7 @@
 
 from keras.src.masking import symbolic
 from keras.src.masking.errors import has_mask
-from pip_build import new
+from patchset.markers import new
 
 
 class Function:

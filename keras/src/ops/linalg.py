@@ -4,8 +4,8 @@ from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.masking.rules import carry
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class JVP:

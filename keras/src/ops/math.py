@@ -5,7 +5,7 @@ import functools
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from pip_build import new
+from patchset.markers import new
 
 
 @new

@@ -7,8 +7,8 @@ from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.masking.errors import first_only
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class ConvTranspose:

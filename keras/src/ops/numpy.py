@@ -16,8 +16,8 @@ from keras.src.masking.rules import carry
 from keras.src.masking.rules.index import as_keys
 from keras.src.masking.rules.index import is_basic
 from keras.src.masking.symbolic import carry_masks
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_plain_get_item")

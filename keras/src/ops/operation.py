@@ -13,8 +13,8 @@ from keras.src.masking import dispatch
 from keras.src.masking import symbolic
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.refusals import settle
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Operation:

@@ -2,8 +2,8 @@
 
 import functools
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_plain_dropout")

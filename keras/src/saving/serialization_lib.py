@@ -1,7 +1,7 @@
 """Masked tensors can be constants of a saved graph."""
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_serialize_plain_object")

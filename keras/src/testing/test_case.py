@@ -5,8 +5,8 @@ Never through `numpy.ma`: its comparisons pass wherever an entry is masked.
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.models import Sequential
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class TestCase:

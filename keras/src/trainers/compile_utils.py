@@ -1,7 +1,7 @@
 """Compiled losses get plain targets and weights."""
 
 from keras.src.masking.training import scoring
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class CompileLoss:

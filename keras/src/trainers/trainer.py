@@ -7,8 +7,8 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import refusals
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import padding
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Trainer:

@@ -3,8 +3,8 @@
 import threading
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 __added__ = ("_instead",)
 

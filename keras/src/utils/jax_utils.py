@@ -1,6 +1,6 @@
 """A masked tensor is traced where its values are."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_plain_is_in_jax_tracing_scope")

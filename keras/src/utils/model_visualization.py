@@ -3,8 +3,8 @@
 import functools
 import re
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_plain_model_to_dot")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras.src import backend
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keras_export(

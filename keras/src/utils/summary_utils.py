@@ -11,8 +11,8 @@ import types
 import rich.table
 
 from keras.src.masking.showing import graph_masks
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_print_plain_summary")

@@ -1,7 +1,7 @@
 """Masked arguments are shown in error messages by their shapes."""
 
 from keras.src.masking.errors import has_mask
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_format_plain_argument_value")

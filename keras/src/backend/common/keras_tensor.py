@@ -6,8 +6,8 @@ answers yes for masked tensors; only the op functions ask it.
 
 import numpy as np
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class KerasTensor:

@@ -4,8 +4,8 @@ from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.tensor_attributes import get_tensor_attr
 from keras.src.backend.common.tensor_attributes import set_tensor_attr
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_set_mask_attribute")

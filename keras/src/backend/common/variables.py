@@ -8,8 +8,8 @@ import contextlib
 import functools
 import threading
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @new

@@ -1,6 +1,6 @@
 """Shape inference carries masks beside the values."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_plain_compute_output_spec")

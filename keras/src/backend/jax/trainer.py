@@ -5,8 +5,8 @@ So does what puts a batch on several devices, where each has a layout.
 
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import batches
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class JAXTrainer:

@@ -1,6 +1,6 @@
 """Shape inference carries masks beside the values, and no scan drops any."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_plain_compute_output_spec")

@@ -3,7 +3,7 @@
 from keras.src import backend
 from keras.src.export.in_pairs import InPairs
 from keras.src.masking.errors import has_mask
-from pip_build import new
+from patchset.markers import new
 
 
 class TFExportArchive:

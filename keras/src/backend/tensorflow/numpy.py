@@ -1,7 +1,7 @@
 """What is added is a bias only where it lies along the channels."""
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @keeps("_add_or_bias")

@@ -8,8 +8,8 @@ import numpy as np
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
 from keras.src.masking.training import batches
 from keras.src.masking.training import padding
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 # The steps ask the first input for its batch size.

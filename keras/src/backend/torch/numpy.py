@@ -1,6 +1,6 @@
 """`max` and `min` along axes, without what PyTorch's compiler cannot follow."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_max_of_all")

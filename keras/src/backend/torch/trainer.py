@@ -1,7 +1,7 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
 from keras.src.masking.training import batches
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class TorchTrainer:

@@ -5,8 +5,8 @@ from keras.src.masking.dispatch import values_of
 from keras.src.masking.layers import explicit
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Softmax:

@@ -6,7 +6,7 @@ from keras.src import tree
 from keras.src.masking import masks
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.attention import without_unseen
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class Attention:

@@ -1,7 +1,7 @@
 """Attention asks for its masks by name, and clears none of its caller's."""
 
 from keras.src.masking.layers.attention import attend
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class GroupedQueryAttention:

@@ -5,7 +5,7 @@ caller's tensors. Here all masks become the attention mask, beforehand.
 """
 
 from keras.src.masking.layers.attention import attend
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class MultiHeadAttention:

@@ -1,7 +1,7 @@
 """A causal window is anchored at its last step, so steps keep their masks."""
 
 from keras.src.masking import masks
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class Conv1D:

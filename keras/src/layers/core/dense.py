@@ -1,7 +1,7 @@
 """A quantized kernel takes masked tensors as one that is not does."""
 
 from keras.src.masking.rules import contract
-from pip_build import new
+from patchset.markers import new
 
 
 class Dense:

@@ -3,8 +3,8 @@
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Embedding:

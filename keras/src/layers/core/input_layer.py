@@ -1,7 +1,7 @@
 """`Input(mask_shape=...)` declares a masked input."""
 
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class InputLayer:

@@ -5,8 +5,8 @@ A `Lambda` that says what becomes of the mask is an old layer by design.
 
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Lambda:

@@ -3,7 +3,7 @@
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
-from pip_build import new
+from patchset.markers import new
 
 
 class Masking:

@@ -2,7 +2,7 @@
 
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class ReversibleEmbedding:

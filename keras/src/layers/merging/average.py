@@ -1,7 +1,7 @@
 """`Average` follows the mask rule of its ops; a union counts who is there."""
 
 from keras.src.masking.errors import has_mask
-from pip_build import new
+from patchset.markers import new
 
 
 class Average:

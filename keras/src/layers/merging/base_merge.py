@@ -7,8 +7,8 @@ with masked entries as the op's identity.
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.reduce import bound
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Merge:

@@ -1,7 +1,7 @@
 """Merge layers follow the mask rule of their ops: AND, plain ones neutral."""
 
 from keras.src import backend
-from pip_build import new
+from patchset.markers import new
 
 
 class MergingLayersTest:

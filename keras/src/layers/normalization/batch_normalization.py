@@ -7,8 +7,8 @@ from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import states
 from keras.src.masking.layers import steps
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class BatchNormalization:

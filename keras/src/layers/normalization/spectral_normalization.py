@@ -1,7 +1,7 @@
 """A step without a valid entry normalizes nothing: no weight was used."""
 
 from keras.src.masking.layers import states
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class SpectralNormalization:

@@ -1,7 +1,7 @@
 """Global pooling uses the pooled axes up: what it returns is plain."""
 
 from keras.src.masking.layers import protocols
-from pip_build import new
+from patchset.markers import new
 
 
 class BaseGlobalPooling:

@@ -3,7 +3,7 @@
 from keras.src.masking.dispatch import values_of
 from keras.src.masking.layers import explicit
 from keras.src.masking.layers import passing
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class GlobalAveragePooling1D:

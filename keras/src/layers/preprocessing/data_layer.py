@@ -1,8 +1,8 @@
 """Masked data is computed with the public functions, which know masks."""
 
 from keras.src.masking.layers import preprocessing
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class DataLayer:

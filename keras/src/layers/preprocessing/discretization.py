@@ -1,7 +1,7 @@
 """The bins are those of the valid entries."""
 
 from keras.src.masking.layers import adapting
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class Discretization:

@@ -1,7 +1,7 @@
 """A feature space has no masks, and says so."""
 
 from keras.src.masking.errors import refuse_masked
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class FeatureSpace:

@@ -1,7 +1,7 @@
 """Masked entries are in no bin, and count as nothing."""
 
 from keras.src.masking.layers import preprocessing
-from pip_build import new
+from patchset.markers import new
 
 
 class Hashing:

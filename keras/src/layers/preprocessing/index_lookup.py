@@ -2,8 +2,8 @@
 
 from keras.src.masking.layers import adapting
 from keras.src.masking.layers import preprocessing
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class IndexLookup:

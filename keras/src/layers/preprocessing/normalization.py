@@ -5,8 +5,8 @@ import functools
 from keras.src.backend.common.variables import changed_only_where
 from keras.src.masking.dispatch import from_numpy_ma
 from keras.src.masking.layers import adapting
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class Normalization:

@@ -2,7 +2,7 @@
 
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
-from pip_build import new
+from patchset.markers import new
 
 
 class Pipeline:

@@ -1,7 +1,7 @@
 """A masked signal has a masked spectrogram; no step of one may be masked."""
 
 from keras.src.masking.layers import preprocessing
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class STFTSpectrogram:

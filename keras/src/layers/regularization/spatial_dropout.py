@@ -1,7 +1,7 @@
 """Masked inputs are dropped from under their mask, which stays."""
 
 from keras.src.masking.layers import steps
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class BaseSpatialDropout:

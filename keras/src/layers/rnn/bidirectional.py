@@ -7,7 +7,7 @@ from keras.src import tree
 from keras.src.masking import masks
 from keras.src.masking.layers import scopes
 from keras.src.masking.layers import steps
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class Bidirectional:

@@ -3,8 +3,8 @@
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class RNN:

@@ -7,8 +7,8 @@ from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import steps
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class TimeDistributed:

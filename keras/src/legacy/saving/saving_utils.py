@@ -1,6 +1,6 @@
 """Graphs with masks in them can be read from `.h5` files."""
 
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_plain_model_from_config")

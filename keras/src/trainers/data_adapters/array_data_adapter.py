@@ -1,8 +1,8 @@
 """Masked arrays are batched as their parts, and leave as masked tensors."""
 
 from keras.src.masking.training import data
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 @new

@@ -1,7 +1,7 @@
 """A masked tensor is sliced as a whole."""
 
 from keras.src.masking.errors import has_mask
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_can_slice_plain")

@@ -1,7 +1,7 @@
 """Batches that were taken apart become masked tensors at the very end."""
 
 from keras.src.masking.training import data
-from pip_build import keeps
+from patchset.markers import keeps
 
 # What is masked is unpacked by these utilities: it is imported when it comes.
 

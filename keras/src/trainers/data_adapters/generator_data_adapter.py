@@ -1,7 +1,7 @@
 """A generator may yield masked arrays."""
 
 from keras.src.masking.training import data
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class GeneratorDataAdapter:

@@ -3,8 +3,8 @@
 import copy
 
 from keras.src.masking.training import data
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class GrainDatasetAdapter:

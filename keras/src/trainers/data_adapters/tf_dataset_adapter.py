@@ -6,8 +6,8 @@ from keras.src import backend
 from keras.src.masking.training import data
 from keras.src.masking.training import ragged
 from keras.src.trainers.data_adapters import data_adapter_utils
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class TFDatasetAdapter:

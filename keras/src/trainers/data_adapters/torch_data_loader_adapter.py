@@ -1,8 +1,8 @@
 """A `DataLoader` may give masked tensors, if its `collate_fn` makes them."""
 
 from keras.src.masking.training import data
-from pip_build import keeps
-from pip_build import new
+from patchset.markers import keeps
+from patchset.markers import new
 
 
 class TorchDataLoaderAdapter:

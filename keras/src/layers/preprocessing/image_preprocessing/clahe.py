@@ -1,7 +1,7 @@
 """A masked image is left out; no pixel of a tile may be."""
 
 from keras.src.masking.layers import preprocessing
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class ContrastLimitedAdaptiveHistogramEqualization:

@@ -2,7 +2,7 @@
 
 from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class Equalization:

@@ -2,7 +2,7 @@
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 class RandomFlip:

@@ -1,7 +1,7 @@
 """Masked boxes have the shape of their values."""
 
 from keras.src.masking.dispatch import values_of
-from pip_build import keeps
+from patchset.markers import keeps
 
 
 @keeps("_validate_plain")
