@@ -11,6 +11,7 @@ def patch_tf2onnx():
     It makes products of a selection, for speed: NaN times 0 is NaN.
     """
     _patch_tf2onnx_for_numpy()
+    # Late: the package may be missing.
     from tf2onnx.handler import tf_op
     from tf2onnx.onnx_opset.controlflow import Select
 

@@ -41,6 +41,7 @@ class Loss:
         >>> float(loss(y_true, y_pred, np.array([[1.0, 0.0]])))
         1.0
         """
+        # Late: it imports losses.
         from keras.src.masking.training import scoring
         from keras.src.masking.training import weighing
 
@@ -106,6 +107,7 @@ def reduce_weighted_values(
     dtype=None,
 ):
     if sample_weight is not None:
+        # Late: it imports losses.
         from keras.src.masking.training import scoring
         from keras.src.masking.training import weighing
 

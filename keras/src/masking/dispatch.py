@@ -364,6 +364,7 @@ def rows():
     # No `functools.cache`: PyTorch's compiler looks through it, and would
     # trace the making of the tables for minutes.
     if not _ROWS:
+        # Late: it imports the door.
         from keras.src.masking.tables import all_rows
 
         _ROWS.update(all_rows())
@@ -443,6 +444,7 @@ def rule_for(op_class):
     ... def halve(op, x):
     ...     return keras.MaskedTensor(op.call(x.values), x.mask)
     """
+    # Late: it imports the door.
     from keras.src.layers.layer import Layer
     from keras.src.ops.operation import Operation
 

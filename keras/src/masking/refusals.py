@@ -154,6 +154,7 @@ def users_frame(past_rules=False):
         past_rules: Whether to look for it past a rule that is further in;
             without, there is None then.
     """
+    # Late: the door imports refusals.
     from keras.src.masking.dispatch import Call
 
     frame = inspect.currentframe()

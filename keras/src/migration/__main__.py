@@ -48,6 +48,7 @@ def main(arguments=None):
     """
     options = _parser().parse_args(arguments)
     try:
+        # Late: `libcst` may be missing.
         from keras.src.migration import search
         from keras.src.migration import sources
     except ModuleNotFoundError as error:
@@ -129,6 +130,7 @@ class _Names(dict):
 
 
 def _show_patch(source, found):
+    # Late: `libcst` may be missing.
     from keras.src.migration import patch
 
     if any(finding.is_mechanical for finding in found):

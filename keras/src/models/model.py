@@ -100,6 +100,7 @@ class Model:
                 `keras.Input(shape, mask_shape=...)`.
             **kwargs: As upstream takes them for the format.
         """
+        # Late: export imports models.
         from keras.src.export import in_pairs
 
         # PyTorch's tracer, which OpenVINO reads from, knows no dictionaries.

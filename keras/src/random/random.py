@@ -36,6 +36,7 @@ def _dispatched(function):
         from keras.src.backend.common.keras_tensor import needs_dispatch
 
         if needs_dispatch(args, kwargs):
+            # Late: it imports the backend, which imports random.
             from keras.src.masking import dispatch
 
             return dispatch.call_function(function, args, kwargs)

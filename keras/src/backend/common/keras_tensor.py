@@ -42,6 +42,7 @@ class KerasTensor:
         if self._mask_spec is None:
             return None
         if self._mask_node is None:
+            # Late: ops import this type.
             from keras.src.ops.masking import GetMask
 
             self._mask_node = GetMask().symbolic_call(self)
@@ -74,6 +75,7 @@ class KerasTensor:
         if self._mask_spec is None:
             return self
         if self._values_node is None:
+            # Late: ops import this type.
             from keras.src.ops.masking import GetValues
 
             self._values_node = GetValues().symbolic_call(self)

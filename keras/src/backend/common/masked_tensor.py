@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from keras.src import backend
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import dispatches
 from keras.src.backend.common.variables import TakesOver
@@ -52,7 +53,7 @@ def check_parts(values, mask):
 
 def checked_and_filled(values, mask):
     """The parts as backend tensors, with 0 under the mask."""
-    from keras.src import backend
+    # Late: it imports the backend.
     from keras.src.masking import dispatch
     from keras.src.masking import masks
 
@@ -121,6 +122,7 @@ class MaskedTensorBase(TakesOver):
 
     def __new__(cls, values=None, mask=None):
         if isinstance(values, KerasTensor) or isinstance(mask, KerasTensor):
+            # Late: ops import this type.
             from keras.src.ops.masking import MakeMasked
 
             return MakeMasked().symbolic_call(values, mask)
@@ -201,6 +203,7 @@ class MaskedTensorBase(TakesOver):
         >>> tuple(x.shape), tuple(x.mask.shape)
         ((2, 2, 2), (2, 2, 2))
         """
+        # Late: it imports the backend.
         from keras.src.masking.training import ragged
 
         return cls(*ragged.padded(rows, length, ragged_rank))
@@ -223,8 +226,6 @@ class MaskedTensorBase(TakesOver):
         >>> x.to_ragged()
         [array([1, 2, 3]), array([4])]
         """
-        from keras.src import backend
-
         values = backend.convert_to_numpy(self.values)
         mask = backend.convert_to_numpy(self.mask)
         if values.ndim > 1 and mask.ndim == 1:
@@ -337,14 +338,13 @@ class MaskedTensorBase(TakesOver):
 
     def _put(self, value):
         """The values with `value` under the mask."""
+        # Late: it imports the backend.
         from keras.src.masking import masks
 
         return masks.fill(self.values, self.mask, value)
 
     def _sum(self, axes, keepdims):
         """The sum of the valid entries over some axes."""
-        from keras.src import backend
-
         return backend.numpy.sum(self._put(0), axis=axes, keepdims=keepdims)
 
     def _careful(self, function):
@@ -357,6 +357,7 @@ class MaskedTensorBase(TakesOver):
 
     def _with_zeros(self):
         """The same with 0 under the mask, by selection."""
+        # Late: it imports the backend.
         from keras.src.masking import masks
 
         return self._wrap(masks.fill(self.values, self.mask, 0), self.mask)
@@ -364,15 +365,11 @@ class MaskedTensorBase(TakesOver):
     @staticmethod
     def _select(mask, values, value):
         """The values where a mask is True, else a `_constant`."""
-        from keras.src import backend
-
         return backend.numpy.where(mask, values, value)
 
     @staticmethod
     def _constant(value, dtype):
         """A scalar in the dtype of the values among which it is put."""
-        from keras.src import backend
-
         dtype = standardize_dtype(dtype)
         if dtype == "string":
             return str(value or "")
@@ -389,8 +386,6 @@ class MaskedTensorBase(TakesOver):
 
     def _join(self, parts):
         """One tensor of what was computed for each of the `_blocks`."""
-        from keras.src import backend
-
         return backend.numpy.concatenate(list(parts), axis=0)
 
     def _join_in_place(self, parts, empty):
@@ -428,8 +423,6 @@ class MaskedTensorBase(TakesOver):
 
     def to_numpy(self):
         """The `numpy.ma` array with these entries (its mask is inverted)."""
-        from keras.src import backend
-
         values = backend.convert_to_numpy(self.values)
         valid = backend.convert_to_numpy(self.mask)
         valid = valid.reshape(valid.shape + (1,) * (values.ndim - valid.ndim))
@@ -457,6 +450,7 @@ _OPS = {}
 def _op(name):
     # No `functools.cache`: PyTorch's compiler would look through it.
     if name not in _OPS:
+        # Late: ops import this type.
         from keras.src import ops
 
         _OPS[name] = getattr(ops, name)
@@ -498,6 +492,7 @@ def _binary(name):
 
 def _unary(name):
     def operator(self):
+        # Late: ops import this type.
         from keras.src import ops
 
         return getattr(ops, _name_for(name, self))(self)
@@ -568,12 +563,14 @@ for _method, _name in UNARY.items():
 
 
 def _get_item(self, key):
+    # Late: ops import this type.
     from keras.src import ops
 
     return ops.get_item(self, key)
 
 
 def _round(self, ndigits=None):
+    # Late: ops import this type.
     from keras.src import ops
 
     return ops.round(self, decimals=ndigits or 0)

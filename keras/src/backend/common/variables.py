@@ -83,6 +83,7 @@ class Variable:
 @new
 def _refuse_masked(variable, method, value):
     if isinstance(value, _NOT_PLAIN):
+        # Late: it imports the backend.
         from keras.src.masking import errors
 
         errors.refuse_masked(
@@ -105,6 +106,7 @@ def _yielding(operator, reflected):
     @functools.wraps(operator)
     def method(self, other):
         if isinstance(other, _NOT_PLAIN):
+            # Late: it imports the backend.
             from keras.src.masking.dispatch import from_numpy_ma
 
             return getattr(from_numpy_ma(other), reflected)(self)

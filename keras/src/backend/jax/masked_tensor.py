@@ -19,6 +19,7 @@ class MaskedTensor(MaskedTensorBase):
         return not isinstance(x.values, jax.core.Tracer)
 
     def _put(self, value):
+        # Late: it imports the backend.
         from keras.src.masking import masks
 
         # XLA fuses arithmetic with the reduction that follows, and vectorizes

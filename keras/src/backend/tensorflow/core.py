@@ -5,6 +5,7 @@ from patchset.markers import keeps
 
 @keeps("_plain_compute_output_spec")
 def compute_output_spec(fn, *args, **kwargs):
+    # Late: it imports the backend.
     from keras.src.masking import symbolic
 
     return symbolic.carry_masks(_plain_compute_output_spec, fn, args, kwargs)
@@ -17,6 +18,7 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
     Upstream makes room for outputs that are like the carry, and would drop
     what goes beyond that, a mask for one: such outputs are refused.
     """
+    # Late: it imports the backend.
     from keras.src.masking.rules import carry
 
     def checked(state, x):
@@ -55,6 +57,7 @@ def remat(f):
     Returns:
         A function wrapping `f`, which recomputes it for its gradient.
     """
+    # Late: it imports the backend.
     from keras.src.masking.dispatch import values_of
     from keras.src.masking.masks import wrap
 

@@ -89,6 +89,7 @@ MaskedTensor.Spec.most_specific_common_supertype = _common_spec
 # it calls TensorFlow's function, which has to know the type.
 def _register_comparison(function, name):
     def compare(*args, **kwargs):
+        # Late: ops import this type.
         from keras.src import ops
 
         # The name of the node, which ours have no use for, comes third.

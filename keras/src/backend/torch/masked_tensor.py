@@ -169,6 +169,7 @@ class MaskedTensor(MaskedTensorBase):
             # `__rsub__`, say: its compiler calls it where Python would not.
             name, args = name[1:], args[::-1]
         if name in _OPERATORS and len(args) == 2 and not kwargs:
+            # Late: ops import this type.
             from keras.src import ops
 
             return getattr(ops, _OPERATORS[name])(*args)

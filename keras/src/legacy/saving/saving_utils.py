@@ -5,6 +5,7 @@ from patchset.markers import keeps
 
 @keeps("_plain_model_from_config")
 def model_from_config(config, custom_objects=None):
+    # Late: ops import saving.
     from keras.src.ops import masking
 
     # Those that `.mask`, `.values`, `MaskedTensor()` and `filled()` leave in a

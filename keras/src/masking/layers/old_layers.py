@@ -103,6 +103,7 @@ def legacy_spec(layer, args, kwargs):
 
 
 def _has_own_spec(layer):
+    # Late: layers import this.
     from keras.src.layers.layer import Layer
 
     has_spec = type(layer).compute_output_spec is not Layer.compute_output_spec

@@ -68,8 +68,6 @@ def argsort(call):
 def argpartition(call):
     """The indices that sort, which is one of the partitions."""
     # Upstream rounds the entries to integers on two of the backends.
-    from keras.src import ops
-
     return ops.argsort(only_operand(call), axis=call.argument("axis", -1))
 
 

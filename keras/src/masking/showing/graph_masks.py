@@ -73,6 +73,7 @@ def with_names(function, **names):
 
 def _graph_of(op):
     """The graph that a model runs, or None."""
+    # Late: models import this.
     from keras.src.models import Functional
     from keras.src.models import Sequential
 

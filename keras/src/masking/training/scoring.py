@@ -196,6 +196,7 @@ def _quiet_weightless(metric, names, args, kwargs):
         args: List of the positional arguments.
         kwargs: Dictionary of the others.
     """
+    # Late: metrics import this.
     from keras.src.metrics.reduction_metrics import Mean
     from keras.src.trainers.compile_utils import CompileMetrics
 

@@ -282,6 +282,7 @@ def gradients(function, arrays):
     """Gradients of a number with respect to arrays, None without an engine."""
     name = backend.backend()
     if name == "jax":
+        # Late: only the engine that runs is imported.
         import jax
 
         return jax.grad(lambda xs: function(xs))(list(arrays))
@@ -294,6 +295,7 @@ def gradients(function, arrays):
         zero = np.zeros(())
         return [zero if x.grad is None else x.grad for x in tensors]
     if name == "tensorflow":
+        # Late: only the engine that runs is imported.
         import tensorflow as tf
 
         tensors = [backend.convert_to_tensor(x) for x in arrays]
@@ -312,6 +314,7 @@ def compiled(function):
     """
     if backend.backend() != "jax":
         return function
+    # Late: only the engine that runs is imported.
     import jax
 
     return jax.jit(function)

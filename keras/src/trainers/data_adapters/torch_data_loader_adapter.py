@@ -18,6 +18,7 @@ class TorchDataLoaderAdapter:
             yield tuple(tree.map_structure(to_numpy, batch, none_is_leaf=False))
 
     def get_tf_dataset(self):
+        # Late: TensorFlow may be missing.
         from keras.src.utils.module_utils import tensorflow as tf
 
         if self._output_signature is None:
