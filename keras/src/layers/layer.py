@@ -11,7 +11,7 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import keep_notes
 from keras.src.masking.layers import coverage as layer_coverage
 from keras.src.masking.layers import explicit

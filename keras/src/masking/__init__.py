@@ -6,7 +6,8 @@ how that engine fills, selects and sums. Here is what the rest asks of it.
 
 - `errors`, `refusals`: the one error, and whether it is raised or warned of.
 - `masks`: aligns, merges and broadcasts masks, and fills what is under them.
-- `dispatch`: the door. It finds the row of an operation and runs its rule.
+- `calls`, `registry`, `dispatch`: a call as rules see it, the rows of all
+  operations, and the door, which finds a row and runs its rule.
 - `tables/`: a row for each public function, a module for each of `keras.ops`.
 - `rules/`: what the rows name, a family in each file.
 - `symbolic`, `coverage`: what a graph knows of masks, told by the family where

@@ -17,7 +17,7 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking import dispatch
+from keras.src.masking import registry
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
@@ -144,7 +144,7 @@ class AxesAndSizesTest(testing.TestCase):
 
 def one_operand_rows():
     """Rows of which the first operand, and it alone, is a tensor."""
-    rows = {row.fn: row for row in dispatch.rows().values()}
+    rows = {row.fn: row for row in registry.rows().values()}
     found = []
     for name in names():
         row = rows.get(u.function_of(name))

@@ -18,7 +18,7 @@ from keras.src import tree
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import UnsupportedMaskError
-from keras.src.masking.dispatch import rule_for
+from keras.src.masking.registry import rule_for
 from keras.src.ops.operation import Operation
 from keras.src.random import random
 from keras.src.testing.masked import testing_utils as u

@@ -329,7 +329,7 @@ _SCAN = """
 import importlib, json, pkgutil
 import keras
 from keras.src.layers.layer import Layer
-from keras.src.masking.dispatch import rows
+from keras.src.masking.registry import rows
 from keras.src.ops.operation import Operation
 
 for module in pkgutil.walk_packages(keras.src.__path__, "keras.src."):

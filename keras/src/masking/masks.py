@@ -33,6 +33,11 @@ def covered(x):
     return len(mask_or_spec(x).shape) if has_mask(x) else 0
 
 
+def is_masked(x):
+    """Whether `x` is a masked tensor that has values; see `errors.has_mask`."""
+    return isinstance(x, MaskedTensorBase)
+
+
 def as_bool(mask):
     """A mask of any dtype as a boolean one; the same object if it is one."""
     is_one = backend.is_tensor(mask) and (
@@ -84,6 +89,11 @@ def fill(values, mask, value):
     value = backend.MaskedTensor._constant(value, values.dtype)
     mask = expand(mask, len(values.shape))
     return backend.MaskedTensor._select(mask, values, value)
+
+
+def filled(x):
+    """The values of a masked tensor with 0 under the mask; else `x` itself."""
+    return fill(x.values, x.mask, 0) if is_masked(x) else x
 
 
 def put(x, value):
@@ -233,14 +243,14 @@ def merge(operands):
         A mask over leading axes of the result, which has the rank of the
         largest operand.
     """
-    first = next(x for x in operands if isinstance(x, MaskedTensorBase))
+    first = next(x for x in operands if is_masked(x))
     if len(operands) == 1:
         return first.mask
     others = [x for x in operands if x is not first and not is_scalar(x)]
     if all(_adds_nothing(x, first) for x in others):
         return first.mask
     operands = (first, *others)
-    masked = [x for x in operands if isinstance(x, MaskedTensorBase)]
+    masked = [x for x in operands if is_masked(x)]
     ndim = max(len(x.shape) for x in operands)
     covered = reach(masked, ndim)
     merged = None
@@ -291,7 +301,7 @@ def guarded(operand, mask, value, ndim):
         value: Constant in the domain of the operation.
         ndim: Rank of the result.
     """
-    masked = isinstance(operand, MaskedTensorBase)
+    masked = is_masked(operand)
     values = operand.values if masked else operand
     if not masked and is_scalar(values):
         return values
@@ -322,15 +332,13 @@ def is_ordinary(x):
 
 def is_scalar(x):
     """Whether an operand is None, or plain and without axes."""
-    return not isinstance(x, MaskedTensorBase) and (
-        x is None or not len(getattr(x, "shape", ()))
-    )
+    return not is_masked(x) and (x is None or not len(getattr(x, "shape", ())))
 
 
 def _adds_nothing(x, first):
     """Whether merging with `x` leaves the mask of `first` as it is."""
     ndim, mask_ndim = len(first.shape), len(first.mask.shape)
-    if isinstance(x, MaskedTensorBase):
+    if is_masked(x):
         return x.mask is first.mask and len(x.shape) == ndim
     if len(x.shape) > ndim:
         return False
@@ -350,7 +358,7 @@ def _stretch(mask, operands, ndim, covered):
         return backend.numpy.broadcast_to(mask, static)
     for x in operands:
         kept = covered - (ndim - len(x.shape))
-        masked = isinstance(x, MaskedTensorBase)
+        masked = is_masked(x)
         if kept <= 0 or (masked and len(x.mask.shape) >= kept):
             continue
         shape = backend.shape(x.values if masked else x)[:kept]

@@ -155,7 +155,7 @@ def users_frame(past_rules=False):
             without, there is None then.
     """
     # Late: the door imports refusals.
-    from keras.src.masking.dispatch import Call
+    from keras.src.masking.calls import Call
 
     frame = inspect.currentframe()
     while not _is_users(frame) and frame.f_back is not None:

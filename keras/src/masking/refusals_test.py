@@ -16,13 +16,13 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.masking import UnsupportedMaskError
 from keras.src.masking import refusals
-from keras.src.masking.dispatch import rule_for
 from keras.src.masking.errors_test import filled
 from keras.src.masking.errors_test import masked
 from keras.src.masking.errors_test import outcome
 from keras.src.masking.refusals import UnsupportedMaskWarning
 from keras.src.masking.refusals import set_unsupported_mask
 from keras.src.masking.refusals import unsupported_mask
+from keras.src.masking.registry import rule_for
 from keras.src.ops.operation import Operation
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases.refused import CASES

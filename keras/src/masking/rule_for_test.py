@@ -8,8 +8,8 @@ import keras
 from keras.src import backend
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking.dispatch import rule_for
 from keras.src.masking.refusals_test import compiled
+from keras.src.masking.registry import rule_for
 from keras.src.ops import masking as kmasking
 from keras.src.ops import numpy as knp
 from keras.src.testing.masked import testing_utils as u

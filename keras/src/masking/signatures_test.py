@@ -20,7 +20,8 @@ from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import dispatch
+from keras.src.masking import calls
+from keras.src.masking import registry
 from keras.src.masking import rules
 from keras.src.ops import numpy as knp
 from keras.src.testing.masked import testing_utils as u
@@ -59,7 +60,7 @@ def takes_any(function, kind):
 
 def cases():
     """For each row its name in `EXAMPLES`, and its operation class or None."""
-    keys = {row.fn: key for key, row in dispatch.rows().items()}
+    keys = {row.fn: key for key, row in registry.rows().items()}
     # Its row computes with a function that takes the operands first.
     keys[ops.einsum] = knp.Einsum
     found = []
@@ -159,7 +160,7 @@ class SignaturesTest(testing.TestCase):
     def test_operations_name_what_their_functions_name(self):
         """With the same defaults: each fills in what a call leaves out."""
         some = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        for op_class, row in dispatch.rows().items():
+        for op_class, row in registry.rows().items():
             if row.init_names is None:
                 continue  # A function of its own, or of a third party.
             public = parameters(row.fn)
@@ -178,13 +179,13 @@ class SignaturesTest(testing.TestCase):
         if backend.backend() != "numpy":
             self.skipTest("What rules ask for depends on no engine.")
         asked = collections.defaultdict(set)
-        argument = dispatch.Call.argument
+        argument = calls.Call.argument
 
         def recorded(call, key, *default):
             asked[call.row.name].add(key)
             return argument(call, key, *default)
 
-        with mock.patch.object(dispatch.Call, "argument", recorded):
+        with mock.patch.object(calls.Call, "argument", recorded):
             for example in EXAMPLES[name]:
                 call(name, u.masked(u.draw(example, 0, 0.6)))
         # Rules call other functions, whose rules ask for theirs.
@@ -196,7 +197,7 @@ class SignaturesTest(testing.TestCase):
     def test_what_rules_ask_for_is_an_argument_somewhere(self):
         """In branches that no example takes, too."""
         names = collections.defaultdict(set)
-        own = [row for row in dispatch.rows().values() if row.fn is not None]
+        own = [row for row in registry.rows().values() if row.fn is not None]
         for row in own:
             family = row.rule.__module__.rpartition(".")[2]
             names[family] |= set(parameters(row.fn))

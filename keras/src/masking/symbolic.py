@@ -9,6 +9,7 @@ from keras.src import tree
 from keras.src.backend.common import masking as attributes
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import calls
 from keras.src.masking import dispatch
 from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
@@ -289,7 +290,7 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
         found["masked"] = [isinstance(x, MaskedTensorBase) for x in flat]
         # Not all backends take None among the outputs.
         found["none"] = [x is None for x in flat]
-        values = [dispatch.values_of(x) for x in flat if x is not None]
+        values = [calls.values_of(x) for x in flat if x is not None]
         return values, [x.mask for x in flat if has_mask(x)]
 
     try:

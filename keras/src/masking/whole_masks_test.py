@@ -14,7 +14,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import dispatch
+from keras.src.masking import registry
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
@@ -161,7 +161,7 @@ class WholeMasksTest(testing.TestCase):
         """The others are given what is there, as plain tensors."""
         takes = {
             row.rule.__module__.rpartition(".")[2]
-            for row in dispatch.rows().values()
+            for row in registry.rows().values()
             if getattr(row.rule, "takes_whole", False)
         }
         known = {

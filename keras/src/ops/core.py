@@ -4,7 +4,7 @@ from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.masks import wrap
 from keras.src.masking.rules import carry

@@ -9,7 +9,7 @@ import inspect
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.masking.dispatch import with_integers
+from keras.src.masking.calls import with_integers
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
 from keras.src.masking.rules import carry

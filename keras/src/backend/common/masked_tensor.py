@@ -54,10 +54,10 @@ def check_parts(values, mask):
 def checked_and_filled(values, mask):
     """The parts as backend tensors, with 0 under the mask."""
     # Late: it imports the backend.
-    from keras.src.masking import dispatch
     from keras.src.masking import masks
+    from keras.src.masking import registry
 
-    dispatch.rows()  # Made here, and not under a compiler's eyes later on.
+    registry.rows()  # Made here, and not under a compiler's eyes later on.
     # On the NumPy backend it is one, and converting makes 32 bits of 64.
     if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
         values = backend.convert_to_tensor(values)

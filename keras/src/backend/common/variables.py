@@ -107,7 +107,7 @@ def _yielding(operator, reflected):
     def method(self, other):
         if isinstance(other, _NOT_PLAIN):
             # Late: it imports the backend.
-            from keras.src.masking.dispatch import from_numpy_ma
+            from keras.src.masking.calls import from_numpy_ma
 
             return getattr(from_numpy_ma(other), reflected)(self)
         return operator(self, other)

@@ -58,7 +58,7 @@ def remat(f):
         A function wrapping `f`, which recomputes it for its gradient.
     """
     # Late: it imports the backend.
-    from keras.src.masking.dispatch import values_of
+    from keras.src.masking.calls import values_of
     from keras.src.masking.masks import wrap
 
     def are_numbers(x):

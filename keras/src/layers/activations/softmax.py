@@ -1,7 +1,7 @@
 """A masked input takes part by its type; an explicit mask stays what it is."""
 
 from keras.src import ops
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.layers import explicit
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols

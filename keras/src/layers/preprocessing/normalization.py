@@ -3,7 +3,7 @@
 import functools
 
 from keras.src.backend.common.variables import changed_only_where
-from keras.src.masking.dispatch import from_numpy_ma
+from keras.src.masking.calls import from_numpy_ma
 from keras.src.masking.layers import adapting
 from patchset.markers import keeps
 from patchset.markers import new

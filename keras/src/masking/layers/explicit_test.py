@@ -12,7 +12,7 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases.layers import CASES
 from keras.src.utils import set_random_seed

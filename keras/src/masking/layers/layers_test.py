@@ -22,7 +22,7 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.preprocessing.data_layer import DataLayer
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.layers import coverage as layer_coverage
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases import layers as other_layers

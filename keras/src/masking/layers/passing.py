@@ -10,7 +10,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.layers.origins import defined_in_keras

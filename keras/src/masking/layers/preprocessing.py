@@ -14,8 +14,8 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import from_numpy_ma
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
 from keras.src.masking.layers import protocols

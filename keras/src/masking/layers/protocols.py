@@ -11,7 +11,7 @@ from keras.src.backend.common import masking as attributes
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import WAYS_OUT
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import has_mask

@@ -1,7 +1,6 @@
 """Attention in one op: masked keys take no part."""
 
 from keras.src import backend
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
@@ -33,7 +32,7 @@ def dot_product_attention(call):
     query, key, value, *others = call.args
     bias, explicit = (*others, None, None)[:2]
     _check(call)
-    valid = _joint([_per_step(x) for x in (key, value) if _is_masked(x)])
+    valid = _joint([_per_step(x) for x in (key, value) if masks.is_masked(x)])
     if valid is None:
         return masks.wrap(call.compute(), query.mask)
     seen = [backend.numpy.expand_dims(valid, (1, 2))]
@@ -43,21 +42,17 @@ def dot_product_attention(call):
         seen.append(_past(query, key))
     seen = _joint(seen)
     call.kwargs |= {"is_causal": False}
-    steps = map(_without_masked, (key, value))
+    steps = map(masks.filled, (key, value))
     values = call.compute(query, *steps, bias, seen)
     any_seen = backend.numpy.any(seen, axis=-1, keepdims=True)
     any_seen = backend.numpy.transpose(any_seen, (0, 2, 1, 3))
     values = masks.fill(values, any_seen, 0)
     mask = backend.numpy.any(valid, axis=1, keepdims=True)
-    if _is_masked(query):
+    if masks.is_masked(query):
         mask = backend.numpy.logical_and(mask, _per_step(query))
     return masks.wrap(
         values, backend.numpy.broadcast_to(mask, backend.shape(values)[:2])
     )
-
-
-def _is_masked(x):
-    return isinstance(x, MaskedTensorBase)
 
 
 def _per_step(x):
@@ -67,7 +62,9 @@ def _per_step(x):
 def _past(query, key):
     """Which keys are not after a query, as a mask of shape (1, 1, T, S)."""
     rows, columns = (
-        backend.numpy.arange(backend.shape(x.values if _is_masked(x) else x)[1])
+        backend.numpy.arange(
+            backend.shape(x.values if masks.is_masked(x) else x)[1]
+        )
         for x in (query, key)
     )
     past = backend.numpy.expand_dims(rows, 1) >= columns
@@ -81,7 +78,3 @@ def _joint(found):
             mask if joint is None else backend.numpy.logical_and(joint, mask)
         )
     return joint
-
-
-def _without_masked(x):
-    return masks.fill(x.values, x.mask, 0) if _is_masked(x) else x

@@ -16,9 +16,9 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
+from keras.src.masking.calls import takes_whole
+from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import takes_whole
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 
 

@@ -19,9 +19,9 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.dispatch import from_numpy_ma
-from keras.src.masking.dispatch import takes_whole
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import takes_whole
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.errors import refuse_masked

@@ -125,7 +125,7 @@ def _filled(operands, labels, contracted):
         if not isinstance(x, MaskedTensorBase):
             x = _without_unmet(x, names, operands, covered)
         elif gone:
-            x = masks.fill(x.values, x.mask, 0)
+            x = masks.filled(x)
         elif multiplied:
             x = masks.zero(x)
         else:

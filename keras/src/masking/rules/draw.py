@@ -43,7 +43,7 @@ def with_parameters(**in_domain):
 def categorical(call):
     """A masked class is never drawn; a row without a class gives 0."""
     x = only_operand(call)
-    values = masks.fill(x.values, x.mask, 0)
+    values = masks.filled(x)
     if len(x.mask.shape) == 1:
         return masks.wrap(call.compute(values), x.mask)
     valid = backend.numpy.any(x.mask, axis=1)

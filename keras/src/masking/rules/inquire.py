@@ -3,8 +3,8 @@
 from keras.src import ops
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import only_operand
 

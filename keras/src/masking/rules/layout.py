@@ -9,8 +9,8 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import merge

@@ -6,8 +6,8 @@ from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.errors import has_mask
 
 
@@ -28,9 +28,7 @@ def merge(call):
         args = [_harmless(x, mask, ndim, operands) for x in args]
     if all(map(masks.is_ordinary, call.kwargs.values())):
         return masks.wrap(call.compute(*args), mask)
-    args = [
-        masks.fill(x.values, x.mask, 0) if _is_masked(x) else x for x in args
-    ]
+    args = [masks.filled(x) for x in args]
     return masks.wrap(masks.fill(call.compute(*args), mask, 0), mask)
 
 
@@ -39,19 +37,15 @@ def merge(call):
 def multiply(call):
     """Valid where every masked operand is; no two masked numbers multiply."""
     first = call.args[0]
-    if all(map(_is_masked, call.args)):
+    if all(map(masks.is_masked, call.args)):
         call.args = (masks.wrap(masks.zero(first), first.mask), call.args[1])
     return merge(call)
 
 
-def _is_masked(x):
-    return isinstance(x, MaskedTensorBase)
-
-
 def _harmless(x, mask, ndim, operands):
     """An operand of an op that computes with what is under the mask."""
-    if _is_masked(x) or not hasattr(x, "shape"):
-        if _is_masked(x) or masks.is_ordinary(x):
+    if masks.is_masked(x) or not hasattr(x, "shape"):
+        if masks.is_masked(x) or masks.is_ordinary(x):
             return x
         return _along_mask(x, mask, 0, ndim, operands)
     if not backend.is_float_dtype(x.dtype):
@@ -121,7 +115,7 @@ def guarded(*constants):
 
 def _in_domain(x, mask, constant, ndim, operands):
     """An operand with a constant in the op's domain under the mask."""
-    if _is_masked(x):
+    if masks.is_masked(x):
         return masks.guarded(x, mask, constant, ndim)
     if x is None or _is_moderate(x):
         return x

@@ -7,8 +7,8 @@ all NaN give what upstream gives for them.
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.merge import only_operand
 from keras.src.masking.rules.reduce import Reduction

@@ -49,7 +49,7 @@ def sparsemax(call):
     axis = canonical_axes(axis, len(x.shape))[0]
     if axis >= len(x.mask.shape) or x.shape[axis] == 0:
         # Of far numbers, rounded, none gets a share, and upstream divides by 0.
-        values = masks.fill(x.values, x.mask, 0)
+        values = masks.filled(x)
         return masks.wrap(call.compute(values), x.mask)
     top = ops.filled(ops.max(x, axis=axis, keepdims=True), 0)
     mask = masks.expand(x.mask, len(x.shape))
@@ -143,7 +143,7 @@ def normalize(call):
     if axes:
         valid = backend.numpy.any(valid, axis=axes, keepdims=True)
     # A norm over nothing has no gradient.
-    values = masks.fill(x.values, x.mask, 0) if axes else x.values
+    values = masks.filled(x) if axes else x.values
     values = call.compute(masks.fill(values, valid, 1))
     return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
 

@@ -8,9 +8,9 @@ sorted values are asked for, what ties is equal, and the number does.
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
+from keras.src.masking.calls import takes_whole
+from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import takes_whole
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import only_operand
@@ -83,7 +83,7 @@ def _order(x, axis):
     """Indices that sort along an axis, those of masked entries last."""
     # With what is masked out of the way: not all sorts are stable, and its
     # numbers would decide between valid entries that are equal.
-    values = masks.fill(x.values, x.mask, 0)
+    values = masks.filled(x)
     return _masked_last(ops.argsort(values, axis=axis), x, axis)
 
 
@@ -120,7 +120,7 @@ def top_k(call):
         mask = x.mask
     else:
         size = backend.shape(x.values)[axis]
-        _, order = call.row.fn(masks.fill(x.values, x.mask, 0), size)
+        _, order = call.row.fn(masks.filled(x), size)
         order = _masked_last(order, x, axis)[..., :k]
         values = ops.take_along_axis(x.values, order, axis=axis)
         mask = _valid_first(x, axis)[..., :k]

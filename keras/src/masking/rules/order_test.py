@@ -7,7 +7,7 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import UnsupportedMaskError
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 
 NAN, INF = np.nan, np.inf
 # The rows: a hidden NaN and a valid one; only NaN is valid; nothing is valid.

@@ -35,7 +35,7 @@ def moved(core):
         if keeps_mask(call):
             return masks.wrap(call.compute(), x.mask)
         # A backend may move them by a convolution, which sums.
-        values = call.compute(masks.fill(x.values, x.mask, 0))
+        values = call.compute(masks.filled(x))
         return masks.wrap(values, _moved(call, full_rank(x)))
 
     rule.__name__ = "moved"
@@ -162,7 +162,7 @@ def _folded(call, spec):
 def fold(call):
     """Masked entries add 0; valid where a valid entry was added."""
     x = only_operand(call)
-    values = call.compute(masks.fill(x.values, x.mask, 0))
+    values = call.compute(masks.filled(x))
     if len(x.mask.shape) == 1:
         return masks.wrap(values, x.mask)
     return masks.wrap(values, _moved(call, full_rank(x)))

@@ -11,8 +11,8 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import takes_whole
 from keras.src.masking.errors import has_mask
 
 
@@ -389,7 +389,7 @@ def trace(call):
     covered = len(x.mask.shape)
     if min(axes) >= covered:
         return masks.wrap(call.compute(), x.mask)
-    values = call.compute(masks.fill(x.values, x.mask, 0))
+    values = call.compute(masks.filled(x))
     if set(range(covered)) <= set(axes):
         return values
     mask = masks.to_rank(x.mask, x.values, max(covered, *(a + 1 for a in axes)))
@@ -562,7 +562,7 @@ def norm(call):
     valid = x.mask
     if reduction.mask_axes:
         valid = _any(x.mask, reduction.mask_axes, True)
-        x = masks.wrap(masks.fill(x.values, x.mask, 0), x.mask)
+        x = masks.wrap(masks.filled(x), x.mask)
     values = masks.fill(x.values, valid, 1)
     if len(reduction.axes) <= 2:
         return reduction.finish(

@@ -71,7 +71,7 @@ def extract_sequences(call):
         return masks.wrap(call.compute(), x.mask)
     # As numbers: JAX's backend frames with a convolution.
     frames = call.compute(backend.cast(x.mask, "float32"))
-    values = call.compute(masks.fill(x.values, x.mask, 0))
+    values = call.compute(masks.filled(x))
     return masks.wrap(values, backend.cast(frames, "bool"))
 
 

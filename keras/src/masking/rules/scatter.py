@@ -2,11 +2,10 @@
 
 from keras.src import backend
 from keras.src import ops
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.dispatch import values_of
 from keras.src.masking.rules.layout import mask_or_ones
 from keras.src.masking.rules.reduce import bound
 
@@ -21,21 +20,17 @@ IDENTITIES = {
 }
 
 
-def _is_masked(x):
-    return isinstance(x, MaskedTensorBase)
-
-
 def _mask_rank(x):
-    return len(x.mask.shape) if _is_masked(x) else 0
+    return len(x.mask.shape) if masks.is_masked(x) else 0
 
 
 def _tensor(x):
-    return x if _is_masked(x) else backend.convert_to_tensor(x)
+    return x if masks.is_masked(x) else backend.convert_to_tensor(x)
 
 
 def _neutral(x, reduction):
     """The values, with the identity of the reduction under the mask."""
-    if not _is_masked(x):
+    if not masks.is_masked(x):
         return x
     return masks.fill(x.values, x.mask, bound(x.dtype, IDENTITIES[reduction]))
 
@@ -47,7 +42,7 @@ def scatter(call):
     All entries of the result are there, so it is plain.
     """
     indices, values = map(_tensor, call.args)
-    if _is_masked(indices):
+    if masks.is_masked(indices):
         places = indices.mask
         if len(places.shape) == len(indices.shape):
             # Without one of its coordinates a place is none.
@@ -65,7 +60,7 @@ def scatter_update(call):
     valid, and the result is valid where there was one.
     """
     inputs, indices, updates = map(_tensor, call.args)
-    if _is_masked(indices):
+    if masks.is_masked(indices):
         raise call.refuse("An update without a place cannot be made.")
     reduction = call.argument("reduction")
     if reduction is None:
@@ -73,7 +68,7 @@ def scatter_update(call):
     values = call.compute(
         _neutral(inputs, reduction), indices, _neutral(updates, reduction)
     )
-    if not _is_masked(inputs):
+    if not masks.is_masked(inputs):
         return values
     mask = _updated_mask(call, "max")
     return masks.wrap(masks.fill(values, mask, 0), mask)
@@ -96,7 +91,7 @@ def _updated_mask(call, reduction):
 def slice_update(call):
     """Assignment: an entry is valid if what is written there is."""
     inputs, starts, updates = (call.args[0], call.args[1], call.args[2])
-    if _is_masked(starts):
+    if masks.is_masked(starts):
         raise call.refuse("A window without a place cannot be written.")
     inputs, updates = _tensor(inputs), _tensor(updates)
     # Along the axes beyond, the window takes in all there is.
@@ -127,7 +122,7 @@ def segment(reduction):
         """Over rows that are there; a segment without any is masked."""
         data, ids = map(_tensor, call.args)
         mask = getattr(data, "mask", None)
-        if _is_masked(ids):
+        if masks.is_masked(ids):
             there = masks.expand(ids.mask, max(_mask_rank(data), 1))
             mask = there if mask is None else ops.logical_and(mask, there)
             # Put into the first segment, as the identity, and out of order.

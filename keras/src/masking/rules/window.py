@@ -376,8 +376,6 @@ def _average(call, window):
     share = backend.cast(masks.to_rank(x.mask, x.values, len(x.shape)), x.dtype)
     share = call.compute(share)
     share = masks.fill(share, backend.numpy.greater(share, 0), 1)
-    values = backend.numpy.divide(
-        call.compute(masks.fill(x.values, x.mask, 0)), share
-    )
+    values = backend.numpy.divide(call.compute(masks.filled(x)), share)
     mask = window.anchors(x.mask, values)
     return masks.wrap(masks.fill(values, mask, 0), mask)

@@ -20,8 +20,8 @@ from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.layer import Layer
-from keras.src.masking.dispatch import is_from_keras
 from keras.src.masking.layers import protocols
+from keras.src.masking.refusals import is_from_keras
 from keras.src.models import Functional
 from keras.src.models import Model
 from keras.src.ops.function import Function

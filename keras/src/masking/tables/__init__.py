@@ -7,7 +7,7 @@ can do nothing sensible with a mask has the rule `refused`, with the reason.
 take no tensor, or they are written in terms of others.
 """
 
-from keras.src.masking.dispatch import make_row
+from keras.src.masking.registry import make_row
 from keras.src.masking.tables import activations
 from keras.src.masking.tables import core
 from keras.src.masking.tables import einops

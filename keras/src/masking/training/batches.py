@@ -16,7 +16,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import tree
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.masks import is_masked
 
 # A node of `keras.tree`, unlike the masked tensor that it stands for.
 Parts = collections.namedtuple("Parts", ["values", "mask"])
@@ -26,7 +26,7 @@ def take_apart(outputs):
     """The structure with a `Parts` for each masked tensor."""
 
     def part(x):
-        return Parts(x.values, x.mask) if _is_masked(x) else x
+        return Parts(x.values, x.mask) if is_masked(x) else x
 
     return tree.map_structure(part, outputs)
 
@@ -146,13 +146,9 @@ def concat_batches(batches):
     Returns:
         A tensor of the same kind; values and masks are joined apart.
     """
-    if not _is_masked(batches[0]):
+    if not is_masked(batches[0]):
         return backend.numpy.concatenate(batches, axis=0)
     return backend.MaskedTensor._wrap(
         backend.numpy.concatenate([x.values for x in batches], axis=0),
         backend.numpy.concatenate([x.mask for x in batches], axis=0),
     )
-
-
-def _is_masked(x):
-    return isinstance(x, MaskedTensorBase)

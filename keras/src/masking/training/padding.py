@@ -9,7 +9,7 @@ import typing
 
 from keras.src import backend
 from keras.src import tree
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
 

@@ -16,7 +16,7 @@ from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking import masks
-from keras.src.masking.dispatch import from_numpy_ma
+from keras.src.masking.calls import from_numpy_ma
 from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.losses import in_front
 from keras.src.masking.rules.reduce import FINITE

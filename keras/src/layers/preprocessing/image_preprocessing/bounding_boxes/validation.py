@@ -1,6 +1,6 @@
 """Masked boxes have the shape of their values."""
 
-from keras.src.masking.dispatch import values_of
+from keras.src.masking.calls import values_of
 from patchset.markers import keeps
 
 

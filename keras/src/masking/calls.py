@@ -1,0 +1,208 @@
+"""One call with masked operands, as rules see it, and what operands are.
+
+A mask without axes says of a whole tensor whether it is there. Most rules
+never see one: the call takes it away before, and puts it on the result.
+"""
+
+import functools
+import operator
+
+import numpy as np
+
+from keras.src import backend
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.masking.errors import describe
+from keras.src.masking.errors import has_mask
+from keras.src.masking.errors import refuse
+
+
+class Call:
+    """One call of an operation with masked operands, as rules see it.
+
+    Attributes:
+        row: The `Row` of the operation.
+        op: The `Operation`, None where a function has no class.
+        args: Operands, however they were passed. NumPy masked arrays are
+            masked tensors.
+        kwargs: Static arguments by name.
+    """
+
+    __slots__ = ("row", "op", "args", "kwargs")
+
+    def __init__(self, row, op, args, kwargs):
+        self.row = row
+        self.op = op
+        self.args = args
+        self.kwargs = kwargs
+
+    def operands(self):
+        """All tensors among the arguments, flat."""
+        found = []
+
+        def look_at(x):
+            if hasattr(x, "shape"):
+                found.append(x)
+
+        for x in (*self.args, *self.kwargs.values()):
+            if isinstance(x, MaskedTensorBase):
+                found.append(x)
+            elif isinstance(x, (list, tuple, dict)):
+                _map_nest(look_at, x)
+            else:
+                look_at(x)
+        return found
+
+    def argument(self, name, default=None):
+        """The argument of this name, however it was passed.
+
+        Args:
+            name: Its name.
+            default: What to give where the function has no such parameter.
+
+        Returns:
+            The argument, with integers for those of NumPy.
+        """
+        if name in self.kwargs:
+            return with_integers(self.kwargs[name])
+        names = self.row.call_names or self.row.fn_names
+        position = names.index(name) if name in names else len(self.args)
+        if position < len(self.args):
+            return with_integers(self.args[position])
+        return self.row.defaults.get(name, default)
+
+    def compute(self, *args):
+        """Runs the public function on plain tensors.
+
+        Args:
+            *args: Operands to put in place of the first ones of this call.
+                Masked tensors among all operands count by their values.
+        """
+        args = map(_trusted, (*args, *self.args[len(args) :]))
+        kwargs = {k: _trusted(v) for k, v in self.kwargs.items()}
+        return self._call_function(args, kwargs)
+
+    def pass_on(self):
+        """Runs the public function on the operands as they are."""
+        return self._call_function(self.args, self.kwargs)
+
+    def _call_function(self, args, kwargs):
+        if self.row.call_names is not None:
+            kwargs = kwargs | dict(zip(self.row.call_names, args))
+            args = ()
+        return self.row.fn(*args, **kwargs)
+
+    def refuse(self, reason):
+        """The error that says why this call cannot be done."""
+        return refuse(self.row.name, self.operands(), reason, is_open=True)
+
+    def apply_rule(self):
+        """What the rule gives. Whatever it calls finds this on the stack.
+
+        A mask without axes says of a whole tensor whether it is there, and so
+        of all that is made of it. Most rules never see one.
+        """
+        rule = self.row.rule
+        found = [x.mask for x in self.operands() if _is_whole(x)]
+        if not found or getattr(rule, "takes_whole", False):
+            return rule(self)
+        self.args, self.kwargs = _map_nest(_present, (self.args, self.kwargs))
+        is_masked = any_leaf(MaskedTensorBase, self.args, self.kwargs)
+        result = rule(self) if is_masked else self.pass_on()
+        there = functools.reduce(operator.and_, found)
+        return _map_nest(lambda x: _if_there(x, there), result)
+
+    def explained(self, error):
+        """The error to raise for one that came from the rule.
+
+        It gains a note that tells which call it was. A refusal, perhaps by an
+        op that the rule calls, is made anew: users know the op they called.
+        """
+        if isinstance(error, UnsupportedMaskError) and error.is_open:
+            return self.refuse(error.reason)
+        note = f"In `{self.row.name}` of " + ", ".join(
+            describe(x) for x in self.operands() if has_mask(x)
+        )
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        return error
+
+
+def _map_nest(function, x):
+    """`function` of each leaf; lists, tuples and dicts of any kind are walked.
+
+    What comes back are plain ones: a list that a layer tracks, or a named
+    tuple, is to an op what a list or tuple is.
+    """
+    if isinstance(x, dict):
+        return {k: _map_nest(function, v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        kind = list if isinstance(x, list) else tuple
+        return kind(_map_nest(function, y) for y in x)
+    return function(x)
+
+
+def _trusted(x):
+    """As `values_of`, with 0 under the mask where nothing there is trusted."""
+    return _unmasked(x, masks.trusted)
+
+
+def values_of(x):
+    """`x` without masks; nests are walked."""
+    return _unmasked(x, operator.attrgetter("values"))
+
+
+def _unmasked(x, values):
+    if isinstance(x, MaskedTensorBase):
+        return values(x)
+    if isinstance(x, (list, tuple, dict)):
+        return _map_nest(lambda y: _unmasked(y, values), x)
+    return x
+
+
+def with_integers(x):
+    """An argument with integers for those of NumPy, as axes and sizes are."""
+    if isinstance(x, np.integer):
+        return int(x)
+    if type(x) in (list, tuple):
+        return type(x)(map(with_integers, x))
+    return x
+
+
+def takes_whole(rule):
+    """Decorator: the rule itself knows what a mask without axes means."""
+    rule.takes_whole = True
+    return rule
+
+
+def _is_whole(x):
+    return isinstance(x, MaskedTensorBase) and not len(x.mask.shape)
+
+
+def _present(x):
+    """The values of a masked tensor whose mask has no axes, safe to compute.
+
+    Where it is not there they are 1, of which no op that gets here makes
+    anything but a number; indices are 0.
+    """
+    if not _is_whole(x):
+        return x
+    return masks.fill(x.values, x.mask, int(backend.is_float_dtype(x.dtype)))
+
+
+def _if_there(x, there):
+    """A result, masked wherever `there`, a mask without axes, is False."""
+    if isinstance(x, MaskedTensorBase):
+        return masks.wrap(x.values, backend.numpy.logical_and(x.mask, there))
+    if not hasattr(x, "shape"):
+        return x
+    return masks.wrap(masks.fill(x, there, 0), there)
+
+
+def from_numpy_ma(x):
+    """A masked tensor for a `numpy.ma` array, anything else as it is."""
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    return backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
