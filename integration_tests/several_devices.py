@@ -161,6 +161,9 @@ def _torch_process(rank, devices, folder):
     if rank == 0:
         asked = json.dumps({"loss": losses, **ask(made, of_steps)})
         Path(folder, "outcome.json").write_text(asked)
+    # A group that goes while a thread of it still lets go of a tensor of Python
+    # waits for that thread, which waits for the interpreter.
+    distributed.barrier()
     distributed.destroy_process_group()
 
 

@@ -39,6 +39,8 @@ def outcome(engine, devices):
         },
         capture_output=True,
         text=True,
+        # Processes that wait for each other for ever are not waited for.
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
