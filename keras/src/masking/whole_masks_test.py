@@ -173,7 +173,7 @@ class WholeMasksTest(testing.TestCase):
             "order",
             "reduce",
         }
-        self.assertEqual(takes - known - {"dispatch"}, set())
+        self.assertEqual(takes - known - {"registry"}, set())
 
     @parameterized.named_parameters(
         ("sum", lambda x: ops.sum(x)),
