@@ -1,8 +1,4 @@
-"""One call with masked operands, as rules see it, and what operands are.
-
-A mask without axes says of a whole tensor whether it is there. Most rules
-never see one: the call takes it away before, and puts it on the result.
-"""
+"""One call with masked operands, as rules see it, and what operands are."""
 
 import functools
 import operator

@@ -48,7 +48,7 @@ def rows():
     # No `functools.cache`: PyTorch's compiler looks through it, and would
     # trace the making of the tables for minutes.
     if not _ROWS:
-        # Late: it imports the door.
+        # Late: the tables import this.
         from keras.src.masking.tables import all_rows
 
         _ROWS.update(all_rows())
@@ -128,7 +128,7 @@ def rule_for(op_class):
     ... def halve(op, x):
     ...     return keras.MaskedTensor(op.call(x.values), x.mask)
     """
-    # Late: it imports the door.
+    # Late: layers and operations import this.
     from keras.src.layers.layer import Layer
     from keras.src.ops.operation import Operation
 

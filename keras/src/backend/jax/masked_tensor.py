@@ -29,7 +29,7 @@ class MaskedTensor(MaskedTensorBase):
         ndim, dtype = self.values.ndim, self.values.dtype
         values = self.values
         if not math.isinf(value):
-            values = values * masks.expand(self.mask, ndim)
+            values = values * masks.expand(self.mask.astype(dtype), ndim)
         if value == 0:
             return values
         # In its own dtype from the start: the lowest float64 is no float32.
@@ -51,6 +51,8 @@ class MaskedTensor(MaskedTensorBase):
             self.mask.astype(self.values.dtype),
             self.values,
             (((last,), (last,)), (batch, batch)),
+            # A sum is exact, whatever users set for products.
+            precision=jax.lax.Precision.HIGHEST,
         )
         return jax.numpy.expand_dims(result, last) if keepdims else result
 

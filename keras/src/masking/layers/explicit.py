@@ -10,7 +10,6 @@ import inspect
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
-from keras.src.masking.layers.passing import plain_mask
 from keras.src.masking.refusals import is_from_keras
 
 
@@ -133,7 +132,7 @@ def _seen_under(owner, arguments):
 def _set_to_0(x, mask):
     if x is None or mask is None:
         return x
-    mask = masks.as_bool(plain_mask(mask))
+    mask = masks.as_bool(masks.filled(mask))
     if not fits(mask.shape, tuple(x.shape)):
         return x
     if not isinstance(x, MaskedTensorBase):

@@ -88,21 +88,14 @@ def fill_in_masks(layer, bound, take_apart=values_of):
 
 
 def fill_in_plain_masks(bound):
-    """Makes plain ones of masks that are masked themselves.
+    """Makes plain ones of masks that are masked themselves: False is there.
 
     Where a model that upstream saved computes its masks in its graph, and
     where an author does, from tensors that are masked, the masks are, too.
     """
     for name, value in bound.arguments.items():
         if name == "mask" or name.endswith("_mask"):
-            bound.arguments[name] = tree.map_structure(plain_mask, value)
-
-
-def plain_mask(mask):
-    """A mask as a plain tensor: where it is masked, nothing is valid."""
-    if not isinstance(mask, MaskedTensorBase):
-        return mask
-    return masks.fill(mask.values, mask.mask, 0)
+            bound.arguments[name] = tree.map_structure(masks.filled, value)
 
 
 def _own_mask(x):
@@ -186,12 +179,15 @@ def join(inputs, mask):
     if mask is None:
         return inputs
     flat = [
-        x if m is None else _joined(values_of(x), masks.as_bool(plain_mask(m)))
+        x
+        if m is None
+        else _joined(values_of(x), masks.as_bool(masks.filled(m)))
         for x, m in zip(tree.flatten(inputs), tree.flatten(mask))
     ]
     return tree.pack_sequence_as(inputs, flat)
 
 
 def _joined(values, mask):
+    mask = masks.as_bool(masks.filled(mask))
     mask = masks.over_axes(mask, values, len(mask.shape))
     return backend.MaskedTensor(values, mask)

@@ -10,6 +10,7 @@ from keras.src import tree
 from keras.src.backend.common import masking as attributes
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import WAYS_OUT
@@ -24,7 +25,6 @@ from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.passing import as_passed
 from keras.src.masking.layers.passing import fill_in_masks
 from keras.src.masking.layers.passing import masked_at_the_door
-from keras.src.masking.layers.passing import plain_mask
 from keras.src.masking.layers.scopes import Scope
 from keras.src.masking.layers.scopes import in_scope
 from keras.src.masking.layers.scopes import without_scope
@@ -54,7 +54,7 @@ def choose(layer):
 def by_type(layer, run, args, kwargs):
     """`call(self, x)` sees masked tensors and returns what its ops make."""
     if has_mask(kwargs.get("mask")):
-        kwargs = {**kwargs, "mask": plain_mask(kwargs["mask"])}
+        kwargs = {**kwargs, "mask": masks.filled(kwargs["mask"])}
     try:
         return without_scope(run, args, kwargs)
     except TypeError as error:

@@ -16,6 +16,11 @@ from keras.src.masking.layers.origins import is_flagged
 from keras.src.masking.layers.origins import place_of
 from keras.src.masking.refusals import is_from_keras
 
+# Classes whose authors were told, with the kind of warning.
+_warned = set()
+# Layers that were traced to see whether they lose the mask.
+_asked = weakref.WeakSet()
+
 
 def warn_if_lost(layer, inputs, mask, outputs, given):
     """Warns once per class if a user's layer returns its steps unmasked.
@@ -95,13 +100,6 @@ def _has_steps_of(y, x, mask):
     if shape[:ndim] == tuple(mask.shape):
         return True
     return len(shape) >= len(x.shape) > ndim and 1 not in shape[1:ndim]
-
-
-_warned = set()
-
-
-# Layers that were traced to see whether they lose the mask.
-_asked = weakref.WeakSet()
 
 
 def _warn_once(cls, category, message, place):
