@@ -6,7 +6,10 @@ meets it.
 """
 
 import contextlib
+import copy
 
+from keras.src.backend.common import composite
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -85,6 +88,8 @@ class Layer:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
+        if any_leaf(CompositeBase, args, kwargs) and not self._has_own_spec():
+            return backend.compute_output_spec(self._run_call, *args, **kwargs)
         protocol = self._mask_protocol
         if protocol is protocols.legacy:
             return old_layers.legacy_spec(self, args, kwargs)
@@ -109,6 +114,15 @@ class Layer:
             # its `call` may want the mask.
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
         return symbolic.traced_spec(self, self._run_call, args, kwargs)
+
+    @new
+    def _has_own_spec(self):
+        """Whether the layer tells the spec of its outputs by itself, of types
+        that a layer of Keras does not know."""
+        spec = type(self).compute_output_spec
+        return spec is not Layer.compute_output_spec and not (
+            spec.__module__.startswith("keras.src.layers.")
+        )
 
     @traceback_utils.filter_traceback
     def __call__(self, *args, **kwargs):
@@ -172,6 +186,7 @@ class Layer:
             return True
         return (
             is_backend_tensor_or_symbolic(x)
+            and not isinstance(x, CompositeBase)
             and backend.standardize_dtype(x.dtype) == self.input_dtype
             and _hung_mask(x) is None
         )
@@ -292,6 +307,15 @@ class Layer:
         with old_layers.tracing(self):
             self._plain_maybe_build(call_spec)
 
+    @keeps("_assert_parts_compatible")
+    def _assert_input_compatibility(self, arg_0):
+        self._assert_parts_compatible(self._as_specified(arg_0))
+
+    @new
+    def _as_specified(self, x):
+        """An argument as `input_spec` is of it."""
+        return composite.as_tensors(x)
+
     @new
     def _build_inner_layers(self, arguments):
         """Builds the layers inside by tracing a call with its masks.
@@ -346,6 +370,21 @@ def _distribute(x, layout):
 def is_backend_tensor_or_symbolic(x, allow_none=False):
     if x is None:
         return allow_none
-    return isinstance(
-        x, (backend.KerasTensor, MaskedTensorBase)
-    ) or backend.is_tensor(x)
+    return (
+        isinstance(x, (backend.KerasTensor, MaskedTensorBase))
+        or backend.is_tensor(x)
+        or composite.is_array_like(x)
+    )
+
+
+@keeps("_shapes_of_parts")
+def get_shapes_dict(call_spec):
+    """The shapes of the arguments by name, for `build`."""
+    given = call_spec.tensor_arguments_dict
+    if not any_leaf(CompositeBase, (), given):
+        return _shapes_of_parts(call_spec)
+    seen = copy.copy(call_spec)
+    seen.tensor_arguments_dict = {
+        name: composite.as_tensors(x) for name, x in given.items()
+    }
+    return _shapes_of_parts(seen)

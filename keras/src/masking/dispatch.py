@@ -4,9 +4,11 @@ import numpy as np
 
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import rules
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import from_numpy_ma
 from keras.src.masking.calls import takes_whole
@@ -34,6 +36,8 @@ def call(op, args, kwargs):
         UnsupportedMaskError: If there is no rule for an operation of Keras, or
             the rule refuses, unless the setting makes a warning of it.
     """
+    if any_leaf(CompositeBase, args, kwargs):
+        return rules.call(op, args, kwargs)
     return run(call_of(op, args, kwargs))
 
 
@@ -104,6 +108,8 @@ def call_function(function, args, kwargs):
         )
         return function(*args, **kwargs)
     row = rows()[function]
+    if any_leaf(CompositeBase, args, kwargs):
+        return rules.apply(row.fn, args, kwargs)
     return run(Call(row, None, *in_order(row, args, kwargs)))
 
 

@@ -7,8 +7,10 @@ arithmetic and make layer names depend on it.
 
 import functools
 
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.composite import rules
 from keras.src.masking import dispatch
 from keras.src.masking import symbolic
 from keras.src.masking.errors import UnsupportedMaskError
@@ -84,6 +86,8 @@ class Operation:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
+        if any_leaf(CompositeBase, args, kwargs):
+            return rules.output_spec(self, args, kwargs)
         if not symbolic.any_masked(args, kwargs):
             return self.compute_output_spec(*args, **kwargs)
         return symbolic.output_spec(self, args, kwargs)

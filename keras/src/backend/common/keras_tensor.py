@@ -131,6 +131,12 @@ def dispatches(base):
 
 
 @new
+def _parts_of(x):
+    """Names of the parts of a composite tensor, none of any other."""
+    return getattr(type(x), "_parts", ())
+
+
+@new
 def needs_dispatch(args=None, kwargs=None):
     """Whether an op must not hand these operands to the backend as they are.
 
@@ -159,15 +165,20 @@ def any_leaf(types, args=None, kwargs=None):
                 continue
             if isinstance(x, types):
                 return True
-            if hasattr(x, "dtype"):
-                if not isinstance(x, _DISPATCHED):
-                    _PLAIN_LEAVES.add(type(x))
+            if isinstance(x, _DISPATCHED):
+                # One whose parts, if it has any, may be of these types.
+                if any_leaf(types, [getattr(x, n) for n in _parts_of(x)]):
+                    return True
+            elif hasattr(x, "dtype"):
+                _PLAIN_LEAVES.add(type(x))
             elif isinstance(x, (list, tuple)):
                 # Faster than `tree`, which some engines' is slow in.
                 if any_leaf(types, x):
                     return True
+            elif isinstance(x, dict):
+                if any_leaf(types, x.values()):
+                    return True
             elif tree.is_nested(x):
-                for leaf in tree.flatten(x):
-                    if isinstance(leaf, types):
-                        return True
+                if any_leaf(types, tree.flatten(x)):
+                    return True
     return False

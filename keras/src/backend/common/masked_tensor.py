@@ -8,7 +8,10 @@ import numpy as np
 from keras.src import backend
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import dispatches
-from keras.src.backend.common.variables import TakesOver
+from keras.src.backend.common.operators import ARITHMETIC
+from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.operators import Operators
+from keras.src.backend.common.operators import op_named
 from keras.src.backend.common.variables import standardize_dtype
 
 _NOT_AN_ARRAY = (
@@ -77,7 +80,7 @@ BLOCK_BYTES = 2**20
 
 
 @dispatches
-class MaskedTensorBase(TakesOver):
+class MaskedTensorBase(Operators):
     """Values and a mask: a tensor of which some entries are not there.
 
     The mask is boolean, `True` where an entry is valid, and covers the leading
@@ -116,9 +119,6 @@ class MaskedTensorBase(TakesOver):
     >>> float(keras.ops.mean(x))
     2.0
     """
-
-    # NumPy arrays and scalars on the left hand their operators over.
-    __array_ufunc__ = None
 
     def __new__(cls, values=None, mask=None):
         if isinstance(values, KerasTensor) or isinstance(mask, KerasTensor):
@@ -444,138 +444,34 @@ def _entries(x):
         return None
 
 
-_OPS = {}
+# Operators of the family `merge`, without a constant to guard their domain.
+MERGING = {"add", "subtract", "multiply", *COMPARISON.values()}
 
 
-def _op(name):
-    # No `functools.cache`: PyTorch's compiler would look through it.
-    if name not in _OPS:
-        # Late: ops import this type.
-        from keras.src import ops
+def _merging(name):
+    """The operator of an op of that family, which most often has little to do:
+    a scalar, or two masks that broadcast as the values do."""
+    multiplies = name == "multiply"
 
-        _OPS[name] = getattr(ops, name)
-    return _OPS[name]
-
-
-def _binary(name):
-    if name in MERGING:
-        multiplies = name == "multiply"
-
-        def operator(self, other):
-            # The merge rule where it has little to do, which is most of the
-            # time: a scalar, or two masks that broadcast as the values do.
-            op, kind = _op(name), type(other)
-            if kind is float or kind is int:
-                if -ORDINARY <= other <= ORDINARY:
-                    return self._wrap(op(self.values, other), self.mask)
-            elif kind is type(self) and other.values.ndim == self.values.ndim:
-                mask, other_mask = self.mask, other.mask
-                # What is under two masks is not to be multiplied.
-                values = self._put(0) if multiplies else self.values
-                if mask is other_mask:
-                    return self._wrap(op(values, other.values), mask)
-                if mask.ndim == other_mask.ndim:
-                    values = op(values, other.values)
-                    return self._wrap(values, mask & other_mask)
-            return op(self, other)
-
-    else:
-
-        def operator(self, other):
-            return _op(_name_for(name, self, other))(self, other)
-
-    def reflected(self, other):
-        return _op(_name_for(name, self, other))(other, self)
-
-    return operator, reflected
-
-
-def _unary(name):
-    def operator(self):
-        # Late: ops import this type.
-        from keras.src import ops
-
-        return getattr(ops, _name_for(name, self))(self)
+    def operator(self, other):
+        op, kind = op_named(name), type(other)
+        if kind is float or kind is int:
+            if -ORDINARY <= other <= ORDINARY:
+                return self._wrap(op(self.values, other), self.mask)
+        elif kind is type(self) and other.values.ndim == self.values.ndim:
+            mask, other_mask = self.mask, other.mask
+            # What is under two masks is not to be multiplied.
+            values = self._put(0) if multiplies else self.values
+            if mask is other_mask:
+                return self._wrap(op(values, other.values), mask)
+            if mask.ndim == other_mask.ndim:
+                values = op(values, other.values)
+                return self._wrap(values, mask & other_mask)
+        return op(self, other)
 
     return operator
 
 
-def _name_for(name, *operands):
-    """The name of the op, of its logical twin if all operands are boolean."""
-    if name not in LOGICAL or not builtins.all(map(_is_bool, operands)):
-        return name
-    return LOGICAL[name]
-
-
-def _is_bool(x):
-    dtype = getattr(x, "dtype", None)
-    if dtype is None:
-        return isinstance(x, bool)
-    return standardize_dtype(dtype) == "bool"
-
-
-ARITHMETIC = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "truediv": "true_divide",
-    "floordiv": "floor_divide",
-    "mod": "mod",
-    "pow": "power",
-    "matmul": "matmul",
-}
-BITWISE = {
-    "and": "bitwise_and",
-    "or": "bitwise_or",
-    "xor": "bitwise_xor",
-    "lshift": "left_shift",
-    "rshift": "right_shift",
-}
-# A comparison's reflection is the opposite comparison, and Python knows it.
-COMPARISON = {
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "eq": "equal",
-    "ne": "not_equal",
-}
-# Operators of the family `merge`, without a constant to guard their domain.
-MERGING = {"add", "subtract", "multiply", *COMPARISON.values()}
-UNARY = {"neg": "negative", "abs": "absolute", "invert": "bitwise_invert"}
-
-# On booleans these are logical, which not every backend says by itself.
-LOGICAL = {
-    "bitwise_and": "logical_and",
-    "bitwise_or": "logical_or",
-    "bitwise_xor": "logical_xor",
-    "bitwise_invert": "logical_not",
-}
-
-for _method, _name in (ARITHMETIC | BITWISE).items():
-    _direct, _reflected = _binary(_name)
-    setattr(MaskedTensorBase, f"__{_method}__", _direct)
-    setattr(MaskedTensorBase, f"__r{_method}__", _reflected)
-for _method, _name in COMPARISON.items():
-    setattr(MaskedTensorBase, f"__{_method}__", _binary(_name)[0])
-for _method, _name in UNARY.items():
-    setattr(MaskedTensorBase, f"__{_method}__", _unary(_name))
-
-
-def _get_item(self, key):
-    # Late: ops import this type.
-    from keras.src import ops
-
-    return ops.get_item(self, key)
-
-
-def _round(self, ndigits=None):
-    # Late: ops import this type.
-    from keras.src import ops
-
-    return ops.round(self, decimals=ndigits or 0)
-
-
-MaskedTensorBase.__getitem__ = _get_item
-MaskedTensorBase.__round__ = _round
-MaskedTensorBase.__pos__ = lambda self: self
+for _method, _name in (ARITHMETIC | COMPARISON).items():
+    if _name in MERGING:
+        setattr(MaskedTensorBase, f"__{_method}__", _merging(_name))

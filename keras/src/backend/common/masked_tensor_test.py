@@ -14,8 +14,8 @@ from keras.src import testing
 from keras.src import tree
 from keras.src.backend import MaskedTensor
 from keras.src.backend.common import global_state
-from keras.src.backend.common.masked_tensor import COMPARISON
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.openvino import masked_tensor as openvino
 from keras.src.masking import UnsupportedMaskError
 

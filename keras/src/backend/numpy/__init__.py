@@ -1,3 +1,4 @@
-"""The backend brings its own masked tensor."""
+"""The backend brings its own masked and composite tensors."""
 
+from keras.src.backend.numpy.composite import CompositeTensor
 from keras.src.backend.numpy.masked_tensor import MaskedTensor

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 import tensorflow as tf
-from keras.src.backend.common.masked_tensor import COMPARISON
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.masked_tensor import checked_and_filled
+from keras.src.backend.common.operators import COMPARISON
 from tensorflow.python.ops.numpy_ops import np_array_ops
 
 

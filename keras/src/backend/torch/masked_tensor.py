@@ -11,6 +11,7 @@ import string
 
 import torch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.operators import op_named
 
 # What PyTorch calls the operator functions that `tensor + masked` ends in.
 _OPERATORS = {
@@ -41,6 +42,26 @@ _OPERATORS = {
     "bitwise_or": "bitwise_or",
     "bitwise_xor": "bitwise_xor",
 }
+
+
+def run_operator(func, args, kwargs):
+    """What an operator of PyTorch gives, as a function of `keras.ops`.
+
+    Args:
+        func: PyTorch's function.
+        args: Its operands.
+        kwargs: Its arguments by name.
+
+    Returns:
+        The result, or `NotImplemented` if the function is no operator.
+    """
+    name = func.__name__.strip("_")
+    if name[0] == "r" and name[1:] in _OPERATORS:
+        # `__rsub__`, say: its compiler calls it where Python would not.
+        name, args = name[1:], args[::-1]
+    if name not in _OPERATORS or len(args) != 2 or kwargs:
+        return NotImplemented
+    return op_named(_OPERATORS[name])(*args)
 
 
 def _computes_eagerly_on_cpu(values):
@@ -164,15 +185,10 @@ class MaskedTensor(MaskedTensorBase):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = run_operator(func, args, kwargs)
+        if result is not NotImplemented:
+            return result
         name = func.__name__.strip("_")
-        if name[0] == "r" and name[1:] in _OPERATORS:
-            # `__rsub__`, say: its compiler calls it where Python would not.
-            name, args = name[1:], args[::-1]
-        if name in _OPERATORS and len(args) == 2 and not kwargs:
-            # Late: ops import this type.
-            from keras.src import ops
-
-            return getattr(ops, _OPERATORS[name])(*args)
         raise TypeError(
             f"`torch.{name}` was given a masked tensor. PyTorch's own functions"
             " do not know masks. Use the function of `keras.ops` of that name,"

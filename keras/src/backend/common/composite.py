@@ -1,0 +1,480 @@
+"""Composite tensors: nests of tensors that have a type of their own.
+
+To whatever walks nests (`keras.tree`, layers, trainers, compilers) one is what
+a dictionary of its parts would be. To `keras.ops` it is a type with rules.
+"""
+
+import dataclasses
+import inspect
+import json
+import sys
+import types
+import typing
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import dispatches
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.operators import Operators
+from keras.src.backend.common.variables import standardize_dtype
+from keras.src.backend.common.variables import standardize_shape
+
+
+@typing.dataclass_transform(frozen_default=True, eq_default=False)
+@dispatches
+class CompositeBase(Operators):
+    """Base of one's own tensor types, which are made of tensors.
+
+    A subclass names its fields by annotations. Those that are annotated with
+    `keras.KerasTensor`, `keras.MaskedTensor` or a composite class, or with one
+    of these `| None`, are its *parts*; they are given tensors, arrays or
+    masked tensors, symbolic ones among them. All others are *statics*:
+    anything hashable, which compilers take for a part of the type. Fields
+    make the constructor; `typing.ClassVar` marks what is no field.
+
+    Layers, functional models, `fit`, `predict`, files and the compilers of the
+    backends take a composite tensor for the nest of its parts. One that has a
+    `shape` and a `dtype` is *array-like*: `build()` of a layer is given its
+    shape, and it has all operators. Any other is a *structure*. What functions
+    of `keras.ops` make of either, rules say: see `keras.rule_for`.
+
+    Composite tensors are immutable. `x.replace(low=0)` makes another one.
+
+    A method `__check__(self)` may look at the fields and raise; it runs in the
+    constructor, and not where an engine puts place holders into the parts. A
+    method `to_dense(self)` may give a tensor, which functions without a rule
+    are given then; nothing becomes dense by itself.
+
+    Raises:
+        TypeError: Of a class: if a field has no annotation, or the class has a
+            constructor of its own. Of the constructor: if a part is no tensor,
+            a static is not hashable, or a field is missing.
+
+    Example:
+
+    >>> class Interval(keras.CompositeTensor):
+    ...     low: keras.KerasTensor
+    ...     high: keras.KerasTensor
+    ...     shape = property(lambda self: self.low.shape)
+    ...     dtype = property(lambda self: self.low.dtype)
+    >>> @keras.rule_for(keras.ops.negative, Interval)
+    ... def negative(x):
+    ...     return Interval(-x.high, -x.low)
+    >>> x = -Interval([1.0, 2.0], [2.0, 4.0])
+    >>> keras.ops.convert_to_numpy(x.low).tolist()
+    [-2.0, -4.0]
+    """
+
+    # Of the class: names of the fields of either kind, in their order.
+    _parts = ()
+    _statics = ()
+    _is_array_like = False
+
+    def __post_init__(self):
+        fields = vars(self)
+        for name in self._parts:
+            fields[name] = _as_part(self, name, fields[name])
+        for name in self._statics:
+            _check_static(self, name, fields[name])
+        self.__check__()
+
+    def __check__(self):
+        """Raises if the fields do not fit together. None by default."""
+
+    def replace(self, **changes):
+        """A composite tensor of this type with other values of some fields.
+
+        Args:
+            **changes: Values by the names of their fields.
+
+        Raises:
+            TypeError: If there is no field of such a name, or as the
+                constructor does.
+        """
+        unknown = [x for x in changes if x not in self._field_names()]
+        if unknown:
+            raise TypeError(
+                f"`{type(self).__name__}` has no field {_quoted(unknown)}. "
+                f"Its fields are {_quoted(self._field_names())}."
+            )
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def _field_names(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+
+    def get_config(self):
+        """The fields by name, as `from_config()` takes them."""
+        # Late: it imports the backend.
+        from keras.src.saving import serialization_lib
+
+        return {
+            name: serialization_lib.serialize_keras_object(getattr(self, name))
+            for name in self._field_names()
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes one of what `get_config()` gave."""
+        # Late: it imports the backend.
+        from keras.src.saving import serialization_lib
+
+        return cls(
+            **{
+                name: serialization_lib.deserialize_keras_object(value)
+                for name, value in config.items()
+            }
+        )
+
+    @property
+    def ndim(self):
+        if not self._is_array_like:
+            raise AttributeError(
+                f"`{type(self).__name__}` has no `ndim`: it is no array-like "
+                "type, which has a `shape` and a `dtype`."
+            )
+        return len(self.shape)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(
+            f"A composite tensor is immutable: `{name}` of "
+            f"`{type(self).__name__}` cannot be set. Write "
+            f"`x.replace({name}=...)`, which makes another one."
+        )
+
+    def __delattr__(self, name):
+        raise AttributeError(
+            f"A composite tensor is immutable: `{name}` of "
+            f"`{type(self).__name__}` cannot be deleted."
+        )
+
+    def __len__(self):
+        if not self._is_array_like:
+            return len(self._parts)
+        shape = tuple(self.shape)
+        if not shape or shape[0] is None:
+            raise TypeError(
+                "`len()` needs a known first dimension. Received "
+                f"`{type(self).__name__}` of shape {shape}."
+            )
+        return int(shape[0])
+
+    def __bool__(self):
+        raise TypeError(
+            f"The truth value of `{type(self).__name__}` is not defined. "
+            "Compare with `is None`, or ask for that of one of its parts "
+            f"({_quoted(self._parts)})."
+        )
+
+    def __iter__(self):
+        if not self._is_array_like:
+            raise TypeError(
+                f"`{type(self).__name__}` cannot be iterated over: it is a "
+                f"structure. Its parts are {_quoted(self._parts)}."
+            )
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype=None, copy=None):
+        # Late: it imports this type.
+        from keras.src.composite.errors import unsupported
+
+        raise unsupported("keras.ops.convert_to_numpy", [self])
+
+    def __eq__(self, other):
+        if not self._is_array_like:
+            return self is other
+        return super().__eq__(other)
+
+    def __ne__(self, other):
+        if not self._is_array_like:
+            return self is not other
+        return super().__ne__(other)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self):
+        fields = ", ".join(
+            f"{name}={_described(getattr(self, name))}"
+            for name in self._field_names()
+        )
+        return f"{type(self).__name__}({fields})"
+
+
+def _quoted(names):
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _described(x):
+    """A part by its shape and dtype, anything else as it is."""
+    if isinstance(x, CompositeBase) or not hasattr(x, "dtype"):
+        return repr(x)
+    text = f"<shape={tuple(x.shape)}, dtype={_dtype_of(x)}"
+    mask = getattr(x, "_mask_spec", None)
+    mask = x.mask if isinstance(x, MaskedTensorBase) else mask
+    return f"{text}>" if mask is None else f"{text}, mask={tuple(mask.shape)}>"
+
+
+def _dtype_of(x):
+    try:
+        return standardize_dtype(x.dtype)
+    except ValueError:
+        return x.dtype
+
+
+def _is_tensor(x):
+    tensors = (KerasTensor, MaskedTensorBase, CompositeBase)
+    return isinstance(x, tensors) or backend.is_tensor(x)
+
+
+def _as_part(x, name, value):
+    """What is given for a part, as a tensor; None where it may be None."""
+    if _is_tensor(value) or (value is None and name in x._optional):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        return backend.MaskedTensor(value.data, ~np.ma.getmaskarray(value))
+    try:
+        if value is None:
+            raise TypeError("None is no tensor.")
+        return backend.convert_to_tensor(value)
+    except Exception as error:
+        raise TypeError(
+            f"The part `{name}` of `{type(x).__name__}` is no tensor and "
+            f"cannot be made one. Received: {value!r} (of type "
+            f"{type(value).__name__}). Give it a tensor, an array or a masked "
+            "tensor"
+            + (
+                f"; or annotate it `{name}: keras.KerasTensor | None = None` "
+                "for a part that may be missing."
+                if value is None
+                else "; or annotate it with another type for a static field."
+            )
+        ) from error
+
+
+def _check_static(x, name, value):
+    if _is_tensor(value) or isinstance(value, np.ndarray):
+        raise TypeError(
+            f"The field `{name}` of `{type(x).__name__}` is static, by its "
+            f"annotation, and was given a tensor: {_described(value)}. "
+            f"Annotate it `{name}: keras.KerasTensor`."
+        )
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(
+            f"The static field `{name}` of `{type(x).__name__}` must be "
+            "hashable, since compilers key on it. Received: "
+            f"{value!r} (of type {type(value).__name__}). Give it a tuple or a "
+            f"frozenset; or annotate it `{name}: keras.KerasTensor` if it is a "
+            "tensor."
+        ) from error
+
+
+# The class, from its fields.
+
+_TENSORS = (KerasTensor, MaskedTensorBase, CompositeBase)
+
+
+def define(cls):
+    """Makes a class of its annotations: the fields, and the constructor.
+
+    Args:
+        cls: A new subclass of the backend's composite tensor.
+
+    Raises:
+        TypeError: If it cannot be one; the message says why.
+    """
+    _check_namespace(cls)
+    hints = _annotations(cls)
+    _give_keywords(cls, hints)
+    # Frozen, so that its constructor goes past `__setattr__`.
+    dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    del cls.__setattr__, cls.__delattr__
+    names = cls._field_names()
+    parts = {n for n in cls._parts if n not in hints}
+    optional = {n for n in getattr(cls, "_optional", ()) if n not in hints}
+    for name, hint in hints.items():
+        kinds = _alternatives(hint)
+        if any(map(_is_tensor_type, kinds)):
+            parts.add(name)
+            if type(None) in kinds:
+                optional.add(name)
+    cls._parts = tuple(n for n in names if n in parts)
+    cls._statics = tuple(n for n in names if n not in parts)
+    cls._optional = frozenset(optional)
+    cls._is_array_like = all(
+        name in names or hasattr(cls, name) for name in ("shape", "dtype")
+    )
+
+
+def _alternatives(hint):
+    """The types of a union, or the one type that there is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _is_tensor_type(hint):
+    return inspect.isclass(hint) and issubclass(hint, _TENSORS)
+
+
+def _check_namespace(cls):
+    namespace = vars(cls)
+    for name in ("__init__", "__post_init__", "__new__"):
+        if name in namespace:
+            raise TypeError(
+                f"`{cls.__name__}` has a `{name}` of its own. The fields of a "
+                "composite tensor make its constructor. Write a method "
+                "`__check__(self)` to validate them, and a classmethod for "
+                "another way to make one."
+            )
+    annotated = namespace.get("__annotations__", {})
+    for name, value in namespace.items():
+        is_dunder = name.startswith("__") and name.endswith("__")
+        if is_dunder or name in annotated or name.startswith("_abc_"):
+            continue
+        is_a_type = _is_tensor_type(value)
+        if is_a_type or not (callable(value) or hasattr(value, "__get__")):
+            raise TypeError(
+                f"`{name}` of `{cls.__name__}` has no annotation. Write "
+                f"`{name}: keras.KerasTensor` for a part, another type for a "
+                "static field, or `typing.ClassVar` for what is no field."
+            )
+
+
+def _annotations(cls):
+    """The types of the class's own fields by name.
+
+    One that is written as text is looked up where the class is defined. What
+    cannot be found there is no tensor type.
+    """
+    module = sys.modules.get(cls.__module__)
+    names = dict(vars(module)) if module else {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == cls.__module__:
+            names = {**names, **frame.f_locals}
+            break
+        frame = frame.f_back
+    # A field of the type itself.
+    names.setdefault(cls.__name__, cls)
+    hints = {}
+    for name, hint in vars(cls).get("__annotations__", {}).items():
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, names)
+            except Exception:
+                pass
+        is_text = isinstance(hint, str) and "ClassVar" in hint
+        if is_text or typing.ClassVar in (hint, typing.get_origin(hint)):
+            continue
+        hints[name] = hint
+    return hints
+
+
+def _give_keywords(cls, hints):
+    """Lets a field without a default follow one that has a default.
+
+    It is given by name then, as where a subclass adds a part.
+    """
+    has_default = any(
+        field.default is not dataclasses.MISSING
+        or field.default_factory is not dataclasses.MISSING
+        for base in cls.__mro__[1:]
+        if dataclasses.is_dataclass(base)
+        for field in dataclasses.fields(base)
+    )
+    for name in hints:
+        if name in vars(cls):
+            has_default = True
+        elif has_default:
+            setattr(cls, name, dataclasses.field(kw_only=True))
+
+
+# A node of nests.
+
+
+def take_apart(x):
+    """The parts of a composite tensor, and what else it is.
+
+    Returns:
+        A tuple of the parts that are there, and a hashable description: the
+        names of these and the values of the static fields.
+    """
+    fields = vars(x)
+    names = x._parts
+    if x._optional:
+        names = tuple(n for n in names if fields[n] is not None)
+    parts = tuple(fields[n] for n in names)
+    return parts, (names, tuple(fields[n] for n in x._statics))
+
+
+def put_together(cls, description, parts):
+    """A composite tensor of what `take_apart` gave: no check, no conversion.
+
+    Engines, and whatever else walks nests, put into the parts what they like.
+    """
+    self = object.__new__(cls)
+    names, statics = description
+    fields = self.__dict__
+    for name in cls._optional:
+        fields[name] = None
+    for name, part in zip(names, parts):
+        fields[name] = part
+    for name, static in zip(cls._statics, statics):
+        fields[name] = static
+    return self
+
+
+def is_array_like(x):
+    """Whether `x` is a composite tensor that has a shape and a dtype."""
+    return isinstance(x, CompositeBase) and x._is_array_like
+
+
+def as_tensors(nest):
+    """The nest with a symbolic tensor for each array-like composite tensor.
+
+    It has the shape and the dtype, for whoever asks for nothing else.
+    """
+
+    def stand_in(x):
+        if not is_array_like(x):
+            return None
+        return KerasTensor(
+            standardize_shape(x.shape), _dtype_of(x), record_history=False
+        )
+
+    if is_array_like(nest):
+        return stand_in(nest)
+    return tree.traverse(stand_in, nest) if tree.is_nested(nest) else nest
+
+
+# What engines write to files of their own.
+
+
+def name_of(cls):
+    """The name of a type in the files of an engine."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def to_text(description):
+    """A description, as `take_apart` gives it, as text."""
+    # Late: it imports the backend.
+    from keras.src.saving import serialization_lib
+
+    names, statics = description
+    statics = [serialization_lib.serialize_keras_object(x) for x in statics]
+    return json.dumps([list(names), statics])
+
+
+def from_text(text):
+    """The description that a text was made of."""
+    # Late: it imports the backend.
+    from keras.src.saving import serialization_lib
+
+    names, statics = json.loads(text)
+    statics = map(serialization_lib.deserialize_keras_object, statics)
+    return tuple(names), tuple(statics)
