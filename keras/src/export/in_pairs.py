@@ -2,14 +2,18 @@
 
 No exporter knows masked tensors. So what is exported is a model around the
 model: a masked input `x` comes in as `x` and `x_mask`, a masked output goes
-out as `output_0` and `output_0_mask`.
+out as `output_0` and `output_0_mask`. A composite tensor comes and goes as its
+parts by their names.
 """
 
 from keras.src import backend
 from keras.src import layers
 from keras.src import models
 from keras.src import tree
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.export.export_utils import get_input_signature
 from keras.src.export.export_utils import make_input_spec
 from keras.src.masking.errors import has_mask
@@ -18,7 +22,7 @@ from keras.src.masking.symbolic import values_spec
 
 
 class InPairs(models.Model):
-    """A model that has pairs of tensors where another has masked ones.
+    """A model of plain tensors around one of masked or composite ones.
 
     Args:
         model: The other model.
@@ -40,19 +44,24 @@ class InPairs(models.Model):
         return self._of_model()
 
     @property
-    def has_masked_inputs(self):
-        return any(map(has_mask, tree.flatten(self.of_model)))
+    def takes_composites(self):
+        return any_leaf(CompositeBase, (self.of_model,))
+
+    @property
+    def has_named_inputs(self):
+        """Whether its inputs are a dictionary, unlike those of the model."""
+        return _is_apart(self.of_model)
 
     def call(self, *args):
-        if self.has_masked_inputs:
-            args = self._to_masked(*args)
+        if self.has_named_inputs:
+            args = self._to_whole(*args)
         outputs = self.model(*args)
-        if not any(map(has_mask, tree.flatten(outputs))):
+        if not _is_apart(outputs):
             return outputs
         named = _to_pairs(_outputs_by_name(outputs), "outputs")
         return named if self._is_named else tuple(named.values())
 
-    def _to_masked(self, named):
+    def _to_whole(self, named):
         flat = [
             backend.MaskedTensor(named[name], named[f"{name}_mask"])
             if has_mask(x)
@@ -62,7 +71,14 @@ class InPairs(models.Model):
         return tree.pack_sequence_as(self.of_model, flat)
 
     def _inputs_by_name(self):
-        return [(x.name, x) for x in tree.flatten(self.of_model)]
+        return [
+            (part or x.name, x)
+            for part, x in zip(_names_of_parts(self.of_model), self._flat)
+        ]
+
+    @property
+    def _flat(self):
+        return tree.flatten(self.of_model)
 
     def input_signature(self):
         """What this model takes, where anything is masked: a dictionary."""
@@ -92,12 +108,38 @@ class InPairs(models.Model):
         return [shapes]
 
 
+def _is_apart(nest):
+    """Whether something in the nest is exported in parts."""
+    return any_leaf(CompositeBase, (nest,)) or any(
+        map(has_mask, tree.flatten(nest))
+    )
+
+
+def _names_of_parts(nest, name=None):
+    """For each tensor the name of the part that it is, None of others."""
+    if isinstance(nest, CompositeBase):
+        parts, (names, _) = take_apart(nest)
+        prefix = "" if name is None else f"{name}_"
+        for part, of_part in zip(parts, names):
+            yield from _names_of_parts(part, prefix + of_part)
+    elif isinstance(nest, dict):
+        for key in sorted(nest):
+            yield from _names_of_parts(nest[key])
+    elif isinstance(nest, (list, tuple)):
+        for x in nest:
+            yield from _names_of_parts(x)
+    else:
+        yield name
+
+
 def _outputs_by_name(outputs):
     """Outputs with their keys, or the names that TensorFlow gives them."""
     flat = tree.flatten(outputs)
     names = [f"output_{i}" for i in range(len(flat))]
     if isinstance(outputs, dict) and len(outputs) == len(flat):
         names = tree.flatten({name: name for name in outputs})
+    parts = _names_of_parts(outputs)
+    names = [part or name for part, name in zip(parts, names)]
     return zip(names, flat)
 
 
@@ -140,17 +182,17 @@ def for_export(model, input_signature, is_named):
     flat = tree.flatten(signature)
     flat = [_symbol(x, f"input_{i}") for i, x in enumerate(flat)]
     symbols = tree.pack_sequence_as(signature, flat)
-    if any(map(has_mask, flat)):
+    if _is_apart(symbols):
         around = InPairs(model, symbols, is_named)
         return around, around.input_signature()
-    if _gives_masks(model, symbols):
+    if _gives_parts(model, symbols):
         return InPairs(model, symbols, is_named), signature
     return model, input_signature
 
 
 def with_shapes(model, kwargs):
     """The arguments of an export from JAX, with the shapes of pairs."""
-    if not isinstance(model, InPairs) or not model.has_masked_inputs:
+    if not isinstance(model, InPairs) or not model.has_named_inputs:
         return kwargs
     shapes = {"polymorphic_shapes": model.polymorphic_shapes()}
     given = kwargs.get("jax2tf_kwargs") or {}
@@ -179,8 +221,8 @@ def _symbol(spec, name):
     )
 
 
-def _gives_masks(model, symbols):
-    outputs = getattr(model, "outputs", None)
+def _gives_parts(model, symbols):
+    outputs = getattr(model, "_outputs_struct", None)
     if outputs is None:
         outputs = backend.compute_output_spec(model, *symbols)
-    return any(map(has_mask, tree.flatten(outputs)))
+    return _is_apart(outputs)

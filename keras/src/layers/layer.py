@@ -13,6 +13,7 @@ from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import in_files
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import keep_notes
@@ -307,6 +308,12 @@ class Layer:
         with old_layers.tracing(self):
             self._plain_maybe_build(call_spec)
 
+    @keeps("_build_from_plain_config")
+    def build_from_config(self, config):
+        if _names_type(config):
+            config = in_files.with_shapes(config)
+        self._build_from_plain_config(config)
+
     @keeps("_assert_parts_compatible")
     def _assert_input_compatibility(self, arg_0):
         self._assert_parts_compatible(self._as_specified(arg_0))
@@ -374,6 +381,14 @@ def is_backend_tensor_or_symbolic(x, allow_none=False):
         isinstance(x, (backend.KerasTensor, MaskedTensorBase))
         or backend.is_tensor(x)
         or composite.is_array_like(x)
+    )
+
+
+@new
+def _names_type(config):
+    """Whether there is a composite tensor in a config."""
+    return isinstance(config, dict) and (
+        "registered_name" in config or any(map(_names_type, config.values()))
     )
 
 

@@ -4,7 +4,11 @@ Only a mask that the loss makes itself, for classes or pairs that it leaves
 out, still counts in the reduction.
 """
 
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite.errors import UnsupportedTypeError
+from keras.src.composite.scoring import as_tensors
+from keras.src.composite.scoring import opened
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -45,11 +49,14 @@ class Loss:
         from keras.src.masking.training import scoring
         from keras.src.masking.training import weighing
 
+        y_true, y_pred = map(opened, (y_true, y_pred))
         sample_weight = scoring.weights(sample_weight)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(
                 sample_weight, dtype=self.dtype
             )
+        if any(isinstance(y, CompositeBase) for y in (y_true, y_pred)):
+            return self._of_composite(y_true, y_pred, sample_weight)
         y_pred = scoring.predictions(y_pred)
         (y_true,) = scoring.plain(y_true)
 
@@ -81,6 +88,27 @@ class Loss:
                 )
             return reduce_weighted_values(
                 losses, sample_weight, mask, self.reduction, self.dtype
+            )
+
+    @new
+    def _of_composite(self, y_true, y_pred, sample_weight):
+        """The loss of composite tensors, which `call` is given as they are."""
+        with ops.name_scope(self.name):
+            try:
+                losses = self.call(
+                    as_tensors(y_true, self.dtype),
+                    as_tensors(y_pred, self.dtype),
+                )
+            except UnsupportedTypeError as error:
+                error.add_note(
+                    f"In the loss `{self.name}`. Give a composite output a "
+                    "loss for each part, as a dictionary by the names of "
+                    "parts, or a loss function of your own, which is given it "
+                    "as it is."
+                )
+                raise
+            return reduce_weighted_values(
+                losses, sample_weight, None, self.reduction, self.dtype
             )
 
 

@@ -1,6 +1,7 @@
 """Functional models carry masked tensors from input to output, by type."""
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import in_files
 from keras.src.masking import symbolic
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
@@ -56,6 +57,21 @@ def _with_rank_of(x, adjusted):
     if len(x.shape) == len(adjusted.shape):
         return x
     return ops.reshape(x, ops.shape(adjusted))
+
+
+@keeps("_functional_of_nests")
+def functional_from_config(cls, config, custom_objects=None):
+    structures = [config[key] for key in ("input_layers", "output_layers")]
+    config |= {
+        key: in_files.as_nest(x)
+        for key, x in zip(("input_layers", "output_layers"), structures)
+    }
+
+    def make(inputs, outputs, **kwargs):
+        inputs, outputs = map(in_files.restored, structures, (inputs, outputs))
+        return cls(inputs=inputs, outputs=outputs, **kwargs)
+
+    return _functional_of_nests(make, config, custom_objects)
 
 
 @keeps("_clone_plain_keras_tensor")

@@ -1,5 +1,7 @@
 """Sequential models carry masked tensors from layer to layer, by type."""
 
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from patchset.markers import new
@@ -14,6 +16,9 @@ class Sequential:
 
     @new
     def _call_spec(self, *args, **kwargs):
+        if not self._functional and any_leaf(CompositeBase, args):
+            # Tracing builds the layers.
+            return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):

@@ -1,5 +1,6 @@
-"""Compiled losses get plain targets and weights."""
+"""Compiled losses get plain targets and weights, and composite ones whole."""
 
+from keras.src.composite.scoring import as_judged
 from keras.src.masking.training import scoring
 from patchset.markers import keeps
 
@@ -7,7 +8,19 @@ from patchset.markers import keeps
 class CompileLoss:
     @keeps("_call_on_plain")
     def call(self, y_true, y_pred, sample_weight=None):
+        loss = self._user_loss
+        y_true, y_pred = as_judged(loss, y_true), as_judged(loss, y_pred)
         (y_true,) = scoring.plain(y_true)
         return self._call_on_plain(
             y_true, y_pred, scoring.weights(sample_weight)
+        )
+
+
+class CompileMetrics:
+    @keeps("_update_leaves")
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        config = (self._user_metrics, self._user_weighted_metrics)
+        config = next((x for x in config if isinstance(x, dict)), config[0])
+        self._update_leaves(
+            as_judged(config, y_true), as_judged(config, y_pred), sample_weight
         )

@@ -122,12 +122,15 @@ class CompositeBase(Operators):
         # Late: it imports the backend.
         from keras.src.saving import serialization_lib
 
-        return cls(
-            **{
-                name: serialization_lib.deserialize_keras_object(value)
-                for name, value in config.items()
-            }
-        )
+        fields = {
+            name: value
+            if _is_tensor(value)
+            else serialization_lib.deserialize_keras_object(value)
+            for name, value in config.items()
+        }
+        # JSON knows no tuples, and statics are no lists.
+        statics = {n: _as_tuples(fields[n]) for n in cls._statics}
+        return cls(**fields | statics)
 
     @property
     def ndim(self):
@@ -201,6 +204,10 @@ class CompositeBase(Operators):
             for name in self._field_names()
         )
         return f"{type(self).__name__}({fields})"
+
+
+def _as_tuples(x):
+    return tuple(map(_as_tuples, x)) if isinstance(x, list) else x
 
 
 def _quoted(names):

@@ -10,6 +10,7 @@ import optree
 
 import tensorflow as tf
 from keras.src.backend.common import composite
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from tensorflow.python.framework import composite_tensor
 from tensorflow.python.framework import type_spec
 
@@ -38,6 +39,8 @@ class CompositeTensor(
 
 
 def _spec_of(part):
+    if isinstance(part, (MaskedTensorBase, CompositeTensor)):
+        return part._type_spec
     return tf.type_spec_from_value(
         part if tf.is_tensor(part) else tf.convert_to_tensor(part)
     )

@@ -16,7 +16,8 @@ class TFExportArchive:
         served = super().track_and_add_endpoint(
             name, resource, input_signature, **kwargs
         )
-        if isinstance(resource, InPairs):
+        # A program that loads the model does not know types of one's own.
+        if isinstance(resource, InPairs) and not resource.takes_composites:
             self._in_pairs[name] = served
             setattr(self._tf_trackable, name, _on_masked(resource))
         return served

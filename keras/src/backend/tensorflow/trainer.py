@@ -71,6 +71,7 @@ class TensorFlowTrainer:
                 watch.notes[one.name] = note, one.advice
             note, _ = watch.notes[one.name]
             note.assign(tf.logical_or(note, one.counts_in_batch()))
+            watch.is_noted = True
         return one.name in watch.seen
 
     @keeps("_make_silent_function")
@@ -83,10 +84,12 @@ class TensorFlowTrainer:
             logs = function(iterator)
             if self._compile_loss is not None:
                 watch = padding.watch_of(self._compile_loss)
-                while watch.notes:
-                    name, (note, advice) = watch.notes.popitem()
-                    if note.numpy() and name not in watch.warned:
-                        self._warn_of_padding(name, advice)
+                # Only after a step that was traced.
+                if watch.is_noted:
+                    watch.is_noted = False
+                    for name, (note, advice) in watch.notes.items():
+                        if name not in watch.warned and note.numpy():
+                            self._warn_of_padding(name, advice)
             return logs
 
         return run

@@ -15,6 +15,9 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import composite
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import ragged
@@ -41,6 +44,11 @@ def any_masked_array(*data):
     return any(map(is_masked_array, tree.flatten(data)))
 
 
+def is_to_take_apart(*data):
+    """Whether an adapter cannot slice these data as they are."""
+    return any_masked_array(data) or any_leaf(CompositeBase, data)
+
+
 def take_apart(x, y, sample_weight):
     """Data in plain arrays, which an adapter can slice.
 
@@ -52,6 +60,7 @@ def take_apart(x, y, sample_weight):
     Returns:
         The three. The inputs hold the masks of inputs and targets.
     """
+    x, y, sample_weight = map(_fields, (x, y, sample_weight))
     targets = {
         str(i): _target_mask(one)
         for i, one in enumerate(tree.flatten(y))
@@ -83,8 +92,48 @@ def put_together(data):
             masks_of[int(place)] = _valid(mask)
         y, sample_weight = _weigh(y, masks_of, sample_weight)
     return data_adapter_utils.pack_x_y_sample_weight(
-        _all_whole(x.x), y, sample_weight
+        _of_fields(_all_whole(x.x)), _of_fields(y), _of_fields(sample_weight)
     )
+
+
+@functools.cache
+def _fields_type(type_, description):
+    """The named tuple that holds the parts of a composite tensor."""
+    fields = collections.namedtuple("Fields", description[0], rename=True)
+    fields._whole = type_, description
+    return fields
+
+
+def _fields(nest):
+    """The nest with a named tuple of its parts for each composite tensor.
+
+    TensorFlow's pipelines do not slice a composite tensor.
+    """
+
+    def apart(x):
+        if not isinstance(x, CompositeBase):
+            return None
+        parts, description = composite.take_apart(x)
+        return _fields_type(type(x), description)(*map(_fields, parts))
+
+    return _replaced(apart, nest)
+
+
+def _of_fields(nest):
+    """The nest with the composite tensors that `_fields` took apart."""
+
+    def together(x):
+        whole = getattr(type(x), "_whole", None)
+        if whole is None:
+            return None
+        return composite.put_together(*whole, map(_of_fields, x))
+
+    return _replaced(together, nest)
+
+
+def _replaced(function, nest):
+    """The nest, with what a function gives for whatever it gives any."""
+    return tree.traverse(function, nest) if tree.is_nested(nest) else nest
 
 
 def batch_apart(batch, class_weight=None):
@@ -99,7 +148,7 @@ def batch_apart(batch, class_weight=None):
         `batch_together`.
     """
     batch = of_ragged(batch)
-    if not any_masked_array(batch):
+    if not is_to_take_apart(batch):
         return batch
     *whole, _ = whole_batch(
         *data_adapter_utils.unpack_x_y_sample_weight(batch), class_weight
@@ -205,7 +254,7 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
         The four, with masked tensors for inputs and, where anything is masked,
         the masks of targets and the weights of classes in the weights.
     """
-    if not any_masked_array(x, y, sample_weight):
+    if not is_to_take_apart(x, y, sample_weight):
         return x, y, sample_weight, class_weight
     if class_weight is not None:
         sample_weight = weights_of_classes(y, sample_weight, class_weight)

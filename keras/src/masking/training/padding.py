@@ -158,11 +158,12 @@ class Watch:
         seen: Names of the outputs of which the look has found something.
         notes: By the names of outputs, where compiled steps note what a look
             would find, and what to tell then.
+        is_noted: Whether a step was traced that notes it.
         warned: Names of those that were warned of.
     """
 
     def __init__(self):
-        self.is_pending = False
+        self.is_pending = self.is_noted = False
         self.seen, self.warned = set(), set()
         self.notes = {}
         self._looked_at = set()

@@ -30,7 +30,7 @@ class ArrayDataAdapter:
         shuffle=False,
         class_weight=None,
     ):
-        if data.any_masked_array(x, y, sample_weight):
+        if data.is_to_take_apart(x, y, sample_weight):
             self._is_in_parts = True
             if class_weight is not None:
                 sample_weight = data.weights_of_classes(

@@ -1,0 +1,90 @@
+"""What losses and metrics see of composite outputs and targets.
+
+A loss for a composite output is given it as it is. One for each of its parts is
+a dictionary of losses by the names of parts, or a list of them in their order.
+"""
+
+from keras.src import ops
+from keras.src import tree
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import put_together
+from keras.src.backend.common.composite import take_apart
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.keras_tensor import dispatches
+
+
+@dispatches
+class Whole:
+    """A composite tensor as one leaf of a nest, which is not walked."""
+
+    def __init__(self, value):
+        self.value = value
+
+    @property
+    def shape(self):
+        """That of the first part, where there is no other."""
+        if self.value._is_array_like:
+            return self.value.shape
+        return take_apart(self.value)[0][0].shape
+
+
+def as_judged(config, y):
+    """Outputs or targets in the structure that losses or metrics are given in.
+
+    Args:
+        config: Structure of losses or metrics.
+        y: Structure of outputs or of targets.
+    """
+    if not any_leaf(CompositeBase, (y,)):
+        return y
+    return _as_judged(config, y)
+
+
+def _as_judged(config, y):
+    if isinstance(y, CompositeBase):
+        parts, (names, _) = take_apart(y)
+        if isinstance(config, dict):
+            y = dict(zip(names, parts))
+        elif isinstance(config, (list, tuple)) and len(config) == len(parts):
+            y = parts
+        else:
+            return Whole(y)
+    if isinstance(y, dict):
+        return {k: _as_judged(_at(config, k), v) for k, v in y.items()}
+    if isinstance(y, (list, tuple)):
+        return [_as_judged(_at(config, i), v) for i, v in enumerate(y)]
+    return y
+
+
+def _at(config, key):
+    """The part of a configuration that is about one output."""
+    if isinstance(config, dict):
+        return config.get(key)
+    if isinstance(config, (list, tuple)):
+        return config[key] if key in range(len(config)) else None
+    return config
+
+
+def opened(x):
+    """What is in a `Whole`, anything else as it is."""
+    return x.value if isinstance(x, Whole) else x
+
+
+def as_tensors(x, dtype):
+    """A target or a prediction, of tensors.
+
+    Those of a composite one keep their dtypes and masks: what they mean, its
+    type knows.
+    """
+    if not isinstance(x, CompositeBase):
+        return tree.map_structure(
+            lambda y: ops.convert_to_tensor(y, dtype=dtype), x
+        )
+    parts, (names, _) = take_apart(x)
+    parts = [
+        as_tensors(part, None)
+        if isinstance(part, CompositeBase)
+        else ops.convert_to_tensor(part)
+        for part in parts
+    ]
+    return put_together(type(x), take_apart(x)[1], parts)
