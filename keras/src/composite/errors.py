@@ -41,7 +41,9 @@ def unsupported(name, operands, function=None, tried=()):
         )
     else:
         reason = f"has no rule for `{type_name}`"
-    if not name.startswith("keras."):
+    if "Variable" in name:
+        todo = "Keep a variable for each part"
+    elif not name.startswith("keras."):
         todo = "Use the function of `keras.ops`, with a rule for the type"
     else:
         todo = (

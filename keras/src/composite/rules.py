@@ -6,12 +6,15 @@ import inspect
 from keras.src import backend
 from keras.src.api_export import get_name_from_symbol
 from keras.src.api_export import keras_export
+from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import take_apart
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import unsupported
 from keras.src.masking import registry
 from keras.src.masking.refusals import is_from_keras
+from keras.src.utils.naming import to_snake_case
 
 # By the function, or the operation class of one's own, and the type.
 _RULES = {}
@@ -82,7 +85,7 @@ def rule_for(function, *types):
             if issubclass(type_, MaskedTensorBase):
                 registry.rule_for(function)(rule)
             else:
-                _RULES[function, type_] = rule
+                _RULES[_root(function), type_] = rule
         return rule
 
     return register
@@ -94,6 +97,11 @@ def _check_function(function):
 
     if inspect.isclass(function) and issubclass(function, Operation):
         _check_operation(function)
+    elif function in _without_rules():
+        raise TypeError(
+            f"`{_name(function)}` asks for no rules: "
+            f"{_without_rules()[function]}"
+        )
     elif not callable(function) or not is_from_keras(
         getattr(function, "__module__", None) or ""
     ):
@@ -103,6 +111,39 @@ def _check_function(function):
             f"{function!r}. A function of your own needs no rule: what it "
             "calls has its rules, and it may look at the type itself."
         )
+
+
+# Functions that look for no rule, and why.
+_NEST = "it carries composite tensors as the nests that they are."
+_ASKS = "it asks for the type of its argument."
+_READS = "it reads an attribute, which an array-like type defines."
+WITHOUT_RULES = {
+    "associative_scan": _NEST,
+    "cond": _NEST,
+    "custom_gradient": _NEST,
+    "dtype": _READS,
+    "fori_loop": _NEST,
+    "get_mask": _ASKS,
+    "is_masked": _ASKS,
+    "is_tensor": _ASKS,
+    "jvp": _NEST,
+    "map": _NEST,
+    "scan": _NEST,
+    "shape": _READS,
+    "switch": _NEST,
+    "vectorize": _NEST,
+    "vectorized_map": _NEST,
+    "while_loop": _NEST,
+}
+
+
+def _without_rules():
+    # Late: ops import this.
+    from keras.src import ops
+
+    return {
+        getattr(ops, name): reason for name, reason in WITHOUT_RULES.items()
+    }
 
 
 def _check_operation(op_class):
@@ -160,12 +201,19 @@ def _name(function):
 
 def _find(function, type_):
     """The rule of a function for a type or one of its bases, or None."""
-    for candidate in _candidates(function):
+    for candidate in map(_root, _candidates(function)):
         for base in type_.__mro__:
             rule = _RULES.get((candidate, base))
             if rule is not None:
                 return rule
     return None
+
+
+def _root(function):
+    """What a function was before decorators, the same for all of them."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
 
 
 def _candidates(function):
@@ -253,12 +301,17 @@ def call(op, args, kwargs):
         kwargs: Its operands by name.
     """
     row = registry.rows().get(type(op))
-    if row is None or not is_from_keras(type(op).__module__):
+    if row is not None and getattr(row.rule, "carries_nests", False):
+        return op.call(*args, **kwargs)
+    if not is_from_keras(type(op).__module__):
         # One without a rule runs its `call`, whose ops have their rules.
         run = functools.partial(op.call, *args, **kwargs)
         return apply(type(op), (op, *args), kwargs, run)
+    if row is None:
+        name = to_snake_case(type(op).__name__)
+        raise unsupported(f"keras.ops.{name}", list(_operands(args)))
     args, kwargs = _as_given(row, op, args, kwargs)
-    return apply(row.fn, args, kwargs)
+    return apply(row.public, args, kwargs)
 
 
 def _as_given(row, op, args, kwargs):
@@ -273,22 +326,30 @@ def _as_given(row, op, args, kwargs):
     init_args, init_kwargs = op._init_arguments
     statics = dict(zip(row.init_names, init_args), **init_kwargs) | kwargs
     statics.pop("name", None)
-    for name, default in row.defaults.items():
-        if name in statics and _is_same(statics[name], default):
-            del statics[name]
+    parameters = _parameters(row.public)
+    for p in parameters:
+        if p.name in statics and _is_same(statics[p.name], p.default):
+            del statics[p.name]
+    before = []
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL:
+            # What comes before these is given by position, too.
+            before = [statics.pop(n) for n in before if n in statics]
+            return (*before, *args), statics
+        before.append(p.name)
     if row.call_names is not None:
         return (), statics | dict(zip(row.call_names, args))
-    parameters = inspect.signature(row.fn).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        # What comes before these is given by position, too.
-        before = []
-        for p in parameters:
-            if p.kind is p.VAR_POSITIONAL:
-                break
-            if p.name in statics:
-                before.append(statics.pop(p.name))
-        args = (*before, *args)
     return args, statics
+
+
+_PARAMETERS = {}
+
+
+def _parameters(function):
+    if function not in _PARAMETERS:
+        signature = inspect.signature(function)
+        _PARAMETERS[function] = tuple(signature.parameters.values())
+    return _PARAMETERS[function]
 
 
 def _is_same(value, default):
@@ -299,6 +360,22 @@ def _is_same(value, default):
         and not hasattr(value, "shape")
         and (value == default)
     )
+
+
+def asks_first(function):
+    """Decorator: the function asks for a rule before it does anything.
+
+    For a public function that reads the shape of an operand first, or that
+    does not ask at all what some of its operands are.
+    """
+
+    @functools.wraps(function)
+    def asking(*args, **kwargs):
+        if composite.DEFINED and any_leaf(CompositeBase, args, kwargs):
+            return apply(asking, args, kwargs)
+        return function(*args, **kwargs)
+
+    return asking
 
 
 def output_spec(op, args, kwargs):

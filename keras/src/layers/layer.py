@@ -316,6 +316,8 @@ class Layer:
 
     @keeps("_assert_parts_compatible")
     def _assert_input_compatibility(self, arg_0):
+        if self.input_spec and not isinstance(self.input_spec, (list, dict)):
+            composite.check_array_like(self, arg_0)
         self._assert_parts_compatible(self._as_specified(arg_0))
 
     @new

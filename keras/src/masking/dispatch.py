@@ -101,6 +101,8 @@ def call_function(function, args, kwargs):
         UnsupportedMaskError: If an argument is masked and symbolic: without
             an operation there is no node of a graph. As `call` otherwise.
     """
+    if any_leaf(CompositeBase, args, kwargs):
+        return rules.apply(rows()[function].public, args, kwargs)
     args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     if any_leaf(KerasTensor, args, kwargs):
         refuse_masked(
@@ -108,8 +110,6 @@ def call_function(function, args, kwargs):
         )
         return function(*args, **kwargs)
     row = rows()[function]
-    if any_leaf(CompositeBase, args, kwargs):
-        return rules.apply(row.fn, args, kwargs)
     return run(Call(row, None, *in_order(row, args, kwargs)))
 
 

@@ -5,9 +5,12 @@ import inspect
 
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.masking.refusals import settle
 
 WAYS_OUT = (
@@ -17,7 +20,7 @@ WAYS_OUT = (
 
 
 @keras_export("keras.masking.UnsupportedMaskError")
-class UnsupportedMaskError(TypeError):
+class UnsupportedMaskError(UnsupportedTypeError):
     """An operation was given a masked tensor that it has no rule for.
 
     Masks are never dropped in silence. The message names the operation, the
@@ -114,6 +117,11 @@ def _refusing(function, watched, reason):
     @functools.wraps(function)
     def checked(*args, **kwargs):
         if needs_dispatch(*watched(args, kwargs)):
+            if any_leaf(CompositeBase, *watched(args, kwargs)):
+                # Late: the door imports errors.
+                from keras.src.composite.rules import apply
+
+                return apply(checked, args, kwargs)
             if any(map(has_mask, _tensors(watched(args, kwargs)))):
                 error = refuse(
                     function.__name__,

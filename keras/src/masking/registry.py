@@ -14,7 +14,7 @@ class Row(typing.NamedTuple):
     Attributes:
         name: Name of the public function.
         rule: Function of a `Call`, which gives the result.
-        fn: The public function itself, to compute with on plain tensors.
+        fn: The public function, to compute with on plain tensors.
         init_names: Names of the static arguments (those of `__init__`).
         call_names: Names of the operands, where `fn` does not take them first
             and in this order; else None.
@@ -23,6 +23,7 @@ class Row(typing.NamedTuple):
         defaults: Defaults of the parameters of `fn`.
         takes_nests: Whether an operand is a nest of tensors. Elsewhere a list
             of tensors stands for one tensor, in which they are stacked.
+        public: The public function itself, by which users know it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row(typing.NamedTuple):
     operands: inspect.Signature | None = None
     defaults: dict = {}
     takes_nests: bool = False
+    public: typing.Callable | None = None
 
 
 _ROWS = {}
@@ -55,7 +57,7 @@ def rows():
     return _ROWS
 
 
-def make_row(name, rule, op_class, fn, takes_nests=False):
+def make_row(name, rule, op_class, fn, takes_nests=False, public=None):
     """A `Row`, with the names of its arguments read off the signatures.
 
     Args:
@@ -64,15 +66,16 @@ def make_row(name, rule, op_class, fn, takes_nests=False):
         op_class: Its operation class, None where it has none.
         fn: The public function.
         takes_nests: Whether an operand is a nest of tensors.
+        public: The function that users call, where `fn` is another one.
     """
-    public = inspect.signature(fn)
-    fn_names = tuple(public.parameters)
+    signature = inspect.signature(fn)
+    fn_names = tuple(signature.parameters)
     defaults = {
         p.name: p.default
-        for p in public.parameters.values()
+        for p in signature.parameters.values()
         if p.default is not p.empty
     }
-    init_names, call_names, operands = None, None, public
+    init_names, call_names, operands = None, None, signature
     if op_class is not None:
         init_names = tuple(inspect.signature(op_class.__init__).parameters)[1:]
         operands = inspect.signature(op_class.call)
@@ -92,6 +95,7 @@ def make_row(name, rule, op_class, fn, takes_nests=False):
         operands,
         defaults,
         takes_nests,
+        public or fn,
     )
 
 

@@ -1,9 +1,12 @@
 """The op functions ask the wider question: masked operands are dispatched."""
 
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import rules
+from keras.src.composite.errors import unsupported
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.masks import wrap
@@ -131,7 +134,31 @@ def shape(x):
     >>> keras.ops.shape(keras.MaskedTensor([[1.0, 2.0]], [True]))
     (1, 2)
     """
+    _check_array_like("keras.ops.shape", x)
     return _plain_shape(x.values if isinstance(x, MaskedTensorBase) else x)
+
+
+@keeps("_plain_dtype")
+@keras_export("keras.ops.dtype")
+def dtype(x):
+    """The dtype of a tensor, that of the values of a masked one, as a string.
+
+    Args:
+        x: Tensor, masked tensor or anything with a dtype.
+
+    Example:
+
+    >>> keras.ops.dtype(keras.MaskedTensor([1.0], [True]))
+    'float32'
+    """
+    _check_array_like("keras.ops.dtype", x)
+    return _plain_dtype(x)
+
+
+@new
+def _check_array_like(name, x):
+    if isinstance(x, CompositeBase) and not x._is_array_like:
+        raise unsupported(name, [x])
 
 
 @keeps("_plain_is_tensor")
@@ -177,6 +204,8 @@ def convert_to_numpy(x):
         return x
     if isinstance(x, MaskedTensorBase):
         return x.to_numpy()
+    if isinstance(x, CompositeBase):
+        return rules.apply(convert_to_numpy, (x,), {})
     return _plain_convert_to_numpy(x)
 
 

@@ -5,6 +5,7 @@ import functools
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
+from keras.src.composite.rules import asks_first
 from patchset.markers import new
 
 
@@ -25,7 +26,7 @@ def _sees_ids(function, op_class):
 
 globals().update(
     {
-        name: _sees_ids(globals()[name], op_class)
+        name: asks_first(_sees_ids(globals()[name], op_class))
         for name, op_class in (
             ("segment_max", SegmentMax),
             ("segment_min", SegmentMin),

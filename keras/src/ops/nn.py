@@ -6,6 +6,7 @@ Some operations did or promised in a graph what their functions do not do.
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
+from keras.src.composite.rules import asks_first
 from keras.src.masking.errors import first_only
 from patchset.markers import keeps
 from patchset.markers import new
@@ -74,3 +75,6 @@ for _name in (
     "separable_conv",
 ):
     globals()[_name] = first_only(globals()[_name])
+# They read a shape before they ask.
+for _name in ("dot_product_attention", "fold", "softmax", "unfold"):
+    globals()[_name] = asks_first(globals()[_name])

@@ -9,6 +9,7 @@ import inspect
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
+from keras.src.composite.rules import asks_first
 from keras.src.masking.calls import with_integers
 from keras.src.masking.errors import first_only
 from keras.src.masking.errors import plain_only
@@ -124,5 +125,8 @@ for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
     globals()[_name] = plain_only("The length of a window is one number.")(
         globals()[_name]
     )
+# They read a shape before they ask.
+for _name in ("diagonal", "vander"):
+    globals()[_name] = asks_first(globals()[_name])
 # What it returns looks for masks itself.
 globals()["vectorize"] = carry.carries(carry.vectorize)(vectorize)

@@ -282,6 +282,9 @@ def _check_static(x, name, value):
 
 # The class, from its fields.
 
+# All types of users: without any, nothing has to be looked for.
+DEFINED = []
+
 _TENSORS = (KerasTensor, MaskedTensorBase, CompositeBase)
 
 
@@ -309,6 +312,7 @@ def define(cls):
             parts.add(name)
             if type(None) in kinds:
                 optional.add(name)
+    DEFINED.append(cls)
     cls._parts = tuple(n for n in names if n in parts)
     cls._statics = tuple(n for n in names if n not in parts)
     cls._optional = frozenset(optional)
@@ -439,6 +443,21 @@ def put_together(cls, description, parts):
 def is_array_like(x):
     """Whether `x` is a composite tensor that has a shape and a dtype."""
     return isinstance(x, CompositeBase) and x._is_array_like
+
+
+def check_array_like(layer, x):
+    """Raises if a layer that takes one tensor is given a structure."""
+    if isinstance(x, CompositeBase) and not x._is_array_like:
+        # Late: it imports this type.
+        from keras.src.composite.errors import UnsupportedTypeError
+
+        raise UnsupportedTypeError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) takes one tensor. "
+            f"Received a structure: {x!r}. Give it a part "
+            f"({_quoted(x._parts)}), write a layer whose `call` takes a "
+            f"`{type(x).__name__}`, or define `shape` and `dtype` on the class "
+            "if it is like an array."
+        )
 
 
 def as_tensors(nest):

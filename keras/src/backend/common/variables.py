@@ -83,11 +83,17 @@ class Variable:
 @new
 def _refuse_masked(variable, method, value):
     if isinstance(value, _NOT_PLAIN):
+        name = f"{type(variable).__name__}.{method}"
+        if hasattr(value, "_parts"):
+            # Late: it imports the backend.
+            from keras.src.composite.errors import unsupported
+
+            raise unsupported(name, [value])
         # Late: it imports the backend.
         from keras.src.masking import errors
 
         errors.refuse_masked(
-            f"{type(variable).__name__}.{method}",
+            name,
             value,
             "A variable holds a plain tensor and has no place for a mask.",
             rule="keep the mask in a second variable of dtype bool",

@@ -17,6 +17,7 @@ from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import from_numpy_ma
@@ -59,6 +60,9 @@ def by_function(call):
     return call.pass_on()
 
 
+by_function.carries_nests = True
+
+
 # ------------------------------------------------------- apart and together
 
 
@@ -79,7 +83,7 @@ def apart(nest):
         x = from_numpy_ma(x)
         return _parts(x) if has_mask(x) else x
 
-    return tree.map_structure(part, nest)
+    return tree.map_structure(part, fields.apart(nest))
 
 
 def _whole(values, mask):
@@ -90,7 +94,9 @@ def _whole(values, mask):
 
 def together(nest, make=_whole):
     """The nest with a masked tensor for each `Parts`."""
-    return put_together(nest, make) if _has_parts(nest) else nest
+    if not _has_parts(nest):
+        return nest
+    return fields.together(put_together(nest, make))
 
 
 def _has_parts(nest):
@@ -98,7 +104,11 @@ def _has_parts(nest):
         nest = tuple(nest.values())
     if not isinstance(nest, (list, tuple)):
         return False
-    return isinstance(nest, Parts) or any(map(_has_parts, nest))
+    return (
+        isinstance(nest, Parts)
+        or fields.are_fields(nest)
+        or any(map(_has_parts, nest))
+    )
 
 
 def _in_parts(function, check=None):
@@ -264,7 +274,7 @@ def _elements(xs):
         return ops.filled(x, 0)
 
     if needs_dispatch((xs,)):
-        xs = tree.map_structure(element, xs)
+        xs = tree.map_structure(element, fields.apart(xs))
     return xs, functools.reduce(ops.logical_and, alone) if alone else None
 
 
@@ -376,12 +386,14 @@ def _with_masks(nest, ranks):
 
 def associative_scan(plain, f, elems, reverse=False, axis=0):
     """Elements may be masked, as the function takes and returns them."""
+    elems = fields.apart(elems)
     leaves = [from_numpy_ma(x) for x in tree.flatten(elems)]
     if not any(map(has_mask, leaves)):
         check = functools.partial(
             agree, "associative_scan", "`elems`", elems, "what `f` returns"
         )
-        return plain(_in_parts(f, check), elems, reverse=reverse, axis=axis)
+        scans = plain(_in_parts(f, check), elems, reverse=reverse, axis=axis)
+        return together(scans)
     (axis,) = canonical_axes(axis, len(leaves[0].shape))
     leaves = [_over_axis(x, axis) if has_mask(x) else x for x in leaves]
     elems = tree.pack_sequence_as(elems, leaves)
@@ -433,8 +445,12 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
     the function may be traced where it is not at hand. A masked entry of a
     tangent is no step away from its primal: 0.
     """
-    primals = tree.map_structure(from_numpy_ma, primals)
-    tangents = tree.map_structure(from_numpy_ma, tangents)
+    primals, tangents = (
+        tree.map_structure(from_numpy_ma, fields.apart(nest))
+        for nest in (primals, tangents)
+    )
+    if any(map(_has_parts, (primals, tangents))):
+        tree.assert_same_structure(primals, tangents)
     flat = tree.flatten(primals)
     number = "float32"
 
@@ -470,7 +486,8 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
             # An empty nest says that there is a mask.
             return Parts(y.values, ())
 
-        return tree.map_structure(aside, outputs), (found, apart(aux))
+        outputs = tree.map_structure(aside, fields.apart(outputs))
+        return outputs, (found, apart(aux))
 
     tangents = [tangent(*p) for p in zip(flat, tree.flatten(tangents))]
     tangents = tree.pack_sequence_as(primals, tangents)

@@ -85,15 +85,14 @@ def all_rows():
     rows = {}
     for table in TABLES:
         for name, rule in table.RULES.items():
-            fn = getattr(table, "FUNCTIONS", {}).get(
-                name, getattr(table.MODULE, name)
-            )
+            public = getattr(table.MODULE, name)
+            fn = getattr(table, "FUNCTIONS", {}).get(name, public)
             nests = name in getattr(table, "NESTS", ())
             if getattr(table, "KEYED_BY_FUNCTION", False):
                 rows[fn.__wrapped__] = make_row(name, rule, None, fn)
                 continue
             op_class = _op_class(table.MODULE, name)
-            rows[op_class] = make_row(name, rule, op_class, fn, nests)
+            rows[op_class] = make_row(name, rule, op_class, fn, nests, public)
     return rows
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
-from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import ragged
@@ -60,7 +60,7 @@ def take_apart(x, y, sample_weight):
     Returns:
         The three. The inputs hold the masks of inputs and targets.
     """
-    x, y, sample_weight = map(_fields, (x, y, sample_weight))
+    x, y, sample_weight = map(fields.apart, (x, y, sample_weight))
     targets = {
         str(i): _target_mask(one)
         for i, one in enumerate(tree.flatten(y))
@@ -92,48 +92,10 @@ def put_together(data):
             masks_of[int(place)] = _valid(mask)
         y, sample_weight = _weigh(y, masks_of, sample_weight)
     return data_adapter_utils.pack_x_y_sample_weight(
-        _of_fields(_all_whole(x.x)), _of_fields(y), _of_fields(sample_weight)
+        fields.together(_all_whole(x.x)),
+        fields.together(y),
+        fields.together(sample_weight),
     )
-
-
-@functools.cache
-def _fields_type(type_, description):
-    """The named tuple that holds the parts of a composite tensor."""
-    fields = collections.namedtuple("Fields", description[0], rename=True)
-    fields._whole = type_, description
-    return fields
-
-
-def _fields(nest):
-    """The nest with a named tuple of its parts for each composite tensor.
-
-    TensorFlow's pipelines do not slice a composite tensor.
-    """
-
-    def apart(x):
-        if not isinstance(x, CompositeBase):
-            return None
-        parts, description = composite.take_apart(x)
-        return _fields_type(type(x), description)(*map(_fields, parts))
-
-    return _replaced(apart, nest)
-
-
-def _of_fields(nest):
-    """The nest with the composite tensors that `_fields` took apart."""
-
-    def together(x):
-        whole = getattr(type(x), "_whole", None)
-        if whole is None:
-            return None
-        return composite.put_together(*whole, map(_of_fields, x))
-
-    return _replaced(together, nest)
-
-
-def _replaced(function, nest):
-    """The nest, with what a function gives for whatever it gives any."""
-    return tree.traverse(function, nest) if tree.is_nested(nest) else nest
 
 
 def batch_apart(batch, class_weight=None):

@@ -14,7 +14,11 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.composite.scoring import Whole
+from keras.src.composite.scoring import opened
 from keras.src.masking import masks
 from keras.src.masking.calls import from_numpy_ma
 from keras.src.masking.errors import has_mask
@@ -130,6 +134,11 @@ def ignores_masks(update_state):
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
+        if any_leaf((Whole, CompositeBase), args, kwargs):
+            return update_state.__get__(self)(
+                *map(_of_composites, args),
+                **{k: _of_composites(x) for k, x in kwargs.items()},
+            )
         if needs_dispatch(args, kwargs):
             read = [readers.get(name, _plain_one) for name in names]
             rest = [_plain_one] * (len(args) - len(read))
@@ -145,6 +154,12 @@ def ignores_masks(update_state):
 
     with_plain_tensors._ignores_masks = True
     return with_plain_tensors
+
+
+def _of_composites(x):
+    """A composite tensor as it is, whose type knows what its masks mean."""
+    x = opened(x)
+    return x if isinstance(x, CompositeBase) else _plain_one(x)
 
 
 def exported_functions(namespace):

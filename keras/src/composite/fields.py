@@ -1,0 +1,53 @@
+"""Composite tensors as named tuples of their parts.
+
+The pipelines and loops of engines walk nests of their own. TensorFlow's take a
+composite tensor for a leaf, which they do not slice.
+"""
+
+import collections
+import functools
+
+from keras.src import tree
+from keras.src.backend.common import composite
+from keras.src.backend.common.composite import CompositeBase
+
+
+@functools.cache
+def _fields_type(type_, description):
+    """The type of the named tuples that stand for such a composite tensor."""
+    fields = collections.namedtuple("Fields", description[0])
+    fields._whole = type_, description
+    return fields
+
+
+def are_fields(x):
+    """Whether `x` stands for a composite tensor."""
+    return hasattr(type(x), "_whole")
+
+
+def apart(nest):
+    """The nest with a named tuple of its parts for each composite tensor."""
+
+    def fields(x):
+        if not isinstance(x, CompositeBase):
+            return None
+        parts, description = composite.take_apart(x)
+        return _fields_type(type(x), description)(*map(apart, parts))
+
+    return _replaced(fields, nest)
+
+
+def together(nest):
+    """The nest with the composite tensors that `apart` took apart."""
+
+    def whole(x):
+        if not are_fields(x):
+            return None
+        return composite.put_together(*type(x)._whole, map(together, x))
+
+    return _replaced(whole, nest)
+
+
+def _replaced(function, nest):
+    """The nest, with what a function gives for whatever it gives any."""
+    return tree.traverse(function, nest) if tree.is_nested(nest) else nest
