@@ -5,8 +5,17 @@ dictionaries alone: where a functional model begins and ends, and of what shapes
 a layer was built.
 """
 
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import put_together
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.saving import serialization_lib
+
+
+def written(config):
+    """A config as it is in a file, of one that was not written to any."""
+    if not any_leaf(CompositeBase, (config,)):
+        return config
+    return serialization_lib.serialize_keras_object(config)
 
 
 def _is_composite(config):

@@ -65,6 +65,25 @@ def _at(config, key):
     return config
 
 
+def weights_as_judged(config, sample_weight):
+    """Weights in the structure that losses or metrics are given in.
+
+    Trainers give each part of a target the weights of the row. A loss of the
+    whole has one weight, the mean of those of its parts.
+    """
+
+    def one(x):
+        if not isinstance(x, Whole):
+            return x
+        parts, _ = take_apart(x.value)
+        return sum(parts[1:], parts[0]) / len(parts)
+
+    judged = as_judged(config, sample_weight)
+    return (
+        judged if judged is sample_weight else tree.map_structure(one, judged)
+    )
+
+
 def opened(x):
     """What is in a `Whole`, anything else as it is."""
     return x.value if isinstance(x, Whole) else x

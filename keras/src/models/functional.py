@@ -61,11 +61,9 @@ def _with_rank_of(x, adjusted):
 
 @keeps("_functional_of_nests")
 def functional_from_config(cls, config, custom_objects=None):
-    structures = [config[key] for key in ("input_layers", "output_layers")]
-    config |= {
-        key: in_files.as_nest(x)
-        for key, x in zip(("input_layers", "output_layers"), structures)
-    }
+    keys = "input_layers", "output_layers"
+    structures = [in_files.written(config[key]) for key in keys]
+    config |= zip(keys, map(in_files.as_nest, structures))
 
     def make(inputs, outputs, **kwargs):
         inputs, outputs = map(in_files.restored, structures, (inputs, outputs))

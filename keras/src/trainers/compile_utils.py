@@ -1,6 +1,7 @@
 """Compiled losses get plain targets and weights, and composite ones whole."""
 
 from keras.src.composite.scoring import as_judged
+from keras.src.composite.scoring import weights_as_judged
 from keras.src.masking.training import scoring
 from patchset.markers import keeps
 
@@ -12,7 +13,9 @@ class CompileLoss:
         y_true, y_pred = as_judged(loss, y_true), as_judged(loss, y_pred)
         (y_true,) = scoring.plain(y_true)
         return self._call_on_plain(
-            y_true, y_pred, scoring.weights(sample_weight)
+            y_true,
+            y_pred,
+            scoring.weights(weights_as_judged(loss, sample_weight)),
         )
 
 
@@ -22,5 +25,7 @@ class CompileMetrics:
         config = (self._user_metrics, self._user_weighted_metrics)
         config = next((x for x in config if isinstance(x, dict)), config[0])
         self._update_leaves(
-            as_judged(config, y_true), as_judged(config, y_pred), sample_weight
+            as_judged(config, y_true),
+            as_judged(config, y_pred),
+            weights_as_judged(config, sample_weight),
         )

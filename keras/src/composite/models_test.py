@@ -1,0 +1,535 @@
+"""Composite tensors in layers, models, training and files."""
+
+import os
+
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from keras.src import backend
+from keras.src import layers
+from keras.src import losses
+from keras.src import models
+from keras.src import ops
+from keras.src import saving
+from keras.src import testing
+from keras.src.backend import CompositeTensor
+from keras.src.backend import MaskedTensor
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.composite.errors import UnsupportedTypeError
+from keras.src.composite.rules import rule_for
+from keras.src.models.cloning import clone_model
+from keras.src.ops.function import Function
+from keras.src.saving import object_registration
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
+from keras.src.utils.model_visualization import model_to_dot
+
+ROWS, NODES, FEATURES = 22, 5, 3
+CAN_TRAIN = backend.backend() != "numpy"
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class Graph(CompositeTensor):
+    nodes: MaskedTensor
+    links: KerasTensor
+    kinds: KerasTensor
+    name: str = "graph"
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class Interval(CompositeTensor):
+    low: KerasTensor
+    high: KerasTensor
+    closed: tuple = (True, True)
+    shape = property(lambda self: self.low.shape)
+    dtype = property(lambda self: self.low.dtype)
+
+
+@rule_for(ops.add, Interval)
+def add(x1, x2):
+    return x1.replace(low=x1.low + x2, high=x1.high + x2)
+
+
+@rule_for(ops.matmul, Interval)
+def matmul(x1, x2):
+    middle, radius = (x1.low + x1.high) / 2, (x1.high - x1.low) / 2
+    middle = ops.matmul(middle, x2)
+    radius = ops.matmul(radius, ops.abs(x2))
+    return x1.replace(low=middle - radius, high=middle + radius)
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class Pass(layers.Layer):
+    """A round of messages: each node adds what its links bring."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.seen = []
+
+    def build(self, input_shape):
+        self.seen.append(input_shape)
+        shape = (input_shape.nodes[-1], self.units)
+        self.kernel = self.add_weight(shape=shape)
+
+    def call(self, graph):
+        nodes = ops.matmul(graph.nodes, self.kernel)
+        around = ops.matmul(graph.links, ops.filled(nodes, 0))
+        return graph.replace(nodes=nodes + around)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class Pool(layers.Layer):
+    def call(self, graph):
+        return ops.mean(graph.nodes, axis=1)
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    mask = np.arange(NODES) < rng.integers(1, NODES + 1, (ROWS, 1))
+    nodes = rng.normal(size=(ROWS, NODES, FEATURES)).astype("float32")
+    links = rng.random((ROWS, NODES, NODES)).astype("float32")
+    links *= mask[:, None]
+    kinds = rng.integers(0, 9, (ROWS, NODES))
+    targets = rng.normal(size=(ROWS, 1)).astype("float32")
+    return nodes, mask, links, kinds, targets
+
+
+def graphs(rows=slice(None), hidden=0.0):
+    nodes, mask, links, kinds, _ = arrays()
+    nodes = np.where(mask[..., None], nodes, np.float32(hidden))
+    return Graph(
+        MaskedTensor(nodes[rows], mask[rows]), links[rows], kinds[rows]
+    )
+
+
+def graph_input():
+    return Graph(
+        layers.Input((NODES, FEATURES), mask_shape=True, name="nodes"),
+        layers.Input((NODES, NODES), name="links"),
+        layers.Input((NODES,), name="kinds", dtype="int32"),
+    )
+
+
+def functional():
+    x = graph_input()
+    return models.Model(x, layers.Dense(1)(Pool()(Pass(2)(Pass(4)(x)))))
+
+
+class Subclassed(models.Model):
+    def __init__(self):
+        super().__init__()
+        self.parts = [Pass(4), Pass(2), Pool(), layers.Dense(1)]
+
+    def call(self, x):
+        for layer in self.parts:
+            x = layer(x)
+        return x
+
+
+def sequential():
+    return models.Sequential([Pass(4), Pass(2), Pool(), layers.Dense(1)])
+
+
+MODELS = {
+    "functional": functional,
+    "subclassed": Subclassed,
+    "sequential": sequential,
+}
+
+
+def by_hand(weights):
+    """What these models compute, row by row, of the nodes that are there."""
+    first, second, kernel, bias = weights
+    nodes, mask, links, _, _ = arrays()
+    rows = []
+    for x, valid, link in zip(nodes, mask, links):
+        x, link = x[valid], link[valid][:, valid]
+        for w in (first, second):
+            x = x @ w
+            x = x + link @ x
+        rows.append(x.mean(0) @ kernel + bias)
+    return np.array(rows)
+
+
+def weights_of(model):
+    return [backend.convert_to_numpy(w) for w in model.weights]
+
+
+def with_weights(model):
+    """The model, built, with weights that are the same for all models."""
+    model(graphs())
+    rng = np.random.default_rng(1)
+    model.set_weights(
+        [rng.normal(size=w.shape, scale=0.3) for w in model.weights]
+    )
+    return model
+
+
+class LayersTest(testing.TestCase):
+    def test_a_layer_is_built_of_a_nest_of_shapes(self):
+        layer = Pass(4)
+        y = layer(graphs())
+        self.assertIsInstance(y, Graph)
+        (shape,) = layer.seen
+        self.assertIsInstance(shape, Graph)
+        self.assertEqual(shape.nodes, (ROWS, NODES, FEATURES))
+        self.assertEqual(shape.links, (ROWS, NODES, NODES))
+        symbolic = Pass(4)
+        symbolic(graph_input())
+        self.assertEqual(symbolic.seen[0].nodes, (None, NODES, FEATURES))
+
+    def test_a_layer_of_keras_takes_an_array_like_type(self):
+        layer = layers.Dense(2, activation=None)
+        x = Interval(np.zeros((4, 3)), np.ones((4, 3)), (True, False))
+        y = layer(x)
+        kernel, bias = weights_of(layer)
+        self.assertAllClose(
+            y.high, np.tile(np.maximum(kernel, 0).sum(0) + bias, (4, 1))
+        )
+        self.assertEqual(y.closed, (True, False))
+        spec = layer(Interval(layers.Input((3,)), layers.Input((3,))))
+        self.assertIsInstance(spec, Interval)
+        self.assertEqual(spec.shape, (None, 2))
+
+    def test_an_input_spec_is_of_the_whole(self):
+        layer = layers.Dense(2)
+        layer(Interval(np.zeros((4, 3)), np.ones((4, 3))))
+        with self.assertRaisesRegex(ValueError, "expected axis -1"):
+            layer(Interval(np.zeros((4, 5)), np.ones((4, 5))))
+
+    def test_a_layer_of_one_tensor_refuses_a_structure(self):
+        for x in (graphs(), graph_input()):
+            with self.assertRaisesRegex(UnsupportedTypeError, "Dense.*`nodes`"):
+                layers.Dense(2)(x)
+
+    def test_float_parts_are_cast_and_others_are_not(self):
+        seen = []
+
+        class Look(layers.Layer):
+            def call(self, x):
+                seen.append(x)
+                return x.links
+
+        y = Look(dtype="mixed_float16")(graphs())
+        (x,) = seen
+        self.assertDType(y, "float16")
+        self.assertDType(x.nodes.values, "float16")
+        self.assertIsInstance(x.nodes, MaskedTensor)
+        self.assertIn("int", backend.standardize_dtype(x.kinds.dtype))
+
+    def test_nests_of_composite_tensors(self):
+        class Pick(layers.Layer):
+            def call(self, x):
+                return {"whole": x["graph"], "sum": x["more"][0].low}
+
+        x = {
+            "graph": graphs(),
+            "more": [Interval(np.ones((2, 3)), np.ones((2, 3)))],
+        }
+        y = Pick()(x)
+        self.assertIsInstance(y["whole"], Graph)
+        x["graph"] = graph_input()
+        x["more"] = [Interval(layers.Input((3,)), layers.Input((3,)))]
+        y = Pick()(x)
+        self.assertIsInstance(y["whole"], Graph)
+        self.assertEqual(y["sum"].shape, (None, 3))
+
+    def test_activity_regularizers_see_each_part(self):
+        layer = layers.Identity(activity_regularizer="l1")
+        layer(Interval(np.ones((2, 3)), 2 * np.ones((2, 3))))
+        self.assertAllClose(
+            sorted(float(x) for x in layer.losses), [0.03, 0.06], rtol=1e-5
+        )
+
+    @parameterized.parameters(
+        (layers.LSTM, {"units": 2}),
+        (layers.TimeDistributed, {"layer": layers.Dense(2)}),
+        (layers.Bidirectional, {"layer": layers.LSTM(2)}),
+        (layers.Conv1D, {"filters": 2, "kernel_size": 2}),
+        (layers.BatchNormalization, {}),
+        (layers.LayerNormalization, {}),
+        (layers.Embedding, {"input_dim": 2, "output_dim": 2}),
+        (layers.Flatten, {}),
+    )
+    def test_what_has_no_rule_is_named(self, layer_class, arguments):
+        x = Interval(np.ones((2, 4, 3)), np.ones((2, 4, 3)))
+        with self.assertRaisesRegex(UnsupportedTypeError, "no rule for `Inter"):
+            layer_class(**arguments)(x)
+
+    def test_a_variable_takes_none(self):
+        variable = backend.Variable(np.zeros((2, 3)))
+        x = Interval(np.ones((2, 3)), np.ones((2, 3)))
+        with self.assertRaisesRegex(UnsupportedTypeError, "Variable.assign"):
+            variable.assign(x)
+
+
+class ModelsTest(testing.TestCase):
+    @parameterized.named_parameters((name, name) for name in MODELS)
+    def test_predictions_are_those_by_hand(self, kind):
+        for hidden in (0.0, np.nan):
+            model = with_weights(MODELS[kind]())
+            expected = by_hand(weights_of(model))
+            x = graphs(hidden=hidden)
+            self.assertAllClose(model(x), expected, rtol=1e-4, atol=1e-5)
+            y = model.predict(x, batch_size=8, verbose=0)
+            self.assertAllClose(y, expected, rtol=1e-4, atol=1e-5)
+            y = model.predict_on_batch(x)
+            self.assertAllClose(y, expected, rtol=1e-4, atol=1e-5)
+
+    def test_sequential_of_symbolic_parts(self):
+        y = sequential()(graph_input())
+        self.assertEqual(y.shape, (None, 1))
+
+    def test_predict_returns_the_type(self):
+        x = graph_input()
+        model = models.Model(x, {"whole": Pass(4)(x), "part": x.links})
+        y = model.predict(graphs(), batch_size=8, verbose=0)
+        self.assertIsInstance(y["whole"], Graph)
+        self.assertIsInstance(y["whole"].links, np.ndarray)
+        self.assertIsInstance(y["whole"].nodes, np.ma.MaskedArray)
+        nodes, mask, links, kinds, _ = arrays()
+        self.assertAllClose(y["whole"].links, links)
+        self.assertAllEqual(y["whole"].kinds, kinds)
+        hidden = np.ma.getmaskarray(y["whole"].nodes)
+        self.assertAllEqual(hidden[..., 0], ~mask)
+
+    def test_nested_and_cloned_models_and_functions(self):
+        inner_input = graph_input()
+        inner = models.Model(inner_input, Pass(4)(inner_input))
+        x = graph_input()
+        model = models.Model(x, layers.Dense(1)(Pool()(Pass(2)(inner(x)))))
+        model = with_weights(model)
+        expected = by_hand(weights_of(model))
+        self.assertAllClose(model(graphs()), expected, rtol=1e-4, atol=1e-5)
+        clone = clone_model(model)
+        self.assertIsInstance(clone.input, Graph)
+        clone.set_weights(model.get_weights())
+        self.assertAllClose(clone(graphs()), expected, rtol=1e-4, atol=1e-5)
+        function = Function(model.input, model.output)
+        self.assertAllClose(
+            ops.filled(function(graphs()), 0), expected, rtol=1e-4, atol=1e-5
+        )
+
+    def test_summary_and_plot(self):
+        model = functional()
+        lines = []
+        model.summary(print_fn=lines.append)
+        self.assertIn("nodes", "".join(lines))
+        pytest.importorskip("pydot")
+        dot = model_to_dot(model, show_shapes=True)
+        self.assertIn("nodes", dot.to_string())
+
+    @parameterized.named_parameters((name, name) for name in MODELS)
+    def test_weights_in_files(self, kind):
+        model = with_weights(MODELS[kind]())
+        path = os.path.join(self.get_temp_dir(), "model.weights.h5")
+        model.save_weights(path)
+        other = MODELS[kind]()
+        other(graphs())
+        other.load_weights(path)
+        self.assertAllClose(other(graphs()), model(graphs()))
+
+    def test_models_in_files(self):
+        x = graph_input()
+        y = Pass(2)(Pass(4)(x))
+        model = models.Model(
+            {"graph": x}, {"y": layers.Dense(1)(Pool()(y)), "graph": y}
+        )
+        path = os.path.join(self.get_temp_dir(), "model.keras")
+        model.save(path)
+        loaded = saving.load_model(path)
+        self.assertIsInstance(loaded.input["graph"], Graph)
+        self.assertIsInstance(loaded.output["graph"], Graph)
+        self.assertEqual(loaded.output["graph"].name, "graph")
+        data = {"graph": graphs()}
+        self.assertAllClose(loaded(data)["y"], model(data)["y"])
+        nodes = loaded(data)["graph"].nodes
+        self.assertAllClose(nodes.values, model(data)["graph"].nodes.values)
+
+    def test_a_composite_constant_in_a_file(self):
+        x = layers.Input((3,))
+        constant = Interval(np.zeros((1, 3)), np.ones((1, 3)), (False, True))
+        model = models.Model(x, _Shift()(x, constant))
+        path = os.path.join(self.get_temp_dir(), "model.keras")
+        model.save(path)
+        loaded = saving.load_model(path)
+        data = np.full((2, 3), 4.0)
+        self.assertAllClose(loaded(data).high, data + 1)
+        self.assertEqual(loaded.output.closed, (False, True))
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class _Shift(layers.Layer):
+    def call(self, x, by):
+        return by + x
+
+
+class Batches(PyDataset):
+    def __init__(self):
+        super().__init__()
+        self.targets = arrays()[-1]
+
+    def __len__(self):
+        return -(-ROWS // 8)
+
+    def __getitem__(self, i):
+        rows = slice(8 * i, 8 * i + 8)
+        return graphs(rows), self.targets[rows]
+
+
+def batches():
+    dataset = Batches()
+    for i in range(len(dataset)):
+        yield dataset[i]
+
+
+def one_epoch(kind):
+    """The loss of one epoch of gradient descent, worked out in NumPy."""
+    model = with_weights(MODELS[kind]())
+    return model, float(
+        np.mean((by_hand(weights_of(model)) - arrays()[-1]) ** 2)
+    )
+
+
+@pytest.mark.skipif(not CAN_TRAIN, reason="NumPy does not train.")
+class TrainingTest(testing.TestCase):
+    @parameterized.named_parameters((name, name) for name in MODELS)
+    def test_evaluate_and_fit(self, kind):
+        model, expected = one_epoch(kind)
+        model.compile("sgd", losses.MeanSquaredError())
+        y = arrays()[-1]
+        loss = model.evaluate(graphs(), y, batch_size=8, verbose=0)
+        self.assertAllClose(loss, expected, rtol=1e-4)
+        history = model.fit(
+            graphs(hidden=np.nan), y, batch_size=8, epochs=4, verbose=0
+        ).history["loss"]
+        self.assertLess(history[-1], history[0])
+        self.assertTrue(np.isfinite(history).all())
+
+    @parameterized.parameters("arrays", "generator", "dataset", "tf", "torch")
+    def test_each_source_of_data(self, source):
+        model, expected = one_epoch("functional")
+        y = arrays()[-1]
+        data = {
+            "arrays": lambda: (graphs(), y),
+            "generator": lambda: (batches(),),
+            "dataset": lambda: (Batches(),),
+            "tf": self._tf_data,
+            "torch": self._data_loader,
+        }[source]()
+        model.compile("sgd", losses.MeanSquaredError())
+        arguments = {"batch_size": 8} if source == "arrays" else {}
+        loss = model.evaluate(*data, verbose=0, **arguments)
+        self.assertAllClose(loss, expected, rtol=1e-4)
+
+    def _tf_data(self):
+        if backend.backend() != "tensorflow":
+            self.skipTest("A `tf.data.Dataset` holds TensorFlow's own types.")
+        import tensorflow as tf
+
+        data = (graphs(), arrays()[-1])
+        return (tf.data.Dataset.from_tensor_slices(data).batch(8),)
+
+    def _data_loader(self):
+        if backend.backend() != "torch":
+            self.skipTest("A batch of this type is of PyTorch's tensors.")
+        import torch
+
+        dataset = Batches()
+        return (
+            torch.utils.data.DataLoader(
+                range(len(dataset)),
+                batch_size=1,
+                collate_fn=lambda indices: dataset[indices[0]],
+            ),
+        )
+
+    def test_validation_split_shuffle_and_batches(self):
+        model, _ = one_epoch("functional")
+        model.compile("sgd", losses.MeanSquaredError())
+        y = arrays()[-1]
+        history = model.fit(
+            graphs(),
+            y,
+            batch_size=8,
+            validation_split=0.25,
+            shuffle=True,
+            verbose=0,
+        ).history
+        kept = slice(int(ROWS * 0.75), None)
+        residual = by_hand(weights_of(model))[kept] - y[kept]
+        self.assertAllClose(
+            history["val_loss"], [np.mean(residual**2)], rtol=1e-4
+        )
+        loss = model.test_on_batch(graphs(), y)
+        residual = by_hand(weights_of(model)) - y
+        self.assertAllClose(loss, np.mean(residual**2), rtol=1e-4)
+        self.assertAllClose(model.train_on_batch(graphs(), y), loss, rtol=1e-4)
+
+    def _interval_model(self):
+        x = Interval(layers.Input((3,)), layers.Input((3,)))
+        model = models.Model(x, layers.Dense(2)(x))
+        rng = np.random.default_rng(0)
+        low = rng.random((6, 3)).astype("float32")
+        data = Interval(low, low + 1)
+        y = model.predict(data, verbose=0)
+        return model, data, y
+
+    def test_a_loss_for_each_part(self):
+        model, x, y = self._interval_model()
+        target = Interval(y.low + 1, y.high + 2)
+        for loss in (
+            {"low": "mean_squared_error", "high": "mean_absolute_error"},
+            ["mean_squared_error", "mean_absolute_error"],
+        ):
+            model.compile("sgd", loss)
+            values = model.evaluate(x, target, verbose=0)
+            self.assertAllClose(np.ravel(values)[0], 1 + 2, rtol=1e-4)
+
+    def test_a_loss_of_the_whole(self):
+        model, x, y = self._interval_model()
+        seen = []
+
+        def width(y_true, y_pred):
+            seen.append((y_true, y_pred))
+            return ops.mean(y_pred.high - y_pred.low, axis=-1)
+
+        def highest(y_true, y_pred):
+            return ops.max(y_pred.high, axis=-1)
+
+        expected = np.mean(y.high - y.low)
+        weight = np.array([1, 0, 0, 0, 0, 0.0])
+        for target in (np.zeros((6, 2)), y):
+            model.compile("sgd", width, metrics=[highest])
+            loss, metric = model.evaluate(x, target, verbose=0)
+            self.assertAllClose(loss, expected, rtol=1e-4)
+            self.assertAllClose(metric, y.high.max(-1).mean(), rtol=1e-4)
+            self.assertIsInstance(seen[-1][1], Interval)
+            self.assertIsInstance(seen[-1][0], type(seen[-1][0]))
+            loss = model.evaluate(x, target, sample_weight=weight, verbose=0)[0]
+            self.assertAllClose(
+                loss, np.mean((y.high - y.low)[0]) / 6, rtol=1e-4
+            )
+
+    def test_a_loss_without_rules_says_what_to_give(self):
+        model, x, y = self._interval_model()
+        model.compile("sgd", "mean_squared_error")
+        with self.assertRaises(UnsupportedTypeError) as raised:
+            model.fit(x, y, verbose=0)
+        self.assertIn("a loss for each part", str(raised.exception.__notes__))
+
+    def test_metrics_for_each_part(self):
+        model, x, y = self._interval_model()
+        model.compile(
+            "sgd",
+            {"low": "mse", "high": "mse"},
+            metrics={"low": ["mean_absolute_error"]},
+        )
+        result = model.evaluate(
+            x, Interval(y.low + 3, y.high), verbose=0, return_dict=True
+        )
+        self.assertAllClose(result["low_mean_absolute_error"], 3, rtol=1e-4)
