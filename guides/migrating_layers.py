@@ -909,6 +909,49 @@ def embedded():
 
 
 """
+## Extension types of TensorFlow
+
+Keras 2 took a `tf.experimental.ExtensionType` through its layers, and declared
+one by `Input(type_spec=...)`. Keras 3 has neither. Here a composite tensor
+(`composite_tensors.py`) takes their place, on every backend. This
+
+    class Network(tf.experimental.BatchableExtensionType):
+        shape: tf.TensorShape
+        work: tf.Tensor
+        bandwidth: tf.Tensor
+
+    network = Input(type_spec=Network.Spec(shape=None, work=..., bandwidth=...))
+
+becomes this, and `keras.Model(network, outputs)` stays what it was:
+
+    class Network(keras.CompositeTensor):
+        work: keras.KerasTensor
+        bandwidth: keras.KerasTensor
+
+    network = Network(
+        work=keras.Input((None,)), bandwidth=keras.Input((None, None))
+    )
+
+- A field of another extension type is one of another composite type. One of
+  `str`, `int` or `tuple` is the same: a static field, which is hashable.
+- A `typing.Mapping` of tensors is a composite type, with a field for each.
+- `shape` was there for Keras. It is left out, unless the type is an array to
+  layers and operators: then it is a property, and `dtype` another.
+- There is no `__init__`: the fields make it. Use a classmethod for another way
+  to make one. `__validate__` is `__check__`; it may look at shapes and dtypes.
+- There is no batch encoder: parts are batched along their first axis.
+- `tf.experimental.dispatch_for_api(tf.add)` is `@keras.rule_for` of
+  `keras.ops.add` and the type; one for many functions is a loop, mostly with
+  `keras.composite.parts`. What has no rule raises `keras.UnsupportedTypeError`.
+- On TensorFlow the type is a composite tensor of TensorFlow as well, which
+  `tf.function`, `tf.map_fn` and `tf.data` take. Where they ask for a spec, it
+  is `tf.type_spec_from_value(network)`.
+- A part that is annotated with `keras.MaskedTensor` keeps its mask, in layers,
+  in `fit` and in files.
+"""
+
+
+"""
 ## A tool that finds the lines
 
 `python -m keras.src.migration PATH...` reads your sources, without
