@@ -117,8 +117,8 @@ def ends(x):
 
 """
 A rule says no by `NotImplemented`. This one knows an interval times a matrix;
-for one on the right, Keras raises `UnsupportedTypeError`. Within a rule
-`keras.ops` is as safe as anywhere else: operators of engines differ in details.
+for one on the right, Keras raises `UnsupportedTypeError`. Rules are written in
+`keras.ops`, and are the same on every backend.
 """
 
 
