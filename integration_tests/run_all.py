@@ -111,7 +111,13 @@ def own_tests(backend):
     TensorFlow, or NumPy, what trains. The builder's do not depend on the
     backend, and the guides train on PyTorch.
     """
-    guides = "guide", "guide_ops", "guide_migrating", "guide_speaker"
+    guides = (
+        "guide",
+        "guide_ops",
+        "guide_migrating",
+        "guide_speaker",
+        "composite_guide",
+    )
     tests = []
     if backend == "torch":
         tests = [f"integration_tests/{name}_test.py" for name in guides]

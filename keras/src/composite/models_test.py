@@ -314,6 +314,42 @@ class ModelsTest(testing.TestCase):
             ops.filled(function(graphs()), 0), expected, rtol=1e-4, atol=1e-5
         )
 
+    @parameterized.parameters("functional", "sequential")
+    def test_a_model_of_plain_inputs_on_an_array_like_type(self, kind):
+        inner = [layers.Dense(4, activation=None), layers.Dense(2)]
+        if kind == "sequential":
+            model = models.Sequential([layers.Input((3,)), *inner])
+        else:
+            x = layers.Input((3,))
+            model = models.Model(x, inner[1](inner[0](x)))
+        low = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+        x = Interval(low, low, (True, False))
+        y = model(x)
+        self.assertIsInstance(y, Interval)
+        self.assertAllClose(y.low, model(low), rtol=1e-4, atol=1e-5)
+        self.assertEqual(y.closed, (True, False))
+        spec = model(Interval(layers.Input((3,)), layers.Input((3,))))
+        self.assertIsInstance(spec, Interval)
+        self.assertEqual(spec.shape, (None, 2))
+        y = model.predict(x, batch_size=3, verbose=0)
+        self.assertAllClose(y.high, model(low), rtol=1e-4, atol=1e-5)
+
+    def test_a_model_of_another_type_refuses(self):
+        x = Interval(layers.Input((3,)), layers.Input((3,)), (True, False))
+        model = models.Model(x, layers.Dense(2)(x))
+        low = np.zeros((4, 3), "float32")
+        for other in (Interval(low, low), {"low": low, "high": low}, low):
+            with self.assertRaisesRegex(ValueError, "structure|input"):
+                model(other)
+
+    def test_a_layer_that_was_called_on_a_plain_tensor_first(self):
+        layer = layers.Dense(2)
+        layer(layers.Input((3,)))
+        x = Interval(layers.Input((3,)), layers.Input((3,)))
+        model = models.Model(x, layer(x))
+        low = np.zeros((4, 3), "float32")
+        self.assertEqual(model(Interval(low, low)).shape, (4, 2))
+
     def test_summary_and_plot(self):
         model = functional()
         lines = []

@@ -10,22 +10,7 @@ from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import put_together
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.keras_tensor import any_leaf
-from keras.src.backend.common.keras_tensor import dispatches
-
-
-@dispatches
-class Whole:
-    """A composite tensor as one leaf of a nest, which is not walked."""
-
-    def __init__(self, value):
-        self.value = value
-
-    @property
-    def shape(self):
-        """That of the first part, where there is no other."""
-        if self.value._is_array_like:
-            return self.value.shape
-        return take_apart(self.value)[0][0].shape
+from keras.src.composite.wholes import Whole
 
 
 def as_judged(config, y):
@@ -82,11 +67,6 @@ def weights_as_judged(config, sample_weight):
     return (
         judged if judged is sample_weight else tree.map_structure(one, judged)
     )
-
-
-def opened(x):
-    """What is in a `Whole`, anything else as it is."""
-    return x.value if isinstance(x, Whole) else x
 
 
 def as_tensors(x, dtype):

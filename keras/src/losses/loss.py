@@ -8,7 +8,7 @@ from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.scoring import as_tensors
-from keras.src.composite.scoring import opened
+from keras.src.composite.wholes import opened
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -1,7 +1,11 @@
 """Functional models carry masked tensors from input to output, by type."""
 
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import in_files
+from keras.src.composite.wholes import Whole
+from keras.src.composite.wholes import as_wholes
 from keras.src.masking import symbolic
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
@@ -18,20 +22,39 @@ class Functional:
 
     @new
     def _call_spec(self, *args, **kwargs):
+        if any_leaf(CompositeBase, args) and not self._takes_composites():
+            return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)
+
+    @new
+    def _takes_composites(self):
+        return any_leaf(CompositeBase, (self._inputs_struct,))
 
     @new
     def _as_specified(self, x):
         # There is a spec for each part of a composite input.
-        return x
+        return x if self._takes_composites() else super()._as_specified(x)
+
+    @keeps("_warn_or_raise_for_nests")
+    def _maybe_warn_inputs_struct_mismatch(self, inputs, raise_exception=False):
+        # Types and their static fields say what the parts mean.
+        raise_exception = raise_exception or any_leaf(
+            CompositeBase, (inputs, self._inputs_struct)
+        )
+        self._warn_or_raise_for_nests(inputs, raise_exception)
 
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None, **kwargs):
+        if any_leaf(CompositeBase, (inputs,)) and not self._takes_composites():
+            # Its layers ask for the rules of the type.
+            inputs = as_wholes(inputs)
         inputs = passing.join(inputs, mask)
         return self._plain_call(inputs, training=training, **kwargs)
 
     @keeps("_plain_convert_inputs")
     def _convert_inputs_to_tensors(self, flat_inputs):
+        if any(isinstance(x, Whole) for x in flat_inputs):
+            return flat_inputs
         converted = self._plain_convert_inputs(flat_inputs)
         return [
             symbolic.like_input(x, ref)
@@ -40,6 +63,8 @@ class Functional:
 
     @keeps("_adjust_plain_rank")
     def _adjust_input_rank(self, flat_inputs):
+        if any(isinstance(x, Whole) for x in flat_inputs):
+            return flat_inputs
         values = [
             x.values if isinstance(x, MaskedTensorBase) else x
             for x in flat_inputs

@@ -16,7 +16,7 @@ class Sequential:
 
     @new
     def _call_spec(self, *args, **kwargs):
-        if not self._functional and any_leaf(CompositeBase, args):
+        if any_leaf(CompositeBase, args):
             # Tracing builds the layers.
             return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)

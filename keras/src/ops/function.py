@@ -1,7 +1,11 @@
 """A function of a graph is not dispatched: it runs its graph, masks and all."""
 
+from keras.src.composite.wholes import Whole
+from keras.src.composite.wholes import as_wholes
+from keras.src.composite.wholes import opened
 from keras.src.masking import symbolic
 from keras.src.masking.errors import has_mask
+from patchset.markers import keeps
 from patchset.markers import new
 
 
@@ -18,6 +22,22 @@ class Function:
     @new
     def _call_spec(self, *args, **kwargs):
         return self.compute_output_spec(*args, **kwargs)
+
+    @keeps("_run_plain_graph")
+    def _run_through_graph(
+        self, inputs, operation_fn=lambda op: op, call_fn=None
+    ):
+        inputs = tree.flatten(inputs)
+        if call_fn is not None and all(x is None for x in inputs):
+            # A look at how the graph hangs together. Upstream counts what the
+            # first call of an operation gave; that of another type has more.
+            call_fn = _none_for_each_output
+        if not any(isinstance(x, Whole) for x in inputs):
+            return self._run_plain_graph(inputs, operation_fn, call_fn)
+        outputs = self._run_plain_graph(
+            inputs, lambda op: _on_wholes(op, operation_fn(op)), call_fn
+        )
+        return tree.map_structure(opened, outputs)
 
     def compute_output_spec(self, inputs):
         flat = tree.flatten(inputs)
@@ -38,6 +58,31 @@ class Function:
             pairs = zip(tree.flatten(inputs), self._inputs)
             inputs = [_as_declared(x, ref) for x, ref in pairs]
         return self._run_through_graph(inputs)
+
+
+@new
+def _none_for_each_output(op, *args, **kwargs):
+    return [None] * max(len(node.outputs) for node in op._inbound_nodes)
+
+
+@new
+def _on_wholes(op, run):
+    """What runs an operation of a graph of tensors on composite tensors.
+
+    Args:
+        op: The operation.
+        run: What runs it.
+    """
+    counts = {len(node.outputs) for node in op._inbound_nodes}
+
+    def run_on_wholes(*args, **kwargs):
+        args, kwargs = tree.map_structure(opened, (args, kwargs))
+        outputs = run(*args, **kwargs)
+        if len(tree.flatten(outputs)) in counts:
+            return outputs
+        return as_wholes(outputs)
+
+    return run_on_wholes
 
 
 @new

@@ -17,8 +17,8 @@ from keras.src.api_export import keras_export
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
-from keras.src.composite.scoring import Whole
-from keras.src.composite.scoring import opened
+from keras.src.composite.wholes import Whole
+from keras.src.composite.wholes import opened
 from keras.src.masking import masks
 from keras.src.masking.calls import from_numpy_ma
 from keras.src.masking.errors import has_mask
