@@ -131,7 +131,7 @@ WITHOUT_RULES = {
     "scan": _NEST,
     "shape": _READS,
     "switch": _NEST,
-    "vectorize": _NEST,
+    "vectorize": "it takes a function, and what it returns asks.",
     "vectorized_map": _NEST,
     "while_loop": _NEST,
 }
@@ -191,12 +191,14 @@ def _name(function):
     """The name by which users write a function."""
     if inspect.isclass(function):
         return function.__name__
+    while hasattr(function, "__wrapped__"):
+        name = get_name_from_symbol(function)
+        if name is not None:
+            return name
+        # It was wrapped after it was exported.
+        function = function.__wrapped__
     name = get_name_from_symbol(function)
-    if name is None:
-        # One that is wrapped after it was exported.
-        room = function.__module__.removeprefix("keras.src.").split(".")[0]
-        name = f"keras.{room}.{function.__name__}"
-    return name
+    return name or f"keras.ops.{function.__name__}"
 
 
 def _find(function, type_):
@@ -330,6 +332,11 @@ def _as_given(row, op, args, kwargs):
     for p in parameters:
         if p.name in statics and _is_same(statics[p.name], p.default):
             del statics[p.name]
+    # The rest is between the function and its operation.
+    own = {p.name: p.default for p in _parameters(type(op).__init__)}
+    for name in own.keys() - {p.name for p in parameters}:
+        if name in statics and _is_same(statics[name], own[name]):
+            del statics[name]
     before = []
     for p in parameters:
         if p.kind is p.VAR_POSITIONAL:

@@ -150,28 +150,14 @@ WITHOUT_RULES = {
 }
 
 # Operands of which no rule is asked yet, by their places.
-NOT_YET = {
-    "ops.clip": (1, 2),
-    "ops.filled": (1,),
-    "ops.image.extract_patches_3d": (0,),
-    "ops.image.resize": (0,),
-    "ops.image.ssim": (2,),
-    "ops.jvp": (1, 2),
-    "ops.max": (1,),
-    "ops.min": (1,),
-    "ops.nan_to_num": (1, 2, 3),
-    "ops.psnr": (2,),
-    "ops.switch": (0,),
-    "ops.threshold": (1, 2),
-    "ops.while_loop": (2,),
-}
+NOT_YET = {}
 if backend.backend() == "tensorflow":
     # Its tensor is the left operand, and what it traces wraps errors.
-    NOT_YET |= {"ops.scan": (2,), "ops.vectorized_map": (1,)}
-# Functions that do not ask yet for symbolic parts.
-NOT_YET_SYMBOLIC = {"ops.cond"}
-# Functions whose rules are not given quite what they were given yet.
-NOT_AS_GIVEN = {"ops.layer_normalization", "ops.multi_hot", "ops.one_hot"}
+    NOT_YET = {"ops.scan": (2,), "ops.vectorized_map": (1,)}
+# Functions that do not ask for symbolic parts.
+NOT_YET_SYMBOLIC = {}
+# Functions that fill in a dtype before they make their operation.
+NOT_AS_GIVEN = {"ops.multi_hot", "ops.one_hot"}
 
 # Functions that are another one under a second name.
 SAME = {"ops.abs": "ops.absolute", "ops.conj": "ops.conjugate"}

@@ -5,5 +5,7 @@ from keras.src.backend.common.keras_tensor import (
 )
 from keras.src.composite.rules import asks_first
 
-# It reads a shape before it asks.
-globals()["resize"] = asks_first(resize)
+# They read a shape before they ask, do not ask what an argument is, or call
+# another function.
+for _name in ("extract_patches_3d", "resize", "ssim"):
+    globals()[_name] = asks_first(globals()[_name])

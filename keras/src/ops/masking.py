@@ -6,6 +6,7 @@ from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite.rules import asks_first
 from keras.src.masking.errors import has_mask
 from keras.src.ops.operation import Operation
 
@@ -63,6 +64,7 @@ class Filled(Operation):
         return KerasTensor(x.shape, x.dtype)
 
 
+@asks_first
 @keras_export("keras.ops.filled")
 def filled(x, value=0):
     """The values of a tensor, with `value` in place of masked entries.

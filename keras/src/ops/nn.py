@@ -75,6 +75,13 @@ for _name in (
     "separable_conv",
 ):
     globals()[_name] = first_only(globals()[_name])
-# They read a shape before they ask.
-for _name in ("dot_product_attention", "fold", "softmax", "unfold"):
+# They read a shape before they ask, or do not ask what an argument is.
+for _name in (
+    "dot_product_attention",
+    "fold",
+    "psnr",
+    "softmax",
+    "threshold",
+    "unfold",
+):
     globals()[_name] = asks_first(globals()[_name])

@@ -238,10 +238,10 @@ def _is_tensor(x):
 
 def _as_part(x, name, value):
     """What is given for a part, as a tensor; None where it may be None."""
-    if _is_tensor(value) or (value is None and name in x._optional):
-        return value
     if isinstance(value, np.ma.MaskedArray):
         return backend.MaskedTensor(value.data, ~np.ma.getmaskarray(value))
+    if _is_tensor(value) or (value is None and name in x._optional):
+        return value
     try:
         if value is None:
             raise TypeError("None is no tensor.")
@@ -274,9 +274,8 @@ def _check_static(x, name, value):
         raise TypeError(
             f"The static field `{name}` of `{type(x).__name__}` must be "
             "hashable, since compilers key on it. Received: "
-            f"{value!r} (of type {type(value).__name__}). Give it a tuple or a "
-            f"frozenset; or annotate it `{name}: keras.KerasTensor` if it is a "
-            "tensor."
+            f"{value!r} (of type {type(value).__name__}). Give it a tuple; or "
+            f"annotate it `{name}: keras.KerasTensor` if it is a tensor."
         ) from error
 
 
@@ -503,4 +502,4 @@ def from_text(text):
 
     names, statics = json.loads(text)
     statics = map(serialization_lib.deserialize_keras_object, statics)
-    return tuple(names), tuple(statics)
+    return tuple(names), tuple(map(_as_tuples, statics))

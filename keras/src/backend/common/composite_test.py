@@ -316,8 +316,6 @@ class ConstructorTest(testing.TestCase):
         self.assertAllClose(ops.multiply(x.low, 2.0), 2.0 * V)
 
     def test_a_masked_array_of_numpy(self):
-        if backend.backend() == "numpy":
-            self.skipTest("It is taken for a plain one yet.")
         x = Graph(np.ma.MaskedArray(V, ~MASK), interval())
         self.assertIsInstance(x.nodes, keras.MaskedTensor)
         self.assertAllEqual(x.nodes.mask, MASK)

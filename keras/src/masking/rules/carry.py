@@ -14,10 +14,13 @@ import re
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.composite import fields
+from keras.src.composite.errors import UnsupportedTypeError
+from keras.src.composite.errors import unsupported
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import from_numpy_ma
@@ -184,8 +187,14 @@ def _branches(op_name, functions):
 
 def cond(plain, pred, true_fn, false_fn):
     """The branch that is taken may return masked tensors."""
+    _refuse_composite("keras.ops.cond", pred)
     functions = ("`true_fn`", true_fn), ("`false_fn`", false_fn)
     return together(plain(pred, *_branches("cond", functions)))
+
+
+def _refuse_composite(name, x):
+    if isinstance(x, CompositeBase):
+        raise unsupported(name, [x])
 
 
 @takes_whole
@@ -197,6 +206,7 @@ def refused_predicate(call):
 def switch(plain, index, branches, *operands):
     """The branch that is taken may take and return masked tensors."""
     refuse_masked("switch", index, "A masked index names no branch.")
+    _refuse_composite("keras.ops.switch", index)
     functions = [(f"branch {i}", f) for i, f in enumerate(branches)]
     branches = _branches("switch", functions)
     return together(plain(index, branches, *apart(operands)))
@@ -207,7 +217,9 @@ def switch(plain, index, branches, *operands):
 
 def while_loop(plain, cond, body, loop_vars, maximum_iterations=None):
     """Loop variables may be masked, and stay so."""
-    single = has_mask(from_numpy_ma(loop_vars))
+    single = has_mask(from_numpy_ma(loop_vars)) or isinstance(
+        loop_vars, CompositeBase
+    )
     if single:
         # Its parts would pass for two loop variables.
         loop_vars = (loop_vars,)
@@ -438,6 +450,21 @@ def _over_axis(x, axis):
 # --------------------------------------------------------------- derivatives
 
 
+def _check_tangents(primals, tangents):
+    """Raises where a tangent has another type than its primal."""
+    if not any(map(_has_parts, (primals, tangents))):
+        return
+    try:
+        tree.assert_same_structure(primals, tangents)
+    except (TypeError, ValueError):
+        primals, tangents = map(fields.together, (primals, tangents))
+        raise UnsupportedTypeError(
+            "`keras.ops.jvp` takes a tangent of the type of each primal, with "
+            f"the same static fields. Received primals {primals!r} and "
+            f"tangents {tangents!r}."
+        ) from None
+
+
 def jvp(plain, fun, primals, tangents, has_aux=False):
     """Primals may be masked; a tangent has the mask of its primal.
 
@@ -449,8 +476,7 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
         tree.map_structure(from_numpy_ma, fields.apart(nest))
         for nest in (primals, tangents)
     )
-    if any(map(_has_parts, (primals, tangents))):
-        tree.assert_same_structure(primals, tangents)
+    _check_tangents(primals, tangents)
     flat = tree.flatten(primals)
     number = "float32"
 
