@@ -581,13 +581,14 @@ class TensorFlowTest(NativeTestCase):
 
         rows = tf.data.Dataset.from_tensor_slices(interval())
         for run in (
-            lambda: rows.padded_batch(2),
             lambda: rows.window(2),
             lambda: rows.reduce(interval(), lambda x, _: x),
         ):
             with self.assertRaisesRegex(NotImplementedError, "x.low, x.high"):
                 run()
-        # As the message says, with a mask of what is there.
+        with self.assertRaisesRegex(TypeError, "CompositeSpec.Interval"):
+            rows.padded_batch(2, padded_shapes=[None])
+        # As the first message says.
         rows = tf.data.Dataset.from_generator(
             lambda: iter([[1.0], [2.0, 3.0]]),
             output_signature=tf.TensorSpec([None]),

@@ -216,14 +216,19 @@ class CompositeSpec(type_spec.BatchableTypeSpec):
         )
 
     def _to_legacy_output_shapes(self):
-        parts = ", ".join(f"x.{name}" for name in self._description[0])
-        raise NotImplementedError(
-            "`padded_batch`, `window`, `reduce` and `scan` of `tf.data` take "
-            f"tensors only. Received: {self!r}. Give them the parts, and put "
-            f"these together after: `dataset.map(lambda x: ({parts}))`."
+        # Strategies cut batches along the axis that all parts share.
+        return functools.reduce(
+            tf.TensorShape.most_specific_compatible_shape,
+            (spec.shape[:1] for spec in self._flat_tensor_specs),
         )
 
-    _to_legacy_output_types = _to_legacy_output_shapes
+    def _to_legacy_output_types(self):
+        parts = ", ".join(f"x.{name}" for name in self._description[0])
+        raise NotImplementedError(
+            "`window`, `reduce` and `scan` of `tf.data` take tensors only. "
+            f"Received: {self!r}. Give them the parts, and put these together "
+            f"after: `dataset.map(lambda x: ({parts}))`."
+        )
 
 
 class _Whole:
