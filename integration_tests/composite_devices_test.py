@@ -282,6 +282,7 @@ def of_one_device():
         ("jax_data", 8, "graph"),
         ("jax_data", 8, "interval"),
         ("tf_mirrored", 2, "graph"),
+        ("tf_mirrored", 2, "interval"),
         ("torch_ddp", 2, "graph"),
         ("torch_ddp", 2, "interval"),
     ],

@@ -154,8 +154,8 @@ NOT_YET = {}
 if backend.backend() == "tensorflow":
     # Its tensor is the left operand, and what it traces wraps errors.
     NOT_YET = {"ops.scan": (2,), "ops.vectorized_map": (1,)}
-# Functions that do not ask for symbolic parts.
-NOT_YET_SYMBOLIC = {}
+# In a graph upstream looks at the operands of the branches alone.
+NOT_YET_SYMBOLIC = {"ops.switch"}
 # Functions that fill in a dtype before they make their operation.
 NOT_AS_GIVEN = {"ops.multi_hot", "ops.one_hot"}
 

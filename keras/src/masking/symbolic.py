@@ -286,7 +286,8 @@ def carry_masks(compute_output_spec, fn, args, kwargs):
         args_and_kwargs = tree.pack_sequence_as((args, kwargs), flat)
         outputs = fn(*args_and_kwargs[0], **args_and_kwargs[1])
         flat = tree.flatten(outputs)
-        found["structure"] = tree.map_structure(lambda _: None, outputs)
+        # No None, which would be a part that is not there.
+        found["structure"] = tree.map_structure(lambda _: 0, outputs)
         found["masked"] = [isinstance(x, MaskedTensorBase) for x in flat]
         # Not all backends take None among the outputs.
         found["none"] = [x is None for x in flat]

@@ -68,7 +68,8 @@ class CompositeBase(Operators):
     [-2.0, -4.0]
     """
 
-    # Of the class: names of the fields of either kind, in their order.
+    # Of the class: names of the fields, and of those of either kind.
+    _fields = ()
     _parts = ()
     _statics = ()
     _is_array_like = False
@@ -100,11 +101,13 @@ class CompositeBase(Operators):
                 f"`{type(self).__name__}` has no field {_quoted(unknown)}. "
                 f"Its fields are {_quoted(self._field_names())}."
             )
-        return dataclasses.replace(self, **changes)
+        fields = {name: getattr(self, name) for name in self._field_names()}
+        return type(self)(**fields | changes)
 
     @classmethod
     def _field_names(cls):
-        return [field.name for field in dataclasses.fields(cls)]
+        # Not asked of `dataclasses`, which PyTorch's compiler does not follow.
+        return cls._fields
 
     def get_config(self):
         """The fields by name, as `from_config()` takes them."""
@@ -302,7 +305,7 @@ def define(cls):
     # Frozen, so that its constructor goes past `__setattr__`.
     dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     del cls.__setattr__, cls.__delattr__
-    names = cls._field_names()
+    names = cls._fields = tuple(x.name for x in dataclasses.fields(cls))
     parts = {n for n in cls._parts if n not in hints}
     optional = {n for n in getattr(cls, "_optional", ()) if n not in hints}
     for name, hint in hints.items():

@@ -5,6 +5,8 @@ Values and masks are joined apart. (`tf.concat` does not know the type.)
 
 import numpy as np
 
+from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.tensorflow.composite import CompositeTensor
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
 from keras.src.masking.training import batches
 from keras.src.masking.training import padding
@@ -23,6 +25,8 @@ def _shape_of_values(input, out_type=None, name=None):
 def concat(tensors, axis=0):
     if isinstance(tensors[0], MaskedTensor):
         return batches.concat_batches(tensors)
+    if isinstance(tensors[0], CompositeTensor):
+        return tree.map_structure(lambda *xs: concat(xs, axis), *tensors)
     return _concat_plain(tensors, axis)
 
 
@@ -51,7 +55,7 @@ class TensorFlowTrainer:
             # The mean over replicas is of plain tensors; any replica will do.
             local = self.distribute_strategy.experimental_local_results
             first = tree.map_structure(lambda x: local(x)[0], batch)
-            if any(isinstance(x, MaskedTensor) for x in tree.flatten(first)):
+            if any_leaf((MaskedTensor, CompositeTensor), (first,)):
                 iterator, data_batch = None, first
         self._maybe_plain_symbolic_build(iterator, data_batch)
 
