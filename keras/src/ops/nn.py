@@ -81,7 +81,6 @@ for _name in (
     "fold",
     "psnr",
     "softmax",
-    "threshold",
     "unfold",
 ):
     globals()[_name] = asks_first(globals()[_name])

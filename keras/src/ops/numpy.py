@@ -125,8 +125,8 @@ for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
     globals()[_name] = plain_only("The length of a window is one number.")(
         globals()[_name]
     )
-# They read a shape before they ask, or do not ask what an argument is.
-for _name in ("clip", "diagonal", "max", "min", "nan_to_num", "vander"):
+# They read a shape before they ask.
+for _name in ("diagonal", "vander"):
     globals()[_name] = asks_first(globals()[_name])
 # What it returns looks for masks itself.
 globals()["vectorize"] = carry.carries(carry.vectorize)(vectorize)

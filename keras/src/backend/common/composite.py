@@ -70,7 +70,6 @@ class CompositeBase(Operators):
 
     # Of the class: names of the fields, and of those of either kind.
     _fields = ()
-    _parts = ()
     _statics = ()
     _is_array_like = False
 
@@ -475,6 +474,8 @@ def as_tensors(nest):
             standardize_shape(x.shape), _dtype_of(x), record_history=False
         )
 
+    if not DEFINED:
+        return nest
     if is_array_like(nest):
         return stand_in(nest)
     return tree.traverse(stand_in, nest) if tree.is_nested(nest) else nest

@@ -131,12 +131,6 @@ def dispatches(base):
 
 
 @new
-def _parts_of(x):
-    """Names of the parts of a composite tensor, none of any other."""
-    return getattr(type(x), "_parts", ())
-
-
-@new
 def needs_dispatch(args=None, kwargs=None):
     """Whether an op must not hand these operands to the backend as they are.
 
@@ -167,7 +161,8 @@ def any_leaf(types, args=None, kwargs=None):
                 return True
             if isinstance(x, _DISPATCHED):
                 # One whose parts, if it has any, may be of these types.
-                if any_leaf(types, [getattr(x, n) for n in _parts_of(x)]):
+                parts = getattr(x, "_parts", ())
+                if parts and any_leaf(types, [getattr(x, n) for n in parts]):
                     return True
             elif hasattr(x, "dtype"):
                 _PLAIN_LEAVES.add(type(x))

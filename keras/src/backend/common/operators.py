@@ -45,6 +45,9 @@ LOGICAL = {
 class Operators(TakesOver):
     """Base of the types whose operators are the functions of `keras.ops`."""
 
+    # Names of the parts of a composite tensor.
+    _parts = ()
+
     # NumPy arrays and scalars on the left hand their operators over.
     __array_ufunc__ = None
 

@@ -84,7 +84,7 @@ class Variable:
 def _refuse_masked(variable, method, value):
     if isinstance(value, _NOT_PLAIN):
         name = f"{type(variable).__name__}.{method}"
-        if hasattr(value, "_parts"):
+        if getattr(value, "_parts", ()):
             # Late: it imports the backend.
             from keras.src.composite.errors import unsupported
 
