@@ -97,11 +97,6 @@ def _check_function(function):
 
     if inspect.isclass(function) and issubclass(function, Operation):
         _check_operation(function)
-    elif function in _without_rules():
-        raise TypeError(
-            f"`{_name(function)}` asks for no rules: "
-            f"{_without_rules()[function]}"
-        )
     elif not callable(function) or not is_from_keras(
         getattr(function, "__module__", None) or ""
     ):
@@ -111,6 +106,25 @@ def _check_function(function):
             f"{function!r}. A function of your own needs no rule: what it "
             "calls has its rules, and it may look at the type itself."
         )
+    elif not _asks(function):
+        reason = _without_rules().get(
+            function,
+            "it is made of others. Write rules for those that it calls.",
+        )
+        raise TypeError(f"`{_name(function)}` asks for no rules: {reason}")
+
+
+def _asks(function):
+    """Whether a function of Keras looks for a rule of its own."""
+    if function in _without_rules():
+        return False
+    asking = (row.public for row in registry.rows().values())
+    asking = {_root(f) for f in asking if f is not None}
+    return any(
+        _root(f) in asking | composite.ASKING
+        for f in (function, _twins().get(function))
+        if f is not None
+    )
 
 
 # Functions that look for no rule, and why.
@@ -218,8 +232,7 @@ def _root(function):
     return function
 
 
-def _candidates(function):
-    """The functions of which a rule will do, the function itself first."""
+def _twins():
     # Late: ops import this.
     from keras.src import ops
 
@@ -227,9 +240,17 @@ def _candidates(function):
         for pair in _SAME:
             one, other = (getattr(ops, name) for name in pair)
             _TWINS[one], _TWINS[other] = other, one
+    return _TWINS
+
+
+def _candidates(function):
+    """The functions of which a rule will do, the function itself first."""
+    # Late: ops import this.
+    from keras.src import ops
+
     yield function
-    if function in _TWINS:
-        yield _TWINS[function]
+    if function in _twins():
+        yield _twins()[function]
     if getattr(function, "__module__", "").startswith("keras.src.activations"):
         yield getattr(ops, function.__name__, None)
 
@@ -375,6 +396,8 @@ def asks_first(function):
     For a public function that reads the shape of an operand first, or that
     does not ask at all what some of its operands are.
     """
+
+    composite.ASKING.add(_root(function))
 
     @functools.wraps(function)
     def asking(*args, **kwargs):

@@ -275,10 +275,21 @@ class EveryFunctionTest(testing.TestCase):
         else:
             self.assertEqual(FUNCTIONS[name](Structure(M)), QUESTIONS[name])
 
+    @parameterized.parameters(*sorted(WITHOUT_OPERAND))
+    def test_what_takes_no_operand_takes_no_rule(self, name):
+        with self.assertRaisesRegex(TypeError, "asks for no rules"):
+            keras.rule_for(FUNCTIONS[name], ArrayLike)
+
+    @parameterized.parameters("gelu", "softmax", "linear")
+    def test_an_activation_that_calls_a_function_takes_no_rule(self, name):
+        function = getattr(keras.activations, name)
+        with self.assertRaisesRegex(TypeError, f"activations.{name}.*others"):
+            keras.rule_for(function, ArrayLike)
+
     @parameterized.named_parameters(
         (label, name)
         for label, name in by_function()
-        if name not in WITHOUT_RULES
+        if name not in WITHOUT_RULES and name not in WITHOUT_OPERAND
     )
     def test_the_rule_of_the_function_is_asked(self, name):
         """In each operand, with the arguments as they were given."""

@@ -5,6 +5,7 @@ import inspect
 
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.composite import ASKING
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -113,6 +114,8 @@ def _refusing(function, watched, reason):
             those that must be plain.
         reason: Why, a sentence of the error.
     """
+
+    ASKING.add(inspect.unwrap(function))
 
     @functools.wraps(function)
     def checked(*args, **kwargs):

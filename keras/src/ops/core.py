@@ -178,6 +178,7 @@ def is_tensor(x):
 
 
 @keeps("_plain_convert_to_numpy")
+@rules.asks_first
 @keras_export("keras.ops.convert_to_numpy")
 def convert_to_numpy(x):
     """Converts a tensor to a NumPy array, a masked one to a `numpy.ma` array.
@@ -204,8 +205,6 @@ def convert_to_numpy(x):
         return x
     if isinstance(x, MaskedTensorBase):
         return x.to_numpy()
-    if isinstance(x, CompositeBase):
-        return rules.apply(convert_to_numpy, (x,), {})
     return _plain_convert_to_numpy(x)
 
 

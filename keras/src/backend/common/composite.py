@@ -285,6 +285,8 @@ def _check_static(x, name, value):
 
 # All types of users: without any, nothing has to be looked for.
 DEFINED = []
+# Public functions that ask for rules by themselves, without an operation.
+ASKING = set()
 
 _TENSORS = (KerasTensor, MaskedTensorBase, CompositeBase)
 

@@ -3,7 +3,6 @@
 A node of `torch.utils._pytree`, which on this backend is `keras.tree`.
 """
 
-import functools
 import types
 
 import torch
@@ -11,8 +10,8 @@ from keras.src.backend.common import composite
 from keras.src.backend.common.operators import ARITHMETIC
 from keras.src.backend.common.operators import BITWISE
 from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.torch.masked_tensor import NO_CONSTANTS
 from keras.src.backend.torch.masked_tensor import MaskedTensor
-from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.errors import unsupported
 from torch.utils import _pytree
 from torch.utils.data._utils.collate import collate
@@ -133,29 +132,13 @@ def _stacked_part(parts, collate_fn_map):
 default_collate_fn_map[CompositeTensor] = _stacked
 
 
-def _refusing_composites(apply):
-    """`torch.autograd.Function.apply`, which asks no type that it is given.
-
-    It takes what is no tensor for a constant, so that the parts would have no
-    gradient, and nobody would be told.
-    """
-
-    @functools.wraps(apply)
-    def checked(cls, *args, **kwargs):
-        for x in (*args, *kwargs.values()):
-            if isinstance(x, CompositeTensor):
-                parts = ", ".join(f"x.{name}" for name in x._parts)
-                raise UnsupportedTypeError(
-                    f"`{cls.__name__}.apply` was given a composite tensor, "
-                    "which PyTorch would take for a constant: nothing would "
-                    f"have a gradient. Received: {x!r}. Give it parts ({parts})"
-                    ", and make a composite tensor of the results."
-                )
-        return apply(cls, *args, **kwargs)
-
-    return classmethod(checked)
+def _no_constant(x, name):
+    parts = ", ".join(f"x.{part}" for part in x._parts)
+    return (
+        f"`{name}.apply` was given a composite tensor, which PyTorch would "
+        f"take for a constant: nothing would have a gradient. Received: {x!r}. "
+        f"Give it parts ({parts}), and make a composite tensor of the results."
+    )
 
 
-torch.autograd.Function.apply = _refusing_composites(
-    vars(torch.autograd.Function)["apply"].__func__
-)
+NO_CONSTANTS[CompositeTensor] = _no_constant

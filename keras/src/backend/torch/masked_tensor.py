@@ -12,6 +12,7 @@ import string
 import torch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import op_named
+from keras.src.composite.errors import UnsupportedTypeError
 
 # What PyTorch calls the operator functions that `tensor + masked` ends in.
 _OPERATORS = {
@@ -197,7 +198,21 @@ class MaskedTensor(MaskedTensorBase):
         )
 
 
-def _refusing_masked(apply):
+def _of_masked(x, name):
+    return (
+        f"`{name}.apply` was given a masked tensor, which PyTorch would take "
+        "for a constant: nothing would have a gradient. Write `y = "
+        f"{name}.apply(x.values)`, and `keras.MaskedTensor(y, x.mask)` for a "
+        "result that is valid where `x` is."
+    )
+
+
+# Types that are no constants, and what to write: a function of an operand and
+# of the name of the function it was given to.
+NO_CONSTANTS = {MaskedTensor: _of_masked}
+
+
+def _refusing(apply):
     """`torch.autograd.Function.apply`, which asks no type that it is given.
 
     It takes what is no tensor for a constant, so that the values would have no
@@ -209,19 +224,14 @@ def _refusing_masked(apply):
         # `DistributedDataParallel` hands on what is no tensor as it is.
         is_parallel = cls.__module__.startswith("torch.nn.parallel.")
         for x in (*args, *kwargs.values()):
-            if isinstance(x, MaskedTensor) and not is_parallel:
-                raise TypeError(
-                    f"`{cls.__name__}.apply` was given a masked tensor, which "
-                    "PyTorch would take for a constant: nothing would have a "
-                    f"gradient. Write `y = {cls.__name__}.apply(x.values)`, "
-                    "and `keras.MaskedTensor(y, x.mask)` for a result that is "
-                    "valid where `x` is."
-                )
+            if isinstance(x, tuple(NO_CONSTANTS)) and not is_parallel:
+                found = next(t for t in NO_CONSTANTS if isinstance(x, t))
+                raise UnsupportedTypeError(NO_CONSTANTS[found](x, cls.__name__))
         return apply(cls, *args, **kwargs)
 
     return classmethod(checked)
 
 
-torch.autograd.Function.apply = _refusing_masked(
+torch.autograd.Function.apply = _refusing(
     vars(torch.autograd.Function)["apply"].__func__
 )
