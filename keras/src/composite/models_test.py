@@ -386,6 +386,30 @@ class ModelsTest(testing.TestCase):
         nodes = loaded(data)["graph"].nodes
         self.assertAllClose(nodes.values, model(data)["graph"].nodes.values)
 
+    @parameterized.parameters("tf_saved_model", "torch")
+    def test_exported_with_the_parts_by_name(self, format):
+        engines = {"tf_saved_model": ("jax", "tensorflow"), "torch": ("torch",)}
+        if backend.backend() not in engines[format]:
+            self.skipTest("The engine does not write this format.")
+        x = graph_input()
+        y = Pass(2)(x)
+        model = models.Model(x, layers.Dense(1)(Pool()(y)))
+        # PyTorch exports with one row.
+        rows = slice(0, 1)
+        expected = backend.convert_to_numpy(ops.filled(model(graphs(rows)), 0))
+        path = os.path.join(self.get_temp_dir(), "model")
+        path += ".pt2" if format == "torch" else ""
+        model.export(path, format=format, verbose=False)
+        nodes, mask, links, kinds, _ = arrays()
+        nodes = np.where(mask[..., None], nodes, np.float32(np.nan))
+        named = {
+            "nodes": nodes[rows],
+            "nodes_mask": mask[rows],
+            "links": links[rows],
+            "kinds": kinds[rows].astype("int32"),
+        }
+        self.assertAllClose(_served(path, format, named), expected, rtol=1e-4)
+
     def test_a_composite_constant_in_a_file(self):
         x = layers.Input((3,))
         constant = Interval(np.zeros((1, 3)), np.ones((1, 3)), (False, True))
@@ -396,6 +420,21 @@ class ModelsTest(testing.TestCase):
         data = np.full((2, 3), 4.0)
         self.assertAllClose(loaded(data).high, data + 1)
         self.assertEqual(loaded.output.closed, (False, True))
+
+
+def _served(path, format, named):
+    """The values that an exported model gives, run by the engine."""
+    if format == "torch":
+        import torch
+
+        tensors = {k: torch.from_numpy(x) for k, x in named.items()}
+        served = torch.export.load(path).module()(tensors)
+        return served["output_0"].detach().numpy()
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    served = serve(**{k: tf.convert_to_tensor(x) for k, x in named.items()})
+    return served["output_0"].numpy()
 
 
 @object_registration.register_keras_serializable("composite_models_test")
@@ -446,7 +485,9 @@ class TrainingTest(testing.TestCase):
         self.assertLess(history[-1], history[0])
         self.assertTrue(np.isfinite(history).all())
 
-    @parameterized.parameters("arrays", "generator", "dataset", "tf", "torch")
+    @parameterized.parameters(
+        "arrays", "generator", "dataset", "tf", "torch", "grain"
+    )
     def test_each_source_of_data(self, source):
         model, expected = one_epoch("functional")
         y = arrays()[-1]
@@ -456,6 +497,7 @@ class TrainingTest(testing.TestCase):
             "dataset": lambda: (Batches(),),
             "tf": self._tf_data,
             "torch": self._data_loader,
+            "grain": self._grain,
         }[source]()
         model.compile("sgd", losses.MeanSquaredError())
         arguments = {"batch_size": 8} if source == "arrays" else {}
@@ -481,6 +523,15 @@ class TrainingTest(testing.TestCase):
                 range(len(dataset)),
                 batch_size=1,
                 collate_fn=lambda indices: dataset[indices[0]],
+            ),
+        )
+
+    def _grain(self):
+        grain = pytest.importorskip("grain")
+        batches = Batches()
+        return (
+            grain.MapDataset.source(range(len(batches))).map(
+                lambda i: batches[i]
             ),
         )
 

@@ -42,15 +42,16 @@ def rule_for(function, *types):
     operands, it returns `NotImplemented`, and the rule of another operand's
     type is asked: that of the more derived type first, then from left to
     right. A subclass has the rules of its bases. Operators and layers meet
-    rules as the functions do that they call.
+    rules as the functions do that they call; `1 < x` asks for the rule of
+    `greater`, as Python does.
 
-    An activation without a rule of its own has that of the function of
-    `keras.ops` of its name; `true_divide`, which is `/`, that of `divide`.
+    An activation, `keras.activations.relu` say, has the rule of the function
+    of `keras.ops` of its name; `true_divide`, which is `/`, that of `divide`.
 
     Args:
-        function: A function of `keras.ops`, `keras.random` or
-            `keras.activations`, or an operation class of one's own. The rule
-            of a class is given the operation first, then its operands.
+        function: A function of `keras.ops` or `keras.random`, or an operation
+            class of one's own. The rule of a class is given the operation
+            first, then its operands.
         *types: Subclasses of `keras.CompositeTensor`, one or more. For an
             operation class, `keras.MaskedTensor` as well, as
             `keras.masking.rule_for` has it.
@@ -59,7 +60,8 @@ def rule_for(function, *types):
         A decorator of the rule, which returns it as it is.
 
     Raises:
-        TypeError: If `function` is neither, or a type is none of one's own.
+        TypeError: If `function` is neither, or asks for no rules, or a type
+            is none of one's own.
 
     Example:
 
@@ -85,7 +87,7 @@ def rule_for(function, *types):
             if issubclass(type_, MaskedTensorBase):
                 registry.rule_for(function)(rule)
             else:
-                _RULES[_root(function), type_] = rule
+                _RULES[function, type_] = _RULES[_root(function), type_] = rule
         return rule
 
     return register
@@ -217,6 +219,9 @@ def _name(function):
 
 def _find(function, type_):
     """The rule of a function for a type or one of its bases, or None."""
+    rule = _RULES.get((function, type_))
+    if rule is not None:
+        return rule
     for candidate in map(_root, _candidates(function)):
         for base in type_.__mro__:
             rule = _RULES.get((candidate, base))
@@ -347,6 +352,8 @@ def _as_given(row, op, args, kwargs):
         kwargs: Its operands by name.
     """
     init_args, init_kwargs = op._init_arguments
+    if row.call_names is None and not (init_args or init_kwargs or kwargs):
+        return args, {}
     statics = dict(zip(row.init_names, init_args), **init_kwargs) | kwargs
     statics.pop("name", None)
     parameters = _parameters(row.public)

@@ -316,9 +316,11 @@ class Layer:
 
     @keeps("_assert_parts_compatible")
     def _assert_input_compatibility(self, arg_0):
-        if self.input_spec and not isinstance(self.input_spec, (list, dict)):
-            composite.check_array_like(self, arg_0)
-        self._assert_parts_compatible(self._as_specified(arg_0))
+        if composite.DEFINED:
+            if isinstance(self.input_spec, input_spec.InputSpec):
+                composite.check_array_like(self, arg_0)
+            arg_0 = self._as_specified(arg_0)
+        self._assert_parts_compatible(arg_0)
 
     @new
     def _as_specified(self, x):

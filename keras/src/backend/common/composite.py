@@ -30,10 +30,11 @@ class CompositeBase(Operators):
 
     A subclass names its fields by annotations. Those that are annotated with
     `keras.KerasTensor`, `keras.MaskedTensor` or a composite class, or with one
-    of these `| None`, are its *parts*; they are given tensors, arrays or
-    masked tensors, symbolic ones among them. All others are *statics*:
-    anything hashable, which compilers take for a part of the type. Fields
-    make the constructor; `typing.ClassVar` marks what is no field.
+    of these `| None`, are its *parts*; they are given tensors, arrays or masked
+    tensors, symbolic ones among them, and keep the value of a variable. All
+    others are *statics*: anything hashable, which compilers take for a part of
+    the type. Fields make the constructor; `typing.ClassVar` marks what is no
+    field.
 
     Layers, functional models, `fit`, `predict`, files and the compilers of the
     backends take a composite tensor for the nest of its parts. One that has a
