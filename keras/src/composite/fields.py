@@ -34,7 +34,7 @@ def apart(nest):
         parts, description = composite.take_apart(x)
         return _fields_type(type(x), description)(*map(apart, parts))
 
-    return _replaced(fields, nest)
+    return tree.traverse(fields, nest)
 
 
 def together(nest):
@@ -45,9 +45,4 @@ def together(nest):
             return None
         return composite.put_together(*type(x)._whole, map(together, x))
 
-    return _replaced(whole, nest)
-
-
-def _replaced(function, nest):
-    """The nest, with what a function gives for whatever it gives any."""
-    return tree.traverse(function, nest) if tree.is_nested(nest) else nest
+    return tree.traverse(whole, nest)

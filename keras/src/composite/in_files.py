@@ -6,14 +6,14 @@ a layer was built.
 """
 
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import put_together
-from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.saving import serialization_lib
 
 
 def written(config):
     """A config as it is in a file, of one that was not written to any."""
-    if not any_leaf(CompositeBase, (config,)):
+    if not any_composite((config,)):
         return config
     return serialization_lib.serialize_keras_object(config)
 
@@ -85,6 +85,8 @@ def with_shapes(config):
             full_config=config,
             custom_objects={},
         )
+        if not issubclass(type_, CompositeBase):
+            return config
         fields = {k: with_shapes(v) for k, v in config["config"].items()}
         names = [n for n in type_._parts if fields[n] is not None]
         statics = tuple(fields[n] for n in type_._statics)
@@ -92,5 +94,5 @@ def with_shapes(config):
         return put_together(type_, (tuple(names), statics), parts)
     if isinstance(config, dict):
         return {k: with_shapes(v) for k, v in config.items()}
-    # Of JSON: there are no tuples.
+    # JSON knows no tuples.
     return tuple(config) if isinstance(config, list) else config

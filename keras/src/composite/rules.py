@@ -8,8 +8,8 @@ from keras.src.api_export import get_name_from_symbol
 from keras.src.api_export import keras_export
 from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import take_apart
-from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import unsupported
 from keras.src.masking import registry
@@ -173,7 +173,7 @@ def _check_operation(op_class):
         )
     if is_from_keras(op_class.__module__):
         row = registry.rows().get(op_class)
-        name = "its function" if row is None else f"`{_name(row.fn)}`"
+        name = "its function" if row is None else f"`{_name(row.public)}`"
         raise TypeError(
             "`keras.rule_for()` takes an operation class of your own. "
             f"Received: {op_class!r}, an operation of Keras. Give {name}."
@@ -408,7 +408,7 @@ def asks_first(function):
 
     @functools.wraps(function)
     def asking(*args, **kwargs):
-        if composite.DEFINED and any_leaf(CompositeBase, args, kwargs):
+        if any_composite(args, kwargs):
             return apply(asking, args, kwargs)
         return function(*args, **kwargs)
 

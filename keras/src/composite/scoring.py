@@ -7,9 +7,9 @@ a dictionary of losses by the names of parts, or a list of them in their order.
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import put_together
 from keras.src.backend.common.composite import take_apart
-from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.composite.wholes import Whole
 
 
@@ -20,7 +20,7 @@ def as_judged(config, y):
         config: Structure of losses or metrics.
         y: Structure of outputs or of targets.
     """
-    if not any_leaf(CompositeBase, (y,)):
+    if not any_composite((y,)):
         return y
     return _as_judged(config, y)
 
@@ -79,11 +79,11 @@ def as_tensors(x, dtype):
         return tree.map_structure(
             lambda y: ops.convert_to_tensor(y, dtype=dtype), x
         )
-    parts, (names, _) = take_apart(x)
+    parts, description = take_apart(x)
     parts = [
         as_tensors(part, None)
         if isinstance(part, CompositeBase)
         else ops.convert_to_tensor(part)
         for part in parts
     ]
-    return put_together(type(x), take_apart(x)[1], parts)
+    return put_together(type(x), description, parts)

@@ -32,4 +32,4 @@ def as_wholes(nest):
     def whole(x):
         return Whole(x) if is_array_like(x) else None
 
-    return tree.traverse(whole, nest) if tree.is_nested(nest) else nest
+    return tree.traverse(whole, nest)

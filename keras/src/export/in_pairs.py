@@ -11,9 +11,9 @@ from keras.src import layers
 from keras.src import models
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.keras_tensor import KerasTensor
-from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.export.export_utils import get_input_signature
 from keras.src.export.export_utils import make_input_spec
 from keras.src.masking.errors import has_mask
@@ -45,7 +45,7 @@ class InPairs(models.Model):
 
     @property
     def takes_composites(self):
-        return any_leaf(CompositeBase, (self.of_model,))
+        return any_composite((self.of_model,))
 
     @property
     def has_named_inputs(self):
@@ -73,12 +73,10 @@ class InPairs(models.Model):
     def _inputs_by_name(self):
         return [
             (part or x.name, x)
-            for part, x in zip(_names_of_parts(self.of_model), self._flat)
+            for part, x in zip(
+                _names_of_parts(self.of_model), tree.flatten(self.of_model)
+            )
         ]
-
-    @property
-    def _flat(self):
-        return tree.flatten(self.of_model)
 
     def input_signature(self):
         """What this model takes, where anything is masked: a dictionary."""
@@ -110,9 +108,7 @@ class InPairs(models.Model):
 
 def _is_apart(nest):
     """Whether something in the nest is exported in parts."""
-    return any_leaf(CompositeBase, (nest,)) or any(
-        map(has_mask, tree.flatten(nest))
-    )
+    return any_composite((nest,)) or any(map(has_mask, tree.flatten(nest)))
 
 
 def _names_of_parts(nest, name=None):
@@ -222,7 +218,8 @@ def _symbol(spec, name):
 
 
 def _gives_parts(model, symbols):
-    outputs = getattr(model, "_outputs_struct", None)
+    graph = getattr(model, "_functional", None) or model
+    outputs = getattr(graph, "_outputs_struct", None)
     if outputs is None:
         outputs = backend.compute_output_spec(model, *symbols)
     return _is_apart(outputs)

@@ -10,6 +10,7 @@ import copy
 
 from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -89,7 +90,7 @@ class Layer:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
-        if any_leaf(CompositeBase, args, kwargs) and not self._has_own_spec():
+        if any_composite(args, kwargs) and not self._has_own_spec():
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
         protocol = self._mask_protocol
         if protocol is protocols.legacy:
@@ -400,7 +401,7 @@ def _names_type(config):
 def get_shapes_dict(call_spec):
     """The shapes of the arguments by name, for `build`."""
     given = call_spec.tensor_arguments_dict
-    if not any_leaf(CompositeBase, (), given):
+    if not any_composite((), given):
         return _shapes_of_parts(call_spec)
     seen = copy.copy(call_spec)
     seen.tensor_arguments_dict = {

@@ -4,8 +4,7 @@ import numpy as np
 
 from keras.src import ops
 from keras.src import tree
-from keras.src.backend.common.composite import DEFINED
-from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -37,7 +36,7 @@ def call(op, args, kwargs):
         UnsupportedMaskError: If there is no rule for an operation of Keras, or
             the rule refuses, unless the setting makes a warning of it.
     """
-    if DEFINED and any_leaf(CompositeBase, args, kwargs):
+    if any_composite(args, kwargs):
         return rules.call(op, args, kwargs)
     return run(call_of(op, args, kwargs))
 
@@ -102,7 +101,7 @@ def call_function(function, args, kwargs):
         UnsupportedMaskError: If an argument is masked and symbolic: without
             an operation there is no node of a graph. As `call` otherwise.
     """
-    if DEFINED and any_leaf(CompositeBase, args, kwargs):
+    if any_composite(args, kwargs):
         return rules.apply(rows()[function].public, args, kwargs)
     args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     if any_leaf(KerasTensor, args, kwargs):

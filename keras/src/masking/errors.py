@@ -6,9 +6,8 @@ import inspect
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.composite import ASKING
-from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
-from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import UnsupportedTypeError
@@ -120,7 +119,7 @@ def _refusing(function, watched, reason):
     @functools.wraps(function)
     def checked(*args, **kwargs):
         if needs_dispatch(*watched(args, kwargs)):
-            if any_leaf(CompositeBase, *watched(args, kwargs)):
+            if any_composite(*watched(args, kwargs)):
                 # Late: the door imports errors.
                 from keras.src.composite.rules import apply
 

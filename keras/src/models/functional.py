@@ -1,6 +1,7 @@
 """Functional models carry masked tensors from input to output, by type."""
 
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import in_files
@@ -22,13 +23,13 @@ class Functional:
 
     @new
     def _call_spec(self, *args, **kwargs):
-        if any_leaf(CompositeBase, args) and not self._takes_composites():
+        if any_composite(args) and not self._takes_composites():
             return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)
 
     @new
     def _takes_composites(self):
-        return any_leaf(CompositeBase, (self._inputs_struct,))
+        return any_composite((self._inputs_struct,))
 
     @new
     def _as_specified(self, x):
@@ -45,7 +46,7 @@ class Functional:
 
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None, **kwargs):
-        if any_leaf(CompositeBase, (inputs,)) and not self._takes_composites():
+        if any_composite((inputs,)) and not self._takes_composites():
             # Its layers ask for the rules of the type.
             inputs = as_wholes(inputs)
         inputs = passing.join(inputs, mask)

@@ -1,7 +1,6 @@
 """Sequential models carry masked tensors from layer to layer, by type."""
 
-from keras.src.backend.common.composite import CompositeBase
-from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.composite import any_composite
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from patchset.markers import new
@@ -16,7 +15,7 @@ class Sequential:
 
     @new
     def _call_spec(self, *args, **kwargs):
-        if any_leaf(CompositeBase, args):
+        if any_composite(args):
             # Tracing builds the layers.
             return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)

@@ -1,5 +1,6 @@
 """A function of a graph is not dispatched: it runs its graph, masks and all."""
 
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import as_wholes
 from keras.src.composite.wholes import opened
@@ -35,7 +36,7 @@ class Function:
         if not any(isinstance(x, Whole) for x in inputs):
             return self._run_plain_graph(inputs, operation_fn, call_fn)
         outputs = self._run_plain_graph(
-            inputs, lambda op: _on_wholes(op, operation_fn(op)), call_fn
+            inputs, lambda op: _on_wholes(operation_fn(op)), call_fn
         )
         return tree.map_structure(opened, outputs)
 
@@ -66,21 +67,17 @@ def _none_for_each_output(op, *args, **kwargs):
 
 
 @new
-def _on_wholes(op, run):
+def _on_wholes(run):
     """What runs an operation of a graph of tensors on composite tensors.
 
-    Args:
-        op: The operation.
-        run: What runs it.
+    One that takes a `Whole` gives some, as the graph takes it for a tensor.
     """
-    counts = {len(node.outputs) for node in op._inbound_nodes}
 
     def run_on_wholes(*args, **kwargs):
+        is_on_wholes = any_leaf(Whole, args, kwargs)
         args, kwargs = tree.map_structure(opened, (args, kwargs))
         outputs = run(*args, **kwargs)
-        if len(tree.flatten(outputs)) in counts:
-            return outputs
-        return as_wholes(outputs)
+        return as_wholes(outputs) if is_on_wholes else outputs
 
     return run_on_wholes
 

@@ -7,7 +7,7 @@ arithmetic and make layer names depend on it.
 
 import functools
 
-from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.composite import rules
@@ -86,7 +86,7 @@ class Operation:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
-        if any_leaf(CompositeBase, args, kwargs):
+        if any_composite(args, kwargs):
             return rules.output_spec(self, args, kwargs)
         if not symbolic.any_masked(args, kwargs):
             return self.compute_output_spec(*args, **kwargs)

@@ -16,6 +16,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import dispatches
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import Operators
@@ -444,6 +445,16 @@ def put_together(cls, description, parts):
     return self
 
 
+def any_composite(args=None, kwargs=None):
+    """Whether an operand, or one inside a nest, is a composite tensor.
+
+    Args:
+        args: Operands, or nests of them.
+        kwargs: Operands by name.
+    """
+    return bool(DEFINED) and any_leaf(CompositeBase, args, kwargs)
+
+
 def is_array_like(x):
     """Whether `x` is a composite tensor that has a shape and a dtype."""
     return isinstance(x, CompositeBase) and x._is_array_like
@@ -477,11 +488,7 @@ def as_tensors(nest):
             standardize_shape(x.shape), _dtype_of(x), record_history=False
         )
 
-    if not DEFINED:
-        return nest
-    if is_array_like(nest):
-        return stand_in(nest)
-    return tree.traverse(stand_in, nest) if tree.is_nested(nest) else nest
+    return tree.traverse(stand_in, nest) if DEFINED else nest
 
 
 # What engines write to files of their own.

@@ -45,26 +45,6 @@ _OPERATORS = {
 }
 
 
-def run_operator(func, args, kwargs):
-    """What an operator of PyTorch gives, as a function of `keras.ops`.
-
-    Args:
-        func: PyTorch's function.
-        args: Its operands.
-        kwargs: Its arguments by name.
-
-    Returns:
-        The result, or `NotImplemented` if the function is no operator.
-    """
-    name = func.__name__.strip("_")
-    if name[0] == "r" and name[1:] in _OPERATORS:
-        # `__rsub__`, say: its compiler calls it where Python would not.
-        name, args = name[1:], args[::-1]
-    if name not in _OPERATORS or len(args) != 2 or kwargs:
-        return NotImplemented
-    return op_named(_OPERATORS[name])(*args)
-
-
 def _computes_eagerly_on_cpu(values):
     """Whether memory is slow beside arithmetic, which is exact.
 
@@ -186,10 +166,12 @@ class MaskedTensor(MaskedTensorBase):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        result = run_operator(func, args, kwargs)
-        if result is not NotImplemented:
-            return result
         name = func.__name__.strip("_")
+        if name[0] == "r" and name[1:] in _OPERATORS:
+            # `__rsub__`, say: its compiler calls it where Python would not.
+            name, args = name[1:], args[::-1]
+        if name in _OPERATORS and len(args) == 2 and not kwargs:
+            return op_named(_OPERATORS[name])(*args)
         raise TypeError(
             f"`torch.{name}` was given a masked tensor. PyTorch's own functions"
             " do not know masks. Use the function of `keras.ops` of that name,"

@@ -15,8 +15,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
-from keras.src.backend.common.composite import CompositeBase
-from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.composite import any_composite
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
@@ -46,7 +45,7 @@ def any_masked_array(*data):
 
 def is_to_take_apart(*data):
     """Whether an adapter cannot slice these data as they are."""
-    return any_masked_array(data) or any_leaf(CompositeBase, data)
+    return any_masked_array(data) or any_composite(data)
 
 
 def take_apart(x, y, sample_weight):

@@ -134,12 +134,12 @@ def ignores_masks(update_state):
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
-        if any_leaf((Whole, CompositeBase), args, kwargs):
-            return update_state.__get__(self)(
-                *map(_of_composites, args),
-                **{k: _of_composites(x) for k, x in kwargs.items()},
-            )
         if needs_dispatch(args, kwargs):
+            if any_leaf((Whole, CompositeBase), args, kwargs):
+                return update_state.__get__(self)(
+                    *map(_of_composites, args),
+                    **{k: _of_composites(x) for k, x in kwargs.items()},
+                )
             read = [readers.get(name, _plain_one) for name in names]
             rest = [_plain_one] * (len(args) - len(read))
             args = [one(x) for one, x in zip(read + rest, args)]
