@@ -60,6 +60,11 @@ class Layer:
         return self._mask_protocol(self, self._call_to_run(), args, kwargs)
 
     @new
+    def _seen_by_call(self, x):
+        """What a `call` of Keras that asks for masks by name gets for `x`."""
+        return values_of(x)
+
+    @new
     def _call_to_run(self):
         is_quantized = getattr(self, "quantization_mode", None) is not None
         return self.quantized_call if is_quantized else self.call

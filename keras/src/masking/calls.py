@@ -9,6 +9,7 @@ from keras.src import backend
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking import packing
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import describe
 from keras.src.masking.errors import has_mask
@@ -46,7 +47,7 @@ class Call:
             if isinstance(x, MaskedTensorBase):
                 found.append(x)
             elif isinstance(x, (list, tuple, dict)):
-                _map_nest(look_at, x)
+                map_nest(look_at, x)
             else:
                 look_at(x)
         return found
@@ -78,13 +79,13 @@ class Call:
         """
         args = map(_trusted, (*args, *self.args[len(args) :]))
         kwargs = {k: _trusted(v) for k, v in self.kwargs.items()}
-        return self._call_function(args, kwargs)
+        return self.call_function(args, kwargs)
 
     def pass_on(self):
         """Runs the public function on the operands as they are."""
-        return self._call_function(self.args, self.kwargs)
+        return self.call_function(self.args, self.kwargs)
 
-    def _call_function(self, args, kwargs):
+    def call_function(self, args, kwargs):
         if self.row.call_names is not None:
             kwargs = kwargs | dict(zip(self.row.call_names, args))
             args = ()
@@ -101,14 +102,18 @@ class Call:
         of all that is made of it. Most rules never see one.
         """
         rule = self.row.rule
-        found = [x.mask for x in self.operands() if _is_whole(x)]
+        operands = self.operands()
+        packed = packing.first_packed(operands)
+        if packed is not None:
+            return packing.apply(self, packed)
+        found = [x.mask for x in operands if _is_whole(x)]
         if not found or getattr(rule, "takes_whole", False):
             return rule(self)
-        self.args, self.kwargs = _map_nest(_present, (self.args, self.kwargs))
+        self.args, self.kwargs = map_nest(_present, (self.args, self.kwargs))
         is_masked = any_leaf(MaskedTensorBase, self.args, self.kwargs)
         result = rule(self) if is_masked else self.pass_on()
         there = functools.reduce(operator.and_, found)
-        return _map_nest(lambda x: _if_there(x, there), result)
+        return map_nest(lambda x: _if_there(x, there), result)
 
     def explained(self, error):
         """The error to raise for one that came from the rule.
@@ -126,17 +131,17 @@ class Call:
         return error
 
 
-def _map_nest(function, x):
+def map_nest(function, x):
     """`function` of each leaf; lists, tuples and dicts of any kind are walked.
 
     What comes back are plain ones: a list that a layer tracks, or a named
     tuple, is to an op what a list or tuple is.
     """
     if isinstance(x, dict):
-        return {k: _map_nest(function, v) for k, v in x.items()}
+        return {k: map_nest(function, v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
         kind = list if isinstance(x, list) else tuple
-        return kind(_map_nest(function, y) for y in x)
+        return kind(map_nest(function, y) for y in x)
     return function(x)
 
 
@@ -154,7 +159,7 @@ def _unmasked(x, values):
     if isinstance(x, MaskedTensorBase):
         return values(x)
     if isinstance(x, (list, tuple, dict)):
-        return _map_nest(lambda y: _unmasked(y, values), x)
+        return map_nest(lambda y: _unmasked(y, values), x)
     return x
 
 

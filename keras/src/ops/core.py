@@ -135,7 +135,11 @@ def shape(x):
     (1, 2)
     """
     _check_array_like("keras.ops.shape", x)
-    return _plain_shape(x.values if isinstance(x, MaskedTensorBase) else x)
+    if not isinstance(x, MaskedTensorBase):
+        return _plain_shape(x)
+    if x.is_packed:
+        return (*_plain_shape(x.mask), *_plain_shape(x.flat)[1:])
+    return _plain_shape(x.values)
 
 
 @keeps("_plain_dtype")

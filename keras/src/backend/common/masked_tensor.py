@@ -120,6 +120,9 @@ class MaskedTensorBase(Operators):
     2.0
     """
 
+    # Whether it stores valid steps alone; see `packed`.
+    is_packed = False
+
     def __new__(cls, values=None, mask=None):
         if isinstance(values, KerasTensor) or isinstance(mask, KerasTensor):
             # Late: ops import this type.
@@ -165,7 +168,7 @@ class MaskedTensorBase(Operators):
         )
 
     @classmethod
-    def from_ragged(cls, rows, length=None, ragged_rank=None):
+    def from_ragged(cls, rows, length=None, ragged_rank=None, packed=False):
         """Makes a masked tensor of arrays of unequal length.
 
         Args:
@@ -179,6 +182,7 @@ class MaskedTensorBase(Operators):
                 sentences in documents. Defaults to the number of axes in which
                 the lists differ. Give it where a batch may be regular by
                 chance, and its mask would have an axis less.
+            packed: Whether to store the valid steps alone; see `packed()`.
 
         Returns:
             A masked tensor of shape `(len(rows), length, ...)` with a mask of
@@ -206,7 +210,54 @@ class MaskedTensorBase(Operators):
         # Late: it imports the backend.
         from keras.src.masking.training import ragged
 
-        return cls(*ragged.padded(rows, length, ragged_rank))
+        x = cls(*ragged.padded(rows, length, ragged_rank))
+        return x.packed() if packed else x
+
+    def packed(self, capacity=None):
+        """The same, stored as its valid steps one after another.
+
+        Nothing else changes: it has the same shape, mask, values and type, and
+        every function and layer gives the same results. Those that treat steps
+        one by one compute with the valid steps alone, and so cost as much as
+        is valid; others compute with all steps, as ever.
+
+        Args:
+            capacity: For how many steps there is to be room, at least as many
+                as are valid. Defaults to their number; on JAX and TensorFlow,
+                which compile for each shape, to that number made larger by at
+                most an eighth, so that few numbers occur. Within a compiled
+                function of JAX it has to be `batch * time`, since what is
+                valid is not known there.
+
+        Returns:
+            A masked tensor, for which `is_packed` is True.
+
+        Raises:
+            ValueError: If the mask is not one over `(batch, time)`, or the
+                capacity is too small.
+
+        Example:
+
+        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]]).packed()
+        >>> x.is_packed, tuple(x.shape)
+        (True, (2, 3))
+        >>> (x + 1).padded()
+        <MaskedTensor shape=(2, 3), dtype=int64, mask shape=(2, 3)
+        [[2 3 4]
+         [5 -- --]]>
+        """
+        # Late: it imports the backend.
+        from keras.src.masking import packing
+
+        return packing.pack(self, capacity)
+
+    def padded(self):
+        """The same, stored as values and mask.
+
+        Returns:
+            A masked tensor, for which `is_packed` is False.
+        """
+        return self
 
     def to_ragged(self):
         """The valid steps of each row, as `from_ragged` takes them.

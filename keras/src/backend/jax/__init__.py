@@ -2,3 +2,4 @@
 
 from keras.src.backend.jax.composite import CompositeTensor
 from keras.src.backend.jax.masked_tensor import MaskedTensor
+from keras.src.backend.jax.masked_tensor import PackedTensor

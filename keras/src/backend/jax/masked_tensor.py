@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
+
 import jax
 import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.packed_tensor import PackedBase
 
 
 def _runs_on_cpu():
@@ -140,6 +143,79 @@ jax.tree_util.register_pytree_with_keys(
 jax.export.register_pytree_node_serialization(
     MaskedTensor,
     serialized_name="keras.MaskedTensor",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: None,
+)
+
+
+class PackedTensor(PackedBase, MaskedTensor):
+    _is_exact = False
+
+    @staticmethod
+    def is_concrete(x):
+        return not isinstance(x.flat, jax.core.Tracer)
+
+    @staticmethod
+    def _may_keep(values):
+        # What is traced belongs to one transformation.
+        return not isinstance(values, jax.core.Tracer)
+
+    @staticmethod
+    def _places(mask):
+        if isinstance(mask, jax.core.Tracer):
+            return None
+        return np.flatnonzero(np.asarray(mask))
+
+    @staticmethod
+    def _all_places(mask):
+        size = mask.shape[0]
+        return jax.numpy.nonzero(mask, size=size, fill_value=size)[0]
+
+    @staticmethod
+    def _gather(x, index):
+        return x.at[index].get(mode="promise_in_bounds")
+
+    @staticmethod
+    def _scatter(flat, index, size):
+        zeros = jax.numpy.zeros((size, *flat.shape[1:]), flat.dtype)
+        return zeros.at[index].set(flat, mode="drop")
+
+
+_PACKED_PARTS = ("flat", "mask", "index", "there")
+
+
+def _packed_parts_with_keys(x):
+    key = jax.tree_util.GetAttrKey
+    return [(key(name), getattr(x, name)) for name in _PACKED_PARTS], None
+
+
+def _packed_of(_, parts):
+    """A packed masked tensor of its parts, of which arrays alone are checked.
+
+    A transformation that takes a row of each part would take them from the
+    rows of the batch and from the flat steps alike.
+    """
+    _, mask, index, _ = parts
+    arrays = isinstance(mask, jax.Array) and isinstance(index, jax.Array)
+    if arrays and (mask.ndim != 2 or index.ndim != 1):
+        raise ValueError(
+            "A packed masked tensor came back with a mask of shape "
+            f"{mask.shape}, which has to cover `(batch, time)`. Its steps are "
+            "stored across the batch, so `jax.vmap` and `jax.lax.scan` cannot "
+            "go over its rows. Write `x.padded()` before."
+        )
+    return PackedTensor._of_parts(*parts)
+
+
+jax.tree_util.register_pytree_with_keys(
+    PackedTensor,
+    _packed_parts_with_keys,
+    _packed_of,
+    lambda x: ([getattr(x, name) for name in _PACKED_PARTS], None),
+)
+jax.export.register_pytree_node_serialization(
+    PackedTensor,
+    serialized_name="keras.PackedTensor",
     serialize_auxdata=lambda _: b"",
     deserialize_auxdata=lambda _: None,
 )

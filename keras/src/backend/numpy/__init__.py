@@ -2,3 +2,4 @@
 
 from keras.src.backend.numpy.composite import CompositeTensor
 from keras.src.backend.numpy.masked_tensor import MaskedTensor
+from keras.src.backend.numpy.masked_tensor import PackedTensor

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.packed_tensor import PackedBase
 
 
 class MaskedTensor(MaskedTensorBase):
@@ -40,3 +41,20 @@ class MaskedTensor(MaskedTensorBase):
         return self._join_in_place(
             parts, lambda part, shape: np.empty(shape, part.dtype)
         )
+
+
+class PackedTensor(PackedBase, MaskedTensor):
+    @staticmethod
+    def _places(mask):
+        return np.flatnonzero(mask)
+
+    @staticmethod
+    def _gather(x, index):
+        return x[index]
+
+    @staticmethod
+    def _scatter(flat, index, size):
+        # One row more, for what is written nowhere.
+        result = np.zeros((size + 1, *flat.shape[1:]), flat.dtype)
+        result[index] = flat
+        return result[:size]

@@ -2,3 +2,4 @@
 
 from keras.src.backend.tensorflow.composite import CompositeTensor
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
+from keras.src.backend.tensorflow.masked_tensor import PackedTensor

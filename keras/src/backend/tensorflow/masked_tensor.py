@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.masked_tensor import checked_and_filled
 from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.packed_tensor import PackedBase
 from tensorflow.python.ops.numpy_ops import np_array_ops
 
 
@@ -35,8 +36,21 @@ class _MaskedTensor(MaskedTensorBase):
         return np_array_ops._getitem(x, tuple(places))
 
 
+class _Type(type(tf.experimental.BatchableExtensionType)):
+    """The type of the masked tensor, of which a packed one is an instance.
+
+    A subclass of an extension type has its fields, and a packed tensor does
+    not store values.
+    """
+
+    def __instancecheck__(cls, x):
+        return super().__instancecheck__(x) or (
+            cls is MaskedTensor and isinstance(x, PackedBase)
+        )
+
+
 def _extension_type(namespace):
-    return type(tf.experimental.BatchableExtensionType)(
+    return _Type(
         "MaskedTensor",
         (_MaskedTensor, tf.experimental.BatchableExtensionType),
         namespace,
@@ -66,6 +80,64 @@ except ValueError:
     # TensorFlow registers the name for good, so a second copy of Keras in one
     # process (a reload, a purged `sys.modules`) does without one.
     MaskedTensor = _extension_type(_namespace())
+
+
+class _PackedTensor(PackedBase, _MaskedTensor):
+    _is_exact = False
+
+    @property
+    def shape(self):
+        return self.mask.shape.concatenate(self.flat.shape[1:])
+
+    @staticmethod
+    def is_concrete(x):
+        return hasattr(x.flat, "numpy")
+
+    @staticmethod
+    def _may_keep(values):
+        # A tape that is opened later on would not know where it came from.
+        return False
+
+    @staticmethod
+    def _places(mask):
+        if not hasattr(mask, "numpy"):
+            return None
+        return np.flatnonzero(mask.numpy())
+
+    @staticmethod
+    def _all_places(mask):
+        return tf.cast(tf.squeeze(tf.where(mask), 1), "int32")
+
+    @staticmethod
+    def _gather(x, index):
+        return tf.gather(x, index)
+
+    @staticmethod
+    def _scatter(flat, index, size):
+        # One row more, for what is written nowhere.
+        shape = tf.concat([[size + 1], tf.shape(flat)[1:]], 0)
+        return tf.scatter_nd(tf.expand_dims(index, 1), flat, shape)[:size]
+
+
+def _packed_type(namespace):
+    parts = dict.fromkeys(("flat", "mask", "index", "there"), tf.Tensor)
+    return type(tf.experimental.ExtensionType)(
+        "PackedTensor",
+        (_PackedTensor, tf.experimental.ExtensionType),
+        {
+            "__module__": __name__,
+            "__qualname__": "PackedTensor",
+            "__annotations__": parts,
+            **namespace,
+        },
+    )
+
+
+try:
+    PackedTensor = _packed_type({"__name__": "keras.PackedTensor"})
+except ValueError:
+    PackedTensor = _packed_type({})
+
 
 # Data pipelines and Keras's adapters ask a spec for these two.
 MaskedTensor.Spec.shape = property(lambda spec: spec.values.shape)

@@ -2,3 +2,4 @@
 
 from keras.src.backend.torch.composite import CompositeTensor
 from keras.src.backend.torch.masked_tensor import MaskedTensor
+from keras.src.backend.torch.masked_tensor import PackedTensor

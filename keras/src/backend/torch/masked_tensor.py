@@ -12,6 +12,7 @@ import string
 import torch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import op_named
+from keras.src.backend.common.packed_tensor import PackedBase
 from keras.src.composite.errors import UnsupportedTypeError
 
 # What PyTorch calls the operator functions that `tensor + masked` ends in.
@@ -178,6 +179,45 @@ class MaskedTensor(MaskedTensorBase):
             " or go out of the mask on purpose: `keras.ops.filled(x, 0)` puts"
             " a value under the mask, `x.values` drops it."
         )
+
+
+@dataclasses.dataclass(init=False, repr=False, eq=False)
+class PackedTensor(PackedBase, MaskedTensor):
+    flat: torch.Tensor
+    index: torch.Tensor
+    there: torch.Tensor | None
+
+    @property
+    def shape(self):
+        return self.mask.shape + self.flat.shape[1:]
+
+    @staticmethod
+    def is_concrete(x):
+        return not x.flat.is_meta
+
+    @staticmethod
+    def _may_keep(values):
+        # What was computed without a gradient is no use to one, and a compiler
+        # would have to hand it out.
+        return torch.is_grad_enabled() and not (
+            torch.compiler.is_compiling()
+            or torch._C._functorch.is_batchedtensor(values)
+            or values.is_inference()
+        )
+
+    @staticmethod
+    def _places(mask):
+        return mask.nonzero().squeeze(1)
+
+    @staticmethod
+    def _gather(x, index):
+        return x.index_select(0, index)
+
+    @staticmethod
+    def _scatter(flat, index, size):
+        # One row more, for what is written nowhere.
+        zeros = flat.new_zeros((size + 1, *flat.shape[1:]))
+        return zeros.index_copy(0, index, flat)[:size]
 
 
 def _of_masked(x, name):

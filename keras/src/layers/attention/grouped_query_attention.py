@@ -1,10 +1,22 @@
 """Attention asks for its masks by name, and clears none of its caller's."""
 
+from keras.src.masking.layers import attention
 from keras.src.masking.layers.attention import attend
 from patchset.markers import keeps
+from patchset.markers import new
 
 
 class GroupedQueryAttention:
+    @new
+    def _seen_by_call(self, x):
+        return attention.seen_by_call(self, x)
+
+    @keeps("_attend_padded")
+    def _compute_attention(self, query, key, value, *args, **kwargs):
+        return attention.on_padded(
+            self._attend_padded, query, key, value, *args, **kwargs
+        )
+
     @keeps("_plain_call")
     def call(
         self,

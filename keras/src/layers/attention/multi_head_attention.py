@@ -4,11 +4,23 @@ Upstream reads the query's mask off the tensor, and takes the masks off the
 caller's tensors. Here all masks become the attention mask, beforehand.
 """
 
+from keras.src.masking.layers import attention
 from keras.src.masking.layers.attention import attend
 from patchset.markers import keeps
+from patchset.markers import new
 
 
 class MultiHeadAttention:
+    @new
+    def _seen_by_call(self, x):
+        return attention.seen_by_call(self, x)
+
+    @keeps("_attend_padded")
+    def _compute_attention(self, query, key, value, *args, **kwargs):
+        return attention.on_padded(
+            self._attend_padded, query, key, value, *args, **kwargs
+        )
+
     @keeps("_plain_call")
     def call(
         self,

@@ -26,7 +26,7 @@ class BatchNormalization:
         axes = self._reduction_axes
         with states.kept_without(inputs.mask, learned, axes):
             outputs = self._plain_call(inputs, training=training)
-        return steps.with_mask(outputs.values, outputs.mask)
+        return steps.again(outputs)
 
     @new
     def _learned(self):

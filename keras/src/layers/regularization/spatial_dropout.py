@@ -1,5 +1,7 @@
 """Masked inputs are dropped from under their mask, which stays."""
 
+import functools
+
 from keras.src.masking.layers import steps
 from patchset.markers import keeps
 
@@ -7,4 +9,6 @@ from patchset.markers import keeps
 class BaseSpatialDropout:
     @keeps("_drop_maps")
     def call(self, inputs, training=False):
-        return steps.on_values(self._drop_maps, inputs, training=training)
+        return steps.scaled(
+            functools.partial(self._drop_maps, training=training), inputs
+        )

@@ -2,8 +2,12 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
 from keras.src.masking.layers import steps
+from keras.src.masking.layers.origins import defined_in_keras
+from keras.src.masking.packing import packed
 
 
 def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
@@ -58,6 +62,36 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
             any_seen = backend.numpy.any(any_seen, axis=1)
         outputs = without_unseen(outputs, any_seen, layer._output_dense.bias)
     return steps.with_mask(outputs, query_mask)
+
+
+def seen_by_call(layer, x):
+    """A packed tensor as it is: what projects features takes steps alone.
+
+    A class from outside, whose attention may be its own, gets the values.
+    """
+    is_packed = isinstance(x, MaskedTensorBase) and x.is_packed
+    if is_packed and defined_in_keras(type(layer), "_compute_attention"):
+        return x
+    return values_of(x)
+
+
+def on_padded(attend, query, key, value, *args, **kwargs):
+    """Runs attention on padded tensors, and packs its output as the query.
+
+    Args:
+        attend: Function of plain tensors that gives the output and the scores.
+        query: Plain or packed tensor of shape `(batch, T, heads, features)`.
+        key: Plain or packed tensor of shape `(batch, S, heads, features)`.
+        value: Like `key`.
+        *args: Further arguments.
+        **kwargs: Further arguments by name.
+    """
+    output, *scores = attend(
+        *map(values_of, (query, key, value)), *args, **kwargs
+    )
+    if isinstance(query, MaskedTensorBase):
+        output = query.with_flat(packed(output, query))
+    return (output, *scores)
 
 
 def without_unseen(outputs, any_seen, bias=None):

@@ -29,6 +29,7 @@ from keras.src.masking.layers.scopes import Scope
 from keras.src.masking.layers.scopes import in_scope
 from keras.src.masking.layers.scopes import without_scope
 from keras.src.masking.layers.telling import warn_if_lost
+from keras.src.masking.packing import like_first
 
 
 def of(layer):
@@ -109,9 +110,9 @@ def named(layer, run, args, kwargs):
     given = dict(bound.arguments)
     first = next(iter(given.values()))
     if defined_in_keras(type(layer), "call"):
-        fill_in_masks(layer, bound)
+        fill_in_masks(layer, bound, layer._seen_by_call)
         args, kwargs = as_passed(bound, given, args, kwargs)
-        return without_scope(run, args, kwargs)
+        return like_first(first, without_scope(run, args, kwargs))
     with in_scope(Scope(is_old=False)) as scope:
         filled_in = fill_in_masks(layer, bound, scope.hang)
         passed, by_name = as_passed(bound, given, args, kwargs)

@@ -1,10 +1,13 @@
 """What layers do with steps and entries under a mask."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
 from keras.src.masking.layers.scopes import current_scope
+from keras.src.masking.rules import packed
 
 
 def step_mask(mask, ndim=2):
@@ -24,13 +27,18 @@ def by_steps(sequences, mask, ndim=2):
     """A sequence, with 0 where it is masked, and its step mask.
 
     Args:
-        sequences: Plain tensor of shape `(batch, time, ...)`, or None.
+        sequences: Plain tensor of shape `(batch, time, ...)`, a packed one,
+            which stays packed, or None.
         mask: As `step_mask` takes it, or None. One that covers fewer axes, or
             has axes of size 1, is broadcast.
         ndim: Number of leading axes that make up a step.
     """
     if sequences is None or mask is None:
         return sequences, None
+    if isinstance(sequences, MaskedTensorBase):
+        if mask is sequences.mask and ndim == 2:
+            return sequences.clearable(), mask
+        sequences = sequences.values
     steps = step_mask(mask, ndim)
     whole = masks.as_bool(tree.flatten(mask)[0])
     sequences = masks.fill(sequences, whole, 0)
@@ -41,7 +49,27 @@ def on_values(function, x, *args, **kwargs):
     """A function that treats each entry by itself, run under the mask."""
     if not isinstance(x, MaskedTensorBase):
         return function(x, *args, **kwargs)
+    if x.is_packed:
+        return x.with_flat(function(x.flat, *args, **kwargs))
     return masks.wrap(function(x.values, *args, **kwargs), x.mask)
+
+
+def scaled(function, x):
+    """As `on_values`, for a function that multiplies by what it draws.
+
+    What it draws depends on the shape. That of a packed tensor is the padded
+    one: storage changes nothing.
+    """
+    if not isinstance(x, MaskedTensorBase) or not x.is_packed:
+        return on_values(function, x)
+    ones = backend.numpy.ones(ops.shape(x), dtype=x.dtype)
+    factors = function(ones)
+    return x if factors is ones else packed.scaled_by(x, factors)
+
+
+def again(outputs):
+    """Masked outputs as `with_mask` gives them."""
+    return outputs if current_scope() is None else outputs.values
 
 
 def with_mask(outputs, mask):
@@ -51,6 +79,8 @@ def with_mask(outputs, mask):
     plain: its `compute_mask` is asked.
     """
     if mask is None or current_scope() is not None:
+        return values_of(outputs)
+    if isinstance(outputs, MaskedTensorBase):
         return outputs
     if isinstance(outputs, (tuple, list)):
         first, *rest = outputs

@@ -12,6 +12,8 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.reduce import canonical_axes
 from keras.src.masking.rules.reduce import floating
@@ -33,6 +35,7 @@ def contract(labels_of):
             return len(out)
         return reach(covered, out)
 
+    @packs(packed.contracted(labels_of))
     @covers(coverage)
     def rule(call):
         operands, labels, out = labels_of(call)

@@ -4,9 +4,21 @@ from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.coverage import covers
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import full_rank
+from keras.src.masking.rules.merge import each_entry
+from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import only_operand
 from keras.src.masking.rules.reduce import canonical_axes
+
+
+@packs(packed.dropped)
+@covers(kept)
+def dropout(call):
+    """Each entry by itself: the mask stays."""
+    return each_entry(call)
 
 
 def with_parameters(**in_domain):

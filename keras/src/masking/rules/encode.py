@@ -4,6 +4,8 @@ from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import only_operand
 from keras.src.masking.rules.reduce import canonical_axes
 
@@ -20,6 +22,7 @@ def _one_hot(call, spec):
     return covered + (axis < covered)
 
 
+@packs(packed.one_hot)
 @covers(_one_hot)
 def one_hot(call):
     """A masked index gives a row of zeros, under the mask."""

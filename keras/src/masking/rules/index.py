@@ -8,6 +8,8 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import entry
 
 
@@ -23,6 +25,7 @@ def _get_item(call, spec):
     return covered + _added(_first(keys, covered))
 
 
+@packs(packed.indexed)
 @covers(_get_item)
 def get_item(call):
     """The part of the key that falls on the mask indexes it too.

@@ -5,6 +5,8 @@ from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import only_operand
 
@@ -33,6 +35,7 @@ def filled(call):
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(kept)
 def like(call):
     """A tensor of the same shape, and with the same mask."""
@@ -41,6 +44,7 @@ def like(call):
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(kept)
 def full_like(call):
     """A tensor of the same shape and mask, with no large value under it."""
@@ -67,6 +71,7 @@ def _to_tensor(call, spec):
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(_to_tensor)
 def to_tensor(call):
     """The same with its mask, in another dtype if one is asked for."""

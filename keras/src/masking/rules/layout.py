@@ -12,6 +12,8 @@ from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import merge
 from keras.src.masking.rules.merge import only_operand
@@ -43,6 +45,7 @@ def axes_motion(numpy_function):
         origins, _ = origins_and_gone(call, x)
         return _last_kept(origins, masks.covered(x)) + 1 if origins else 0
 
+    @packs(packed.MOTIONS.get(numpy_function))
     @covers(coverage)
     def rule(call):
         x = only_operand(call)
@@ -113,6 +116,7 @@ def _along_axis(call, spec):
     return max(covered, axes[-1] + 1) + len(spec.shape) - len(x.shape)
 
 
+@packs(packed.along("axis"))
 @covers(_along_axis)
 def along_axis(call):
     """The mask is moved like the entries, if it covers the axis.
@@ -149,6 +153,7 @@ def _reshape(call, spec):
     return len(spec.shape) if split is None else split
 
 
+@packs(packed.reshaped)
 @covers(_reshape)
 def reshape(call):
     """The mask is reshaped with the axes it covers, where they stay together.
@@ -313,6 +318,7 @@ def join(new_axis):
         _, axis, covered = axis_and_covered(call)
         return covered + (new_axis and axis < covered)
 
+    @packs(packed.joined(new_axis))
     @covers(coverage)
     def rule(call):
         xs, axis, covered = axis_and_covered(call)
@@ -370,6 +376,7 @@ def _taken(call):
     return call.args[0], call.argument("indices"), call.argument("axis")
 
 
+@packs(packed.looked_up)
 @covers(_take)
 def take(call):
     """Entries picked by index; a masked index looks up 0 and is masked."""
@@ -448,6 +455,7 @@ def _where(call, spec):
     return None if call.argument("x1") is None else coverage.merged(call, spec)
 
 
+@packs(packed.chosen)
 @covers(_where)
 def where(call):
     """Valid where the branch that is taken is; a fill is neutral.

@@ -9,9 +9,12 @@ from keras.src.masking import masks
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(coverage.merged)
 def merge(call):
     """Valid where every masked operand is; plain operands are neutral.
@@ -33,6 +36,7 @@ def merge(call):
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(coverage.merged)
 def multiply(call):
     """Valid where every masked operand is; no two masked numbers multiply."""
@@ -75,6 +79,7 @@ def _as_tensor(x):
 
 
 @takes_whole
+@packs(packed.each_step)
 @covers(coverage.merged)
 def cast(call):
     """The mask stays; under it nothing is infinite in a smaller dtype."""
@@ -91,6 +96,7 @@ def guarded(*constants):
     """
 
     @takes_whole
+    @packs(packed.each_step)
     @covers(coverage.merged)
     def rule(call):
         call.args = [_as_tensor(x) for x in call.args]
@@ -141,6 +147,7 @@ def kept(call, spec):
     return masks.covered(only_operand(call))
 
 
+@packs(packed.first_alone)
 @covers(kept)
 def each_entry(call):
     """Each entry by itself, beside plain arguments: the mask stays."""

@@ -5,6 +5,8 @@ from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
 from keras.src.masking.rules.merge import merge
 from keras.src.masking.rules.merge import unchanged
@@ -20,6 +22,7 @@ def _softmax(call, spec):
     return masks.covered(call.args[0])
 
 
+@packs(packed.along("axis"))
 @covers(_softmax)
 def softmax(call):
     """Masked entries take no part; a row without a valid one gives 0.
@@ -42,6 +45,7 @@ def softmax(call):
     return masks.wrap(masks.in_blocks(x, axes, of_block), x.mask)
 
 
+@packs(packed.along("axis"))
 @covers(kept)
 def sparsemax(call):
     """Masked entries take no part: too far below the largest for a share."""
@@ -75,6 +79,7 @@ def _scaled(call, spec):
     return masks.covered(call.args[0])
 
 
+@packs(packed.along("axis"))
 @covers(_scaled)
 def layer_normalization(call):
     """Over axes without a mask as ever, else with the moments of the valid.
@@ -93,6 +98,7 @@ def layer_normalization(call):
     return _over_root(call, x, power, gamma, beta)
 
 
+@packs(packed.along("axis"))
 @covers(_scaled)
 def rms_normalization(call):
     """As layer normalization, by the mean square."""
@@ -134,6 +140,7 @@ def _over_axes(weight, axes, x):
     )
 
 
+@packs(packed.along("axis"))
 @covers(kept)
 def normalize(call):
     """Divides by the norm of the valid entries, of 1 where there are none."""
@@ -148,6 +155,7 @@ def normalize(call):
     return masks.wrap(masks.fill(values, x.mask, 0), x.mask)
 
 
+@packs(packed.along("axis"))
 @covers(merge.coverage)
 def batch_normalization(call):
     """Elementwise, given mean and variance: the mask stays."""

@@ -14,6 +14,8 @@ from keras.src.masking import masks
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
 from keras.src.masking.errors import has_mask
+from keras.src.masking.packing import packs
+from keras.src.masking.rules import packed
 
 
 def canonical_axes(axis, ndim):
@@ -141,6 +143,7 @@ def reduce(identity):
             "lowest" and "highest" of the dtype.
     """
 
+    @packs(packed.reduced())
     @covers(ordered if isinstance(identity, str) else reduced)
     def rule(call):
         reduction = Reduction(call)
@@ -167,6 +170,7 @@ def reduce(identity):
     return rule
 
 
+@packs(packed.over_time(packed.sums))
 @covers(reduced)
 def total(call):
     """The sum of the valid entries; of none it is 0."""
@@ -213,6 +217,7 @@ FINITE = {
 }
 
 
+@packs(packed.over_time(packed.means))
 @covers(reduced)
 def mean(call):
     """The sum of the valid entries, over their number."""
@@ -290,6 +295,7 @@ def count_nonzero(call):
     return ops.sum(hits, axis=call.argument("axis"))
 
 
+@packs(packed.reduced())
 @covers(reduced)
 def var(call):
     """The mean squared distance from the mean, both over valid entries."""
@@ -312,6 +318,7 @@ def var(call):
     return _averaged(call, of_all, floating(call.args[0].dtype))
 
 
+@packs(packed.reduced())
 @covers(reduced)
 def std(call):
     """The root of the variance of valid entries, with no slope at 0.
@@ -428,6 +435,7 @@ def _moments(call, spec):
     return Reduction(call, "axes").out_covered
 
 
+@packs(packed.reduced("axes"))
 @covers(_moments)
 def moments(call):
     """Mean and variance of the valid entries, in one call."""

@@ -2,7 +2,6 @@
 
 from keras.src.masking.rules import draw
 from keras.src.masking.rules.batch import refused
-from keras.src.masking.rules.merge import each_entry
 from keras.src.random import random as MODULE
 
 KEYED_BY_FUNCTION = True
@@ -13,7 +12,7 @@ RULES = {
     "beta": draw.with_parameters(alpha=1, beta=1),
     "binomial": draw.with_parameters(counts=1, probabilities=0.5),
     "categorical": draw.categorical,
-    "dropout": each_entry,
+    "dropout": draw.dropout,
     "gamma": draw.with_parameters(alpha=1),
     "normal": refused(_BOUNDS),
     "randint": refused(_BOUNDS),

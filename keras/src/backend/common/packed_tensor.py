@@ -1,0 +1,164 @@
+"""A masked tensor that stores its valid steps alone, one after another.
+
+Packing is storage, not a type: everything that is true of a masked tensor is
+true of a packed one. What does not know of it asks for `values` and `mask`.
+"""
+
+from keras.src.backend.common.masked_tensor import MERGING
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.operators import ARITHMETIC
+from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.operators import Operators
+from keras.src.backend.common.variables import standardize_dtype
+
+
+class PackedBase(MaskedTensorBase):
+    """Valid steps one after another, and where each belongs.
+
+    Parts:
+        flat: Tensor of shape `(capacity, ...)`, the valid steps in the order
+            of rows and times, then those that make up the capacity.
+        mask: Boolean tensor of shape `(batch, time)`.
+        index: Integer tensor of shape `(capacity,)`: the place of each flat
+            row among the `batch * time` steps, and `batch * time` for those
+            that are none. Tensors of one layout share this object.
+        there: Boolean tensor of shape `(capacity,)`, False for flat rows that
+            are no steps; None where the engine packs without any.
+    """
+
+    is_packed = True
+
+    @classmethod
+    def _of_parts(cls, flat, mask, index, there):
+        """Makes one of parts that are right, or of an engine's placeholders."""
+        self = object.__new__(cls)
+        self.__dict__.update(flat=flat, mask=mask, index=index, there=there)
+        return self
+
+    @classmethod
+    def _wrap(cls, values, mask):
+        """What is made of both parts is padded."""
+        # Late: it is the backend that chooses.
+        from keras.src import backend
+
+        return backend.MaskedTensor._wrap(values, mask)
+
+    def __reduce__(self):
+        return type(self)._of_parts, (
+            self.flat,
+            self.mask,
+            self.index,
+            self.there,
+        )
+
+    def with_flat(self, flat):
+        """The same layout with other flat rows."""
+        return self._of_parts(flat, self.mask, self.index, self.there)
+
+    def clearable(self):
+        """The same, for old code that clears the attribute of a mask."""
+        copy = self.with_flat(self.flat)
+        copy.__dict__["_is_clearable"] = True
+        return copy
+
+    def __setattr__(self, name, value):
+        if name == "_keras_mask" and "_is_clearable" in self.__dict__:
+            return
+        super().__setattr__(name, value)
+
+    @property
+    def values(self):
+        """The padded values, with 0 where nothing is. Kept once computed."""
+        values = self.__dict__.get("_values")
+        if values is None:
+            # Late: it imports the backend.
+            from keras.src.masking import packing
+
+            values = packing.unpacked(self.flat, self)
+            if self._may_keep(values):
+                self.__dict__["_values"] = values
+        return values
+
+    @property
+    def shape(self):
+        return (*self.mask.shape, *self.flat.shape[1:])
+
+    @property
+    def dtype(self):
+        return self.flat.dtype
+
+    @property
+    def ndim(self):
+        return 1 + len(self.flat.shape)
+
+    def packed(self, capacity=None):
+        if capacity is None or capacity == self.flat.shape[0]:
+            return self
+        return self.padded().packed(capacity)
+
+    def padded(self):
+        return self._wrap(self.values, self.mask)
+
+    def __repr__(self):
+        head = (
+            f"<MaskedTensor shape={tuple(self.shape)}, "
+            f"dtype={standardize_dtype(self.dtype)}, packed in "
+            f"{self.flat.shape[0]} steps"
+        )
+        rows = self._rows_as_text()
+        return f"{head}>" if rows is None else f"{head}\n{rows}>"
+
+    def _rows_as_text(self):
+        """A line for each row, None where the entries cannot be read."""
+        try:
+            if not self.is_concrete(self):
+                return None
+            rows = [
+                " ".join(str(row).split())
+                for row in self._wrap(self.values, self.mask).to_ragged()
+            ]
+        except Exception:
+            return None
+        if len(rows) > 6:
+            rows = [*rows[:3], "...", *rows[-3:]]
+        return "\n".join(rows)
+
+    @staticmethod
+    def _may_keep(values):
+        """Whether padded values serve whoever asks for them next."""
+        return True
+
+    # How an engine stores.
+
+    # Whether it packs the valid steps alone: one that compiles for each shape
+    # packs up to a capacity, of which there are few.
+    _is_exact = True
+
+    @staticmethod
+    def _places(mask):
+        """Where the valid steps of a flat mask are, as many as there are.
+
+        Returns:
+            A tensor of integers; None where a compiler does not know them.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def _gather(x, index):
+        """The rows of a tensor at these places, any row for one too large."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _scatter(flat, index, size):
+        """Rows at these places of `size`, 0 elsewhere.
+
+        A place that is too large is not written to.
+        """
+        raise NotImplementedError
+
+
+# The fast path of a padded one reads both parts.
+for _method, _name in (ARITHMETIC | COMPARISON).items():
+    if _name in MERGING:
+        _method = f"__{_method}__"
+        setattr(PackedBase, _method, getattr(Operators, _method))

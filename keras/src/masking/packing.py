@@ -1,0 +1,205 @@
+"""Packed masked tensors: how they are packed, and which calls know of it.
+
+A rule that knows packing computes with the flat steps alone, by the public
+function itself. For it, the flat steps are a tensor whose first axis stands for
+batch and time; where they make up a capacity, that is a masked tensor. So all
+that is true of masks holds there as well.
+"""
+
+import math
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+
+# Steps of a capacity: so many between a power of two and the next.
+STEPS = 8
+
+
+def capacity_for(count):
+    """The number of steps, made larger by at most an eighth.
+
+    Of such numbers there are eight between a power of two and the next.
+    """
+    step = max(1, 2 ** (max(count - 1, 1).bit_length() - 1) // STEPS)
+    return -(-count // step) * step
+
+
+def pack(x, capacity=None):
+    """A packed masked tensor of a padded one; see `MaskedTensor.packed`."""
+    if len(x.mask.shape) != 2:
+        raise ValueError(
+            "A masked tensor is packed by its steps: its mask must cover "
+            "`(batch, time)`. Received values of shape "
+            f"{tuple(x.shape)} and a mask of shape {tuple(x.mask.shape)}. "
+            + _OTHER_RANKS.get(len(x.mask.shape), _INNER)
+        )
+    size = math.prod(backend.shape(x.mask))
+    flat_mask = backend.numpy.reshape(x.mask, (size,))
+    index, there = _index(flat_mask, size, capacity)
+    layout = backend.PackedTensor._of_parts(None, x.mask, index, there)
+    return layout.with_flat(packed(x.values, layout))
+
+
+_OTHER_RANKS = {
+    0: "This one says of the whole tensor whether it is there.",
+    1: "This one leaves out rows as a whole: take the others with "
+    "`keras.ops.take(x, rows, axis=0)`.",
+}
+_INNER = (
+    "This one masks entries inside of steps, which have no place of their own "
+    "in memory: reshape, so that what is masked is a step."
+)
+
+
+def _index(mask, size, capacity):
+    """The places of valid steps, and which of them there are, or None."""
+    kind = backend.PackedTensor
+    found = kind._places(mask)
+    if found is None:
+        return _index_of_all(mask, size, capacity)
+    count = found.shape[0]
+    if capacity is None:
+        if kind._is_exact:
+            return found, None
+        capacity = min(capacity_for(count), size)
+    if capacity < count:
+        raise ValueError(
+            f"A masked tensor with {count} valid steps does not fit the "
+            f"capacity {capacity}. Leave the capacity out, or make it larger."
+        )
+    places = backend.numpy.arange(capacity, dtype="int32")
+    index = backend.numpy.pad(
+        backend.convert_to_tensor(found, "int32"),
+        [(0, capacity - count)],
+        constant_values=size,
+    )
+    if kind._is_exact:
+        index = backend.cast(index, found.dtype)
+    return index, places < count
+
+
+def _index_of_all(mask, size, capacity):
+    """The places where a compiler does not know which steps are valid."""
+    known = isinstance(size, int)
+    if capacity is None and known or known and capacity < size:
+        raise ValueError(
+            "Within a compiled function it is not known how many of "
+            f"{size} steps are valid, so that `packed(capacity={capacity})` "
+            f"may not suffice. Write `x.packed(capacity={size})`, or pack "
+            "before the function is called."
+        )
+    index = backend.PackedTensor._all_places(mask)
+    return index, index < size
+
+
+def packed(values, layout):
+    """The flat steps of padded values, in the layout of a packed tensor."""
+    batch_and_time, *rest = _sizes(values)
+    rows = backend.numpy.reshape(values, (batch_and_time, *rest))
+    if layout.there is None:
+        return layout._gather(rows, layout.index)
+    last = batch_and_time - 1
+    index = backend.numpy.minimum(layout.index, last)
+    flat = layout._gather(rows, index)
+    return masks.fill(flat, layout.there, 0)
+
+
+def unpacked(flat, layout):
+    """Flat steps where they belong, with 0 where there are none."""
+    shape = backend.shape(layout.mask)
+    values = layout._scatter(flat, layout.index, math.prod(shape))
+    return backend.numpy.reshape(values, (*shape, *_rest(flat)))
+
+
+def _sizes(values):
+    batch, time, *rest = backend.shape(values)
+    return (batch * time, *rest)
+
+
+def _rest(flat):
+    return backend.shape(flat)[1:]
+
+
+def inner(x):
+    """The flat steps as rules see them: masked, if they make up a capacity."""
+    return masks.wrap(x.flat, x.there)
+
+
+def around(x, result):
+    """What a function made of flat steps, a packed tensor in their layout."""
+    flat = result.values if isinstance(result, MaskedTensorBase) else result
+    return x.with_flat(flat)
+
+
+class Unknown(Exception):
+    """The call cannot be computed with the flat steps alone."""
+
+
+def first_packed(operands):
+    """The first packed tensor among operands, or None."""
+    for x in operands:
+        if isinstance(x, MaskedTensorBase) and x.is_packed:
+            return x
+    return None
+
+
+def apply(call, x):
+    """The result of a call with a packed operand.
+
+    By the rule's own way with flat steps if it has one; else by the rule, on
+    padded operands. What that gives has the mask of the packed operand most
+    often, and is packed again.
+
+    Args:
+        call: The `Call`.
+        x: Its first packed operand.
+    """
+    way = getattr(call.row.rule, "packed", None)
+    if way is not None:
+        try:
+            return way(call, x)
+        except Unknown:
+            pass
+    call.args, call.kwargs = padded((call.args, call.kwargs))
+    return tree.map_structure(lambda y: like(x, y), call.apply_rule())
+
+
+def padded(nest):
+    """A nest with padded tensors for packed ones."""
+    # Late: calls import this.
+    from keras.src.masking.calls import map_nest
+
+    return map_nest(
+        lambda x: x.padded() if isinstance(x, MaskedTensorBase) else x, nest
+    )
+
+
+def like(x, y):
+    """A padded tensor packed as another one, if it has the same mask."""
+    if isinstance(y, MaskedTensorBase) and y.mask is x.mask:
+        return y if y.is_packed else x.with_flat(packed(y.values, x))
+    return y
+
+
+def like_first(x, outputs):
+    """The outputs of a layer, packed as its first argument if that is."""
+    if not isinstance(x, MaskedTensorBase) or not x.is_packed:
+        return outputs
+    return tree.map_structure(lambda y: like(x, y), outputs)
+
+
+def packs(way):
+    """Decorator: tells how a rule computes with flat steps alone.
+
+    Args:
+        way: Function of the `Call` and of its first packed operand, which
+            gives the result. It raises `Unknown` where it cannot tell.
+    """
+
+    def mark(rule):
+        rule.packed = way
+        return rule
+
+    return mark

@@ -1,0 +1,436 @@
+"""How families compute with the steps of a packed tensor alone.
+
+A way is a function of a call and of its first packed operand. The first axis
+of the flat steps stands for batch and time, so an axis `a` behind these is the
+axis `a - 1` there.
+"""
+
+import math
+
+import numpy as np
+
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
+from keras.src.masking.packing import Unknown
+from keras.src.masking.packing import around
+from keras.src.masking.packing import inner
+from keras.src.masking.packing import packed
+
+
+def beside(x, other):
+    """Another operand of a packed one, for each of the flat steps.
+
+    Args:
+        x: The packed operand.
+        other: A scalar; a tensor that broadcasts with `x`; or anything that is
+            no tensor.
+
+    Raises:
+        Unknown: If it does not go with the steps of `x`.
+    """
+    if isinstance(other, (list, tuple, dict, CompositeBase)):
+        raise Unknown
+    if not hasattr(other, "shape"):
+        return other
+    if isinstance(other, MaskedTensorBase):
+        return _in_layout(x, other)
+    lead = len(x.shape) - len(other.shape)
+    if lead >= 2:
+        return other
+    if lead < 0:
+        raise Unknown
+    other = backend.convert_to_tensor(other)
+    if not lead:
+        return _along_both(x, other)
+    (time,) = _known(x.shape[1:2])
+    if other.shape[0] == 1:
+        return backend.numpy.squeeze(other, 0)
+    return _at(other, x, _places(x) % time, time)
+
+
+def _in_layout(x, other):
+    if len(other.shape) != len(x.shape):
+        raise Unknown
+    if other.is_packed and other.index is x.index:
+        return inner(other)
+    if other.mask is x.mask:
+        return masks.wrap(packed(other.values, x), x.there)
+    raise Unknown
+
+
+def _along_both(x, other):
+    """A plain tensor of as many axes, of which the first two broadcast."""
+    batch, time = _known(x.shape[:2])
+    sizes = tuple(other.shape[:2])
+    if sizes == (1, 1):
+        return backend.numpy.squeeze(other, (0, 1))
+    if sizes == (batch, time):
+        return packed(other, x)
+    if sizes == (batch, 1):
+        rows = backend.numpy.squeeze(other, 1)
+        return _at(rows, x, _places(x) // time, batch)
+    if sizes == (1, time):
+        steps = backend.numpy.squeeze(other, 0)
+        return _at(steps, x, _places(x) % time, time)
+    raise Unknown
+
+
+def _known(sizes):
+    """Sizes that are numbers: of others it is not known what they equal."""
+    if None in tuple(sizes):
+        raise Unknown
+    return tuple(sizes)
+
+
+def _places(x):
+    """The place of each flat step among all; some place, if it is none."""
+    if x.there is None:
+        return x.index
+    return backend.numpy.minimum(x.index, math.prod(x.mask.shape) - 1)
+
+
+def _at(rows, x, places, size):
+    """The entries of rows for each flat step."""
+    if rows.shape[0] != size or not size:
+        raise Unknown
+    rows = x._gather(rows, places)
+    return rows if x.there is None else masks.fill(rows, x.there, 0)
+
+
+def each_step(call, x):
+    """An operation that treats each entry, or each step, by itself."""
+    args = [beside(x, y) for y in call.args]
+    kwargs = {k: beside(x, v) for k, v in call.kwargs.items()}
+    return _run(call, x, args, kwargs)
+
+
+def first_alone(call, x):
+    """An operation that treats each entry by itself, beside other arguments."""
+    first, *rest = call.args
+    others = [*rest, *call.kwargs.values()]
+    if first is not x or any(isinstance(y, MaskedTensorBase) for y in others):
+        raise Unknown
+    return _run(call, x, [inner(x), *rest], call.kwargs)
+
+
+def chosen(call, x):
+    """A choice between steps of one layout and fills.
+
+    A plain branch that has an entry for each step is data: it makes another
+    mask.
+    """
+    for branch in call.args[1:]:
+        is_plain = not isinstance(branch, MaskedTensorBase)
+        if is_plain and len(getattr(branch, "shape", ())) > len(x.shape) - 2:
+            raise Unknown
+    return each_step(call, x)
+
+
+def _run(call, x, args, kwargs):
+    """What the public function makes of flat steps."""
+    result = call.call_function(args, kwargs)
+    return tree.map_structure(lambda y: around(x, y), result)
+
+
+def along(*names, grows=0):
+    """An operation along axes that it names, which are behind the steps.
+
+    Args:
+        *names: The arguments that name axes.
+        grows: How many axes more the result has, among which they are counted.
+    """
+
+    def way(call, x):
+        if call.args[0] is not x:
+            raise Unknown
+        return _moved(call, x, names, grows)
+
+    return way
+
+
+def _moved(call, x, names, grows=0):
+    moved = {name: _behind(call, x, name, grows) for name in names}
+    args = call.args[: _first_named(call, names)]
+    rest = {k: v for k, v in call.kwargs.items() if k not in moved}
+    args = [beside(x, y) for y in args]
+    rest = {k: beside(x, v) for k, v in rest.items()}
+    return _run(call, x, args, rest | moved)
+
+
+def _first_named(call, names):
+    """The place of the first operand that names axes."""
+    known = call.row.call_names or call.row.fn_names
+    places = [known.index(n) for n in names if n in known]
+    return min(places, default=len(call.args))
+
+
+def _behind(call, x, name, grows=0):
+    """An argument that names axes behind the steps, as of the flat ones."""
+    axis = call.argument(name)
+    if axis is None:
+        raise Unknown
+    axes = axis if isinstance(axis, (list, tuple)) else [axis]
+    ndim = len(x.shape) + grows
+    axes = [a + ndim if a < 0 else a for a in axes]
+    if any(not 2 <= a < ndim for a in axes):
+        raise Unknown
+    axes = [a - 1 for a in axes]
+    return type(axis)(axes) if isinstance(axis, (list, tuple)) else axes[0]
+
+
+def reduced(name="axis"):
+    """A reduction: over features by steps, over batch and time over all."""
+
+    def way(call, x):
+        axes = call.argument(name)
+        ndim = len(x.shape)
+        axes = axes if isinstance(axes, (list, tuple)) else [axes]
+        axes = range(ndim) if axes == [None] else axes
+        axes = sorted(a + ndim if a < 0 else a for a in axes)
+        if axes[:1] and axes[0] >= 2:
+            return _moved(call, x, (name,))
+        if axes[:2] != [0, 1] or call.argument("keepdims", False):
+            raise Unknown
+        if any(isinstance(y, MaskedTensorBase) for y in call.args[1:]):
+            raise Unknown
+        kwargs = call.kwargs | {name: (0, *(a - 1 for a in axes[2:]))}
+        return call.call_function([_counted(x)], kwargs)
+
+    return way
+
+
+def _counted(x):
+    """The flat steps as a masked tensor, also where all of them are steps.
+
+    Of no step at all a reduction is what it is of a masked tensor.
+    """
+    there = x.there
+    if there is None:
+        there = backend.numpy.ones(backend.shape(x.flat)[:1], "bool")
+    return masks.wrap(x.flat, there)
+
+
+def over_time(segments):
+    """As `reduced`; over time alone by the segments that rows are.
+
+    Args:
+        segments: Function of the flat steps, 0 where they are none, of the
+            row of each, of the number of rows, and of the packed tensor.
+    """
+    otherwise = reduced()
+
+    def way(call, x):
+        axis = call.argument("axis")
+        axes = axis if isinstance(axis, (list, tuple)) else [axis]
+        is_time = list(axes) in ([1], [1 - len(x.shape)])
+        if not is_time or call.argument("keepdims", False):
+            return otherwise(call, x)
+        if not backend.is_float_dtype(x.dtype):
+            raise Unknown
+        batch, time = _known(x.shape[:2])
+        if not batch or not time:
+            raise Unknown
+        wide = masks.cast(_counted(x), _wide(x.dtype))
+        sums = segments(masks.filled(wide), _places(x) // time, batch, x)
+        valid = backend.numpy.any(x.mask, axis=1)
+        return masks.wrap(backend.cast(sums, x.dtype), valid)
+
+    return way
+
+
+def _wide(dtype):
+    dtype = backend.standardize_dtype(dtype)
+    return dtype if dtype == "float64" else "float32"
+
+
+def sums(flat, rows, batch, x):
+    """The sum of each row."""
+    return ops.segment_sum(flat, rows, num_segments=batch)
+
+
+def means(flat, rows, batch, x):
+    """The sum of each row over the number of its steps, at least 1."""
+    total = sums(flat, rows, batch, x)
+    count = backend.numpy.sum(backend.cast(x.mask, total.dtype), axis=1)
+    count = backend.numpy.maximum(count, backend.cast(1, total.dtype))
+    return total / masks.expand(count, len(total.shape))
+
+
+def contracted(labels_of):
+    """A contraction that neither sums over steps nor brings any in.
+
+    Args:
+        labels_of: As the family `contract` takes it.
+    """
+
+    def way(call, x):
+        operands, labels, out = labels_of(call)
+        batch, time = labels[[y is x for y in operands].index(True)][:2]
+        if out[:2] != [batch, time]:
+            raise Unknown
+        flat = []
+        for y, names in zip(operands, labels):
+            if isinstance(y, MaskedTensorBase):
+                if names[:2] != [batch, time]:
+                    raise Unknown
+                y = _in_layout_of_labels(x, y)
+            elif {batch, time} & {*names}:
+                raise Unknown
+            flat.append(y)
+        kwargs = _without_time(call, time)
+        rest = iter(flat)
+        args = [next(rest) if hasattr(y, "shape") else y for y in call.args]
+        return _run(call, x, args, kwargs)
+
+    return way
+
+
+def _in_layout_of_labels(x, y):
+    if y.is_packed and y.index is x.index:
+        return inner(y)
+    if y.mask is x.mask:
+        return masks.wrap(packed(y.values, x), x.there)
+    raise Unknown
+
+
+def _without_time(call, time):
+    """The static arguments, without the label of the time axis."""
+    if call.row.name == "tensordot" and not isinstance(
+        call.argument("axes", 2), int
+    ):
+        raise Unknown
+    if call.row.name != "einsum" or time.isdigit():
+        return call.kwargs
+    subscripts = call.argument("subscripts").replace(time, "")
+    return call.kwargs | {"subscripts": subscripts}
+
+
+def reshaped(call, x):
+    """A new shape for the axes behind the steps."""
+    shape = call.argument("newshape")
+    if not isinstance(shape, (list, tuple)) or len(shape) < 2:
+        raise Unknown
+    if call.args[0] is not x or not all(isinstance(n, int) for n in shape):
+        raise Unknown
+    rest = _known(x.shape[2:])
+    new = list(shape)
+    if -1 in new:
+        place = new.index(-1)
+        whole = math.prod(rest) * math.prod(
+            n for n in x.shape[:2] if n is not None
+        )
+        if place and None in tuple(x.shape[:2]):
+            raise Unknown
+        others = math.prod(n for n in new if n != -1)
+        if not place and x.shape[0] is None:
+            new[0] = None
+        elif not others:
+            raise Unknown
+        else:
+            new[place] = whole // others
+    if new[:2] != list(x.shape[:2]) or math.prod(new[2:]) != math.prod(rest):
+        raise Unknown
+    steps = x.flat.shape[0]
+    steps = -1 if steps is None else steps
+    return x.with_flat(backend.numpy.reshape(x.flat, (steps, *new[2:])))
+
+
+def transposed(call, x):
+    """Another order of the axes behind the steps."""
+    axes = call.argument("axes")
+    if axes is None or call.args[0] is not x:
+        raise Unknown
+    axes = [a + len(x.shape) if a < 0 else a for a in axes]
+    if axes[:2] != [0, 1]:
+        raise Unknown
+    axes = (0, *(a - 1 for a in axes[2:]))
+    return x.with_flat(backend.numpy.transpose(x.flat, axes))
+
+
+def joined(new_axis):
+    """Tensors of one layout, joined along an axis behind the steps."""
+
+    def way(call, x):
+        xs = list(call.args[0])
+        if not all(isinstance(y, MaskedTensorBase) for y in xs):
+            raise Unknown
+        axis = _behind(call, x, "axis", int(new_axis))
+        flat = [_in_layout(x, y) for y in xs]
+        return _run(call, x, [flat], call.kwargs | {"axis": axis})
+
+    return way
+
+
+def indexed(call, x):
+    """A key of basic indices, which takes all steps."""
+    from keras.src.masking.rules.index import as_keys
+
+    keys = as_keys(call.args[1])
+    if call.args[0] is not x or any(
+        not (k is None or k is Ellipsis or isinstance(k, (int, slice)))
+        or isinstance(k, bool)
+        for k in keys
+    ):
+        raise Unknown
+    named = sum(k is not None and k is not Ellipsis for k in keys)
+    if Ellipsis in keys:
+        i = keys.index(Ellipsis)
+        whole = [slice(None)] * (len(x.shape) - named)
+        keys = [*keys[:i], *whole, *keys[i + 1 :]]
+    if Ellipsis in keys or keys[:2] != [slice(None)] * 2:
+        raise Unknown
+    return x.with_flat(x.flat[tuple(keys[1:])])
+
+
+def looked_up(call, x):
+    """Rows of a plain table for packed indices, or entries inside of steps."""
+    source, indices = call.args[0], call.argument("indices")
+    if isinstance(source, MaskedTensorBase) is isinstance(
+        indices, MaskedTensorBase
+    ):
+        raise Unknown
+    if source is x:
+        axis = _behind(call, x, "axis")
+        return around(x, call.row.fn(inner(x), indices, axis=axis))
+    if call.argument("axis") != 0:
+        raise Unknown
+    return around(x, call.row.fn(source, inner(x), axis=0))
+
+
+def one_hot(call, x):
+    """A row of zeros and ones behind the steps."""
+    if call.argument("axis", -1) not in (-1, len(x.shape)):
+        raise Unknown
+    return _run(call, x, [inner(x)], call.kwargs | {"axis": -1})
+
+
+def dropped(call, x):
+    """The draws are those of the padded tensor: storage changes nothing."""
+    (first, *rest) = call.args
+    if first is not x:
+        raise Unknown
+    ones = backend.numpy.ones(backend.shape(x.mask) + backend.shape(x.flat)[1:])
+    return scaled_by(
+        x, call.call_function([backend.cast(ones, x.dtype), *rest], call.kwargs)
+    )
+
+
+def scaled_by(x, factors):
+    """The steps times padded factors, and 0 where a factor is 0."""
+    factors = packed(factors, x)
+    flat = backend.numpy.where(factors == 0, 0, x.flat * factors)
+    return x.with_flat(backend.cast(flat, x.dtype))
+
+
+# The ways of operations that move axes, by NumPy's function.
+MOTIONS = {
+    np.expand_dims: along("axis", grows=1),
+    np.moveaxis: along("source", "destination"),
+    np.squeeze: along("axis"),
+    np.swapaxes: along("axis1", "axis2"),
+    np.transpose: transposed,
+}
