@@ -37,8 +37,8 @@ def pack(x, capacity=None):
         )
     size = math.prod(backend.shape(x.mask))
     flat_mask = backend.numpy.reshape(x.mask, (size,))
-    index, there = _index(flat_mask, size, capacity)
-    layout = backend.PackedTensor._of_parts(None, x.mask, index, there)
+    index, there, limit = _index(flat_mask, x.mask.shape, size, capacity)
+    layout = backend.PackedTensor._of_parts(None, x.mask, index, there, limit)
     return layout.with_flat(packed(x.values, layout))
 
 
@@ -53,16 +53,17 @@ _INNER = (
 )
 
 
-def _index(mask, size, capacity):
-    """The places of valid steps, and which of them there are, or None."""
+def _index(mask, shape, size, capacity):
+    """The places of valid steps, which of them there are, and their limit."""
     kind = backend.PackedTensor
     found = kind._places(mask)
     if found is None:
-        return _index_of_all(mask, size, capacity)
+        return (*_index_of_all(mask, size, capacity), shape[1])
+    limit = _limit(found, shape[1])
     count = found.shape[0]
     if capacity is None:
         if kind._is_exact:
-            return found, None
+            return found, None, limit
         capacity = min(capacity_for(count), size)
     if capacity < count:
         raise ValueError(
@@ -77,7 +78,16 @@ def _index(mask, size, capacity):
     )
     if kind._is_exact:
         index = backend.cast(index, found.dtype)
-    return index, places < count
+    return index, places < count, limit
+
+
+def _limit(places, length):
+    """The time after which nothing is valid, in few steps for a compiler."""
+    limit = 1 + int((places % length).max()) if len(places) else 0
+    if backend.PackedTensor._is_exact:
+        return limit
+    step = -(-length // STEPS)
+    return min(-(-limit // step) * step, length)
 
 
 def _index_of_all(mask, size, capacity):
@@ -111,6 +121,19 @@ def unpacked(flat, layout):
     shape = backend.shape(layout.mask)
     values = layout._scatter(flat, layout.index, math.prod(shape))
     return backend.numpy.reshape(values, (*shape, *_rest(flat)))
+
+
+def narrowed(x):
+    """The same flat steps in a layout without the times that nothing has."""
+    length = x.mask.shape[1]
+    if length is None or not 0 < x.limit < length:
+        return x
+    places = x.index // length * x.limit + x.index % length
+    if x.there is not None:
+        last = math.prod(backend.shape(x.mask)[:1]) * x.limit
+        places = backend.numpy.where(x.there, places, last)
+    mask = x.mask[:, : x.limit]
+    return x._of_parts(x.flat, mask, places, x.there, x.limit)
 
 
 def _sizes(values):

@@ -24,15 +24,20 @@ class PackedBase(MaskedTensorBase):
             that are none. Tensors of one layout share this object.
         there: Boolean tensor of shape `(capacity,)`, False for flat rows that
             are no steps; None where the engine packs without any.
+        limit: Number, static: no valid step has a larger time. At most the
+            length, which it is where it is not known.
     """
+
+    _parts_and_limit = ("flat", "mask", "index", "there", "limit")
 
     is_packed = True
 
     @classmethod
-    def _of_parts(cls, flat, mask, index, there):
+    def _of_parts(cls, flat, mask, index, there, limit):
         """Makes one of parts that are right, or of an engine's placeholders."""
         self = object.__new__(cls)
-        self.__dict__.update(flat=flat, mask=mask, index=index, there=there)
+        parts = flat, mask, index, there, limit
+        self.__dict__.update(zip(cls._parts_and_limit, parts))
         return self
 
     @classmethod
@@ -44,16 +49,14 @@ class PackedBase(MaskedTensorBase):
         return backend.MaskedTensor._wrap(values, mask)
 
     def __reduce__(self):
-        return type(self)._of_parts, (
-            self.flat,
-            self.mask,
-            self.index,
-            self.there,
-        )
+        parts = (getattr(self, name) for name in self._parts_and_limit)
+        return type(self)._of_parts, tuple(parts)
 
     def with_flat(self, flat):
         """The same layout with other flat rows."""
-        return self._of_parts(flat, self.mask, self.index, self.there)
+        return self._of_parts(
+            flat, self.mask, self.index, self.there, self.limit
+        )
 
     def clearable(self):
         """The same, for old code that clears the attribute of a mask."""

@@ -186,10 +186,11 @@ _PACKED_PARTS = ("flat", "mask", "index", "there")
 
 def _packed_parts_with_keys(x):
     key = jax.tree_util.GetAttrKey
-    return [(key(name), getattr(x, name)) for name in _PACKED_PARTS], None
+    parts = [(key(name), getattr(x, name)) for name in _PACKED_PARTS]
+    return parts, x.limit
 
 
-def _packed_of(_, parts):
+def _packed_of(limit, parts):
     """A packed masked tensor of its parts, of which arrays alone are checked.
 
     A transformation that takes a row of each part would take them from the
@@ -204,18 +205,18 @@ def _packed_of(_, parts):
             "stored across the batch, so `jax.vmap` and `jax.lax.scan` cannot "
             "go over its rows. Write `x.padded()` before."
         )
-    return PackedTensor._of_parts(*parts)
+    return PackedTensor._of_parts(*parts, limit)
 
 
 jax.tree_util.register_pytree_with_keys(
     PackedTensor,
     _packed_parts_with_keys,
     _packed_of,
-    lambda x: ([getattr(x, name) for name in _PACKED_PARTS], None),
+    lambda x: ([getattr(x, name) for name in _PACKED_PARTS], x.limit),
 )
 jax.export.register_pytree_node_serialization(
     PackedTensor,
     serialized_name="keras.PackedTensor",
-    serialize_auxdata=lambda _: b"",
-    deserialize_auxdata=lambda _: None,
+    serialize_auxdata=lambda limit: str(limit).encode(),
+    deserialize_auxdata=int,
 )

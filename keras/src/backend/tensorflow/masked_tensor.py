@@ -127,7 +127,7 @@ def _packed_type(namespace):
         {
             "__module__": __name__,
             "__qualname__": "PackedTensor",
-            "__annotations__": parts,
+            "__annotations__": {**parts, "limit": int},
             **namespace,
         },
     )

@@ -186,6 +186,7 @@ class PackedTensor(PackedBase, MaskedTensor):
     flat: torch.Tensor
     index: torch.Tensor
     there: torch.Tensor | None
+    limit: int
 
     @property
     def shape(self):

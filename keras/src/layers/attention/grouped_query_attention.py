@@ -12,9 +12,23 @@ class GroupedQueryAttention:
         return attention.seen_by_call(self, x)
 
     @keeps("_attend_padded")
-    def _compute_attention(self, query, key, value, *args, **kwargs):
+    def _compute_attention(
+        self,
+        query,
+        key,
+        value,
+        attention_mask=None,
+        training=None,
+        use_causal_mask=False,
+    ):
         return attention.on_padded(
-            self._attend_padded, query, key, value, *args, **kwargs
+            self._attend_padded,
+            (query, key, value),
+            attention_mask,
+            # Scores have all times, and what is dropped depends on them.
+            not (self._return_attention_scores or self.dropout),
+            training=training,
+            use_causal_mask=use_causal_mask,
         )
 
     @keeps("_plain_call")

@@ -7,6 +7,7 @@ from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.origins import defined_in_keras
+from keras.src.masking.packing import narrowed
 from keras.src.masking.packing import packed
 
 
@@ -75,23 +76,41 @@ def seen_by_call(layer, x):
     return values_of(x)
 
 
-def on_padded(attend, query, key, value, *args, **kwargs):
+def on_padded(attend, inputs, attention_mask, may_narrow, **kwargs):
     """Runs attention on padded tensors, and packs its output as the query.
 
     Args:
         attend: Function of plain tensors that gives the output and the scores.
-        query: Plain or packed tensor of shape `(batch, T, heads, features)`.
-        key: Plain or packed tensor of shape `(batch, S, heads, features)`.
-        value: Like `key`.
-        *args: Further arguments.
-        **kwargs: Further arguments by name.
+        inputs: Query, key and value, plain or packed tensors of shape
+            `(batch, T or S, heads, features)`.
+        attention_mask: As `attend` takes it.
+        may_narrow: Whether nothing else depends on the lengths, so that times
+            at which no row has anything can be left out.
+        **kwargs: Further arguments of `attend`.
     """
-    output, *scores = attend(
-        *map(values_of, (query, key, value)), *args, **kwargs
+    query, key, value = inputs
+    if not any(isinstance(x, MaskedTensorBase) for x in inputs):
+        return attend(*inputs, attention_mask, **kwargs)
+    layout = query
+    if may_narrow and all(isinstance(x, MaskedTensorBase) for x in inputs):
+        layout, key, value = map(narrowed, inputs)
+        if attention_mask is not None:
+            attention_mask = _cut(attention_mask, query, layout, -2)
+            attention_mask = _cut(attention_mask, inputs[1], key, -1)
+    output, scores = attend(
+        *map(values_of, (layout, key, value)), attention_mask, **kwargs
     )
     if isinstance(query, MaskedTensorBase):
-        output = query.with_flat(packed(output, query))
-    return (output, *scores)
+        output = query.with_flat(packed(output, layout))
+    return output, scores
+
+
+def _cut(mask, x, narrow, axis):
+    """An attention mask up to the times that are left."""
+    length = narrow.mask.shape[1]
+    if mask.shape[axis] != x.mask.shape[1]:
+        return mask
+    return mask[..., :length, :] if axis == -2 else mask[..., :length]
 
 
 def without_unseen(outputs, any_seen, bias=None):
