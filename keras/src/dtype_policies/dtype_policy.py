@@ -4,6 +4,7 @@ import numpy as np
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking import packing
 from patchset.markers import keeps
 
 
@@ -22,5 +23,9 @@ class DTypePolicy:
             x = backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
         if not isinstance(x, MaskedTensorBase):
             return self._convert_plain_input(x, autocast, dtype)
+        if x.is_packed:
+            steps = packing.inner(x)
+            found = self.convert_input(steps, autocast, dtype)
+            return x if found is steps else packing.around(x, found)
         values = self._convert_plain_input(x.values, autocast, dtype)
         return x if values is x.values else masks.recast(x, values)

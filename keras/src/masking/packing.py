@@ -8,6 +8,8 @@ that is true of masks holds there as well.
 
 import math
 
+import numpy as np
+
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
@@ -64,7 +66,7 @@ def _index(mask, shape, size, capacity):
     if capacity is None:
         if kind._is_exact:
             return found, None, limit
-        capacity = min(capacity_for(count), size)
+        capacity = _default_capacity(count, size)
     if capacity < count:
         raise ValueError(
             f"A masked tensor with {count} valid steps does not fit the "
@@ -72,13 +74,17 @@ def _index(mask, shape, size, capacity):
         )
     places = backend.numpy.arange(capacity, dtype="int32")
     index = backend.numpy.pad(
-        backend.convert_to_tensor(found, "int32"),
+        backend.convert_to_tensor(found, kind._index_dtype),
         [(0, capacity - count)],
         constant_values=size,
     )
-    if kind._is_exact:
-        index = backend.cast(index, found.dtype)
     return index, places < count, limit
+
+
+def _default_capacity(count, size):
+    if backend.PackedTensor._is_exact:
+        return count
+    return min(capacity_for(count), size)
 
 
 def _limit(places, length):
@@ -102,6 +108,78 @@ def _index_of_all(mask, size, capacity):
         )
     index = backend.PackedTensor._all_places(mask)
     return index, index < size
+
+
+def starts(x):
+    """The flat row at which each row of the batch begins, on the host."""
+    counts = backend.convert_to_numpy(x.mask).sum(1)
+    return np.cumsum(counts) - counts
+
+
+def rows(x, key):
+    """Some rows of the batch, packed anew without a padded copy.
+
+    Args:
+        x: Packed tensor whose mask is known.
+        key: Slice, or array of integers or booleans, of its first axis.
+    """
+    mask = backend.convert_to_numpy(x.mask)[key]
+    sources, index = _steps_of_rows(mask, starts(x)[key])
+    sources = backend.convert_to_tensor(sources, x.index.dtype)
+    return _of_places(x._gather(x.flat, sources), mask, index)
+
+
+def of_rows(flat, mask, starts):
+    """A packed tensor of rows, each of which is a part of flat steps.
+
+    Args:
+        flat: NumPy array of flat steps.
+        mask: Mask of shape `(batch, time)`, an array or a tensor; in a graph
+            of TensorFlow's data pipelines, too.
+        starts: The flat row at which each row begins, of shape `(batch,)`.
+    """
+
+    def on_host(mask, starts):
+        sources, index = _steps_of_rows(mask, starts)
+        return flat[sources], index
+
+    steps, index = backend.PackedTensor._on_host(on_host, flat, mask, starts)
+    return _of_places(steps, mask, index)
+
+
+def _steps_of_rows(mask, starts):
+    """Which flat steps there are in rows, and their places.
+
+    The places are as many as an engine packs. Those beyond what is valid are
+    too large, and their steps any.
+    """
+    valid = np.flatnonzero(mask)
+    capacity = _default_capacity(len(valid), mask.size)
+    sources = (np.asarray(starts)[:, None] + mask.cumsum(1) - 1)[mask]
+    missing = (0, capacity - len(valid))
+    index = np.pad(valid, missing, constant_values=mask.size)
+    return np.pad(sources, missing), index
+
+
+def _of_places(flat, mask, index):
+    """A packed tensor of flat steps, and of what is known on the host."""
+    kind = backend.PackedTensor
+    mask = backend.convert_to_tensor(mask, "bool")
+    flat = backend.convert_to_tensor(flat)
+    size, length = math.prod(backend.shape(mask)), mask.shape[1]
+    limit, there = length, None
+    if isinstance(index, np.ndarray):
+        limit = _limit(index[index < size], length)
+    index = backend.convert_to_tensor(index, kind._index_dtype)
+    if not kind._is_exact:
+        there = index < size
+        flat = masks.fill(flat, there, 0)
+    return kind._of_parts(flat, mask, index, there, limit)
+
+
+def of_parts(flat, mask, index):
+    """The packed tensor that a batch holds in parts; see `training.data`."""
+    return _of_places(flat, mask, index)
 
 
 def packed(values, layout):
@@ -180,7 +258,8 @@ def apply(call, x):
         x: Its first packed operand.
     """
     way = getattr(call.row.rule, "packed", None)
-    if way is not None:
+    # Of no steps at all some engines have no maximum, say.
+    if way is not None and x.flat.shape[0] != 0:
         try:
             return way(call, x)
         except Unknown:

@@ -4,6 +4,8 @@ Packing is storage, not a type: everything that is true of a masked tensor is
 true of a packed one. What does not know of it asks for `values` and `mask`.
 """
 
+import numpy as np
+
 from keras.src.backend.common.masked_tensor import MERGING
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import ARITHMETIC
@@ -136,6 +138,14 @@ class PackedBase(MaskedTensorBase):
     # Whether it packs the valid steps alone: one that compiles for each shape
     # packs up to a capacity, of which there are few.
     _is_exact = True
+
+    # The dtype of places, in which the engine indexes.
+    _index_dtype = "int64"
+
+    @staticmethod
+    def _on_host(function, flat, *arrays):
+        """Two results of a function of NumPy arrays, the first like `flat`."""
+        return function(*map(np.asarray, arrays))
 
     @staticmethod
     def _places(mask):

@@ -150,6 +150,7 @@ jax.export.register_pytree_node_serialization(
 
 class PackedTensor(PackedBase, MaskedTensor):
     _is_exact = False
+    _index_dtype = "int32"
 
     @staticmethod
     def is_concrete(x):

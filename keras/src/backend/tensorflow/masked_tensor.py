@@ -84,6 +84,23 @@ except ValueError:
 
 class _PackedTensor(PackedBase, _MaskedTensor):
     _is_exact = False
+    _index_dtype = "int32"
+
+    @staticmethod
+    def _on_host(function, flat, *arrays):
+        if all(hasattr(x, "numpy") for x in arrays):
+            return function(*(x.numpy() for x in arrays))
+
+        def of_32_bits(*arrays):
+            flat, index = function(*arrays)
+            return flat, index.astype("int32")
+
+        steps, index = tf.numpy_function(
+            of_32_bits, arrays, (flat.dtype, tf.int32), stateful=False
+        )
+        steps.set_shape([None, *flat.shape[1:]])
+        index.set_shape([None])
+        return steps, index
 
     @property
     def shape(self):

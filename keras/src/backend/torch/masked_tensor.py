@@ -207,6 +207,10 @@ class PackedTensor(PackedBase, MaskedTensor):
         )
 
     @staticmethod
+    def _on_host(function, flat, *arrays):
+        return function(*(x.cpu().numpy() for x in arrays))
+
+    @staticmethod
     def _places(mask):
         return mask.nonzero().squeeze(1)
 

@@ -19,6 +19,7 @@ from keras.src.masking.packing import Unknown
 from keras.src.masking.packing import around
 from keras.src.masking.packing import inner
 from keras.src.masking.packing import packed
+from keras.src.masking.packing import rows as rows_of
 
 
 def beside(x, other):
@@ -381,9 +382,24 @@ def indexed(call, x):
         i = keys.index(Ellipsis)
         whole = [slice(None)] * (len(x.shape) - named)
         keys = [*keys[:i], *whole, *keys[i + 1 :]]
-    if Ellipsis in keys or keys[:2] != [slice(None)] * 2:
+    if Ellipsis in keys:
+        raise Unknown
+    if keys[:1] != [slice(None)] and _is_all(keys[1:]):
+        return _rows(x, keys[0])
+    if keys[:2] != [slice(None)] * 2:
         raise Unknown
     return x.with_flat(x.flat[tuple(keys[1:])])
+
+
+def _is_all(keys):
+    return all(k == slice(None) for k in keys)
+
+
+def _rows(x, key):
+    """Some rows of the batch, where it is known what these hold."""
+    if not isinstance(key, slice) or not x.is_concrete(x):
+        raise Unknown
+    return rows_of(x, key)
 
 
 def looked_up(call, x):

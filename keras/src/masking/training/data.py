@@ -16,8 +16,10 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import any_composite
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import fields
 from keras.src.masking import masks
+from keras.src.masking import packing
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import ragged
 from keras.src.masking.training import scoring
@@ -26,6 +28,10 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 # The parts of a `numpy.ma` array, whose mask is True where nothing is valid.
 HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
+# Parts of a packed tensor that is a batch; and of one of which rows are taken,
+# whose flat steps are kept aside.
+PackedParts = collections.namedtuple("PackedParts", ["flat", "mask", "index"])
+PackedRows = collections.namedtuple("PackedRows", ["mask", "starts"])
 # What is known of a target, whose values are a part of the data themselves.
 Valid = collections.namedtuple("Valid", ["mask"])
 Hidden = collections.namedtuple("Hidden", ["mask"])
@@ -72,11 +78,38 @@ def take_apart(x, y, sample_weight):
     )
 
 
-def put_together(data):
+def rows_apart(x):
+    """Inputs to be sliced by rows, with the flat steps of packed ones aside.
+
+    Args:
+        x: Structure of inputs.
+
+    Returns:
+        The structure with `PackedRows` for packed tensors, and the flat steps
+        of each as an array, in their order.
+    """
+    flats = []
+
+    def one(x):
+        if not is_packed(x):
+            return x
+        flats.append(backend.convert_to_numpy(x.flat))
+        mask = backend.convert_to_numpy(x.mask)
+        return PackedRows(mask, packing.starts(x))
+
+    return tree.map_structure(one, x), flats
+
+
+def is_packed(x):
+    return isinstance(x, MaskedTensorBase) and x.is_packed
+
+
+def put_together(data, flats=()):
     """What a step takes, of a batch of what `take_apart` gave.
 
     Args:
         data: The inputs, or a tuple of them, the targets and the weights.
+        flats: Flat steps that `rows_apart` put aside.
 
     Returns:
         The same with masked tensors for inputs, and targets whose masks are
@@ -91,7 +124,7 @@ def put_together(data):
             masks_of[int(place)] = _valid(mask)
         y, sample_weight = _weigh(y, masks_of, sample_weight)
     return data_adapter_utils.pack_x_y_sample_weight(
-        fields.together(_all_whole(x.x)),
+        fields.together(_all_whole(x.x, flats)),
         fields.together(y),
         fields.together(sample_weight),
     )
@@ -339,8 +372,14 @@ def _tensor_of_array(x):
     return ops.convert_to_tensor(x) if plain else x
 
 
-def _all_whole(structure):
+def _all_whole(structure, flats=()):
+    flats = iter(flats)
+
     def whole(x):
+        if isinstance(x, PackedRows):
+            return packing.of_rows(next(flats), *x)
+        if isinstance(x, PackedParts):
+            return packing.of_parts(*x)
         return _whole(x) if isinstance(x, (Parts, HiddenParts)) else None
 
     return tree.traverse(whole, structure)
@@ -361,6 +400,8 @@ def _parts(x):
             # A view of one number.
             hidden = np.broadcast_to(np.False_, x.shape)
         return HiddenParts(x.data, hidden)
+    if is_packed(x):
+        return PackedParts(x.flat, x.mask, x.index)
     return Parts(x.values, x.mask) if has_mask(x) else x
 
 

@@ -16,8 +16,9 @@ def _check_rows(x):
 
 
 class ArrayDataAdapter:
-    __added__ = ("_is_in_parts",)
+    __added__ = ("_is_in_parts", "_flats")
     _is_in_parts = False
+    _flats = ()
 
     @keeps("_init_plain")
     def __init__(
@@ -37,6 +38,7 @@ class ArrayDataAdapter:
                     y, sample_weight, class_weight
                 )
                 class_weight = None
+            x, self._flats = data.rows_apart(x)
             x, y, sample_weight = data.take_apart(x, y, sample_weight)
             _check_rows(x)
         self._init_plain(
@@ -56,7 +58,7 @@ class ArrayDataAdapter:
         dataset = self._get_plain_tf_dataset()
         if not self._is_in_parts:
             return dataset
-        return dataset.map(lambda *batch: data.put_together(batch))
+        return dataset.map(lambda *batch: self._put_together(batch))
 
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
@@ -64,4 +66,8 @@ class ArrayDataAdapter:
 
     @new
     def _batches(self, plain):
-        return map(data.put_together, plain) if self._is_in_parts else plain
+        return map(self._put_together, plain) if self._is_in_parts else plain
+
+    @new
+    def _put_together(self, batch):
+        return data.put_together(batch, self._flats)

@@ -1,0 +1,393 @@
+"""Packing is storage: every row and every layer gives what padded ones get.
+
+The padded result is held against oracles elsewhere. Here each example is run on
+packed operands as well, of one layout and of different ones, and compared.
+"""
+
+import pickle
+import zlib
+
+import numpy as np
+from absl.testing import parameterized
+
+from keras.src import backend
+from keras.src import layers
+from keras.src import ops
+from keras.src import testing
+from keras.src import tree
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import packing
+from keras.src.masking.layers import layers_test
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import call
+from keras.src.testing.masked.row_checks import tolerance_of
+from keras.src.utils import set_random_seed
+
+MaskedTensor = backend.MaskedTensor
+
+
+def is_packable(x):
+    return isinstance(x, MaskedTensorBase) and len(x.mask.shape) == 2
+
+
+def packed(args):
+    """The operands, packed where they can be; of one layout if they agree.
+
+    Where the flat steps make up a capacity, what is none of them holds a large
+    number, as an op may leave one there.
+    """
+    found = []
+
+    def one(x):
+        if not is_packable(x):
+            return x
+        for other in found:
+            if other.mask is x.mask:
+                return hidden(other.with_flat(packing.packed(x.values, other)))
+        found.append(x.packed())
+        return hidden(found[-1])
+
+    return map_nest(one, args)
+
+
+def hidden(x):
+    if x.there is None or not u.is_float(x.flat):
+        return x
+    large = ops.cast(1e30 if x.dtype != "float16" else 6e4, x.dtype)
+    there = ops.expand_dims(x.there, tuple(range(1, len(x.flat.shape))))
+    return x.with_flat(ops.where(there, x.flat, large))
+
+
+def map_nest(function, x):
+    return u.map_leaves(function, x, MaskedTensorBase)
+
+
+def with_one_mask(args):
+    """The operands, those whose masks have one shape with one mask."""
+    known = {}
+
+    def one(x):
+        mask = known.setdefault(tuple(x.mask.shape), x.mask)
+        return MaskedTensor(x.values, mask)
+
+    return map_nest(one, args)
+
+
+def packed_examples():
+    """The examples in which a mask covers batch and time."""
+    found = []
+    for name, examples in EXAMPLES.items():
+        for i, example in enumerate(examples):
+            masks = [t.mask for t in u.leaves(example, u.T)]
+            if 2 in masks:
+                found.append((f"{name}_{i}", name, example))
+    return found
+
+
+class SameResults:
+    def assert_same(self, result, expected, tolerance, label):
+        """The same masks, and the same values where they are True."""
+        found, wanted = tree.flatten(result), tree.flatten(expected)
+        self.assertEqual(len(found), len(wanted), label)
+        for one, other in zip(u.parts(found), u.parts(wanted)):
+            values, mask = one
+            right, right_mask = other
+            self.assertEqual(values.shape, right.shape, label)
+            self.assertEqual(values.dtype, right.dtype, label)
+            self.assertEqual(mask is None, right_mask is None, label)
+            if mask is not None:
+                np.testing.assert_array_equal(mask, right_mask, label)
+                values, right = values[mask], right[mask]
+            if values.dtype.kind in "SUOb":
+                np.testing.assert_array_equal(values, right, label)
+                continue
+            np.testing.assert_allclose(
+                values, right, rtol=tolerance, atol=tolerance, err_msg=label
+            )
+
+
+class TablesTest(testing.TestCase, SameResults):
+    @parameterized.named_parameters(u.part(packed_examples()))
+    def test_row(self, name, example):
+        for share in (0.0, 0.5, 1.0):
+            label = f"{name} {example} share={share}"
+            drawn = u.draw(example, zlib.crc32(label.encode()), share)
+            args = u.masked(drawn)
+            for padded in (args, with_one_mask(args)):
+                expected, error = outcome(name, padded)
+                result, own_error = outcome(name, packed(padded))
+                self.assertEqual(type(own_error), type(error), label)
+                if error is None:
+                    self.assert_same(
+                        result, expected, tolerance_of(drawn), label
+                    )
+
+    @parameterized.named_parameters(
+        u.part(
+            (label, case)
+            for label, case in layers_test.NAMED_CASES
+            if 2 in [t.mask for t in u.leaves(case.args, u.T)]
+        )
+    )
+    def test_layer(self, case):
+        args = u.masked(layers_test.drawn_of(case))
+        set_random_seed(1)
+        layer = case.make()
+        layer(*args)
+        states = [v.value for v in layer.variables]
+        for training in (False, True):
+            kwargs = {}
+            if "training" in layer._call_signature.parameters:
+                kwargs["training"] = training
+            expected = layer(*args, **kwargs)
+            after = [backend.convert_to_numpy(v) for v in layer.variables]
+            for variable, value in zip(layer.variables, states):
+                variable.assign(value)
+            result = layer(*packed(args), **kwargs)
+            self.assert_same(result, expected, 1e-4, f"training={training}")
+            for variable, value in zip(layer.variables, after):
+                self.assertAllClose(variable, value, msg=variable.path)
+
+
+def outcome(name, args):
+    """What a row gives, or the error that it raises."""
+    try:
+        return call(name, args), None
+    except Exception as error:
+        return None, error
+
+
+BATCH, TIME, FEATURES = 4, 6, 3
+MASK = np.array(
+    [
+        [1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 1, 0, 1, 1, 0],
+        [1, 0, 0, 0, 0, 0],
+    ],
+    "bool",
+)
+VALUES = np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES))
+VALUES = VALUES.astype("float32")
+# All shapes that broadcast with the values.
+BESIDE = [
+    (), (1,), (3,), (6, 3), (1, 3), (6, 1), (4, 6, 3), (1, 6, 3), (4, 1, 3),
+    (4, 6, 1), (1, 1, 3), (1, 1, 1), (2, 1, 1, 1), (2, 4, 6, 3),
+]  # fmt: skip
+
+
+def padded_and_packed(mask=MASK, values=VALUES):
+    x = MaskedTensor(values, mask)
+    return x, hidden(x.packed())
+
+
+class Block(layers.Layer):
+    """Attention and a feed-forward part, as users write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(2, 3)
+        self.normalization = layers.LayerNormalization()
+        self.hidden = layers.Dense(8, "gelu")
+        self.outer = layers.Dense(FEATURES)
+
+    def call(self, x):
+        x = x + self.attention(x, x)
+        return x + self.outer(self.hidden(self.normalization(x)))
+
+
+class StorageTest(testing.TestCase, SameResults):
+    def test_it_is_a_masked_tensor(self):
+        x, y = padded_and_packed()
+        self.assertIsInstance(y, MaskedTensor)
+        self.assertTrue(y.is_packed)
+        self.assertFalse(x.is_packed)
+        self.assertFalse(y.padded().is_packed)
+        self.assertEqual(tuple(y.shape), VALUES.shape)
+        self.assertEqual(y.ndim, 3)
+        self.assertEqual(tuple(ops.shape(y)), VALUES.shape)
+        self.assertIs(y.packed(), y)
+        self.assert_same(y, x, 0, "")
+        self.assert_same(y.padded(), x, 0, "")
+        self.assertLess(y.flat.shape[0], MASK.size)
+        self.assertIn("packed in", repr(y))
+        self.assert_same(pickle.loads(pickle.dumps(y)), x, 0, "")
+
+    def test_ragged_rows(self):
+        ragged = [[1, 2, 3], [], [4]]
+        x = MaskedTensor.from_ragged(ragged, packed=True)
+        self.assertTrue(x.is_packed)
+        found = [row.tolist() for row in x.to_ragged()]
+        self.assertEqual(found, ragged)
+
+    @parameterized.parameters(
+        ((4,), "rows as a whole"), ((4, 6, 3), "inside of steps")
+    )
+    def test_a_mask_of_another_rank(self, shape, reason):
+        x = MaskedTensor(VALUES, np.ones(shape, "bool"))
+        with self.assertRaisesRegex(ValueError, reason):
+            x.packed()
+
+    def test_capacity(self):
+        x, _ = padded_and_packed()
+        count = MASK.sum()
+        for capacity in (count, count + 3, MASK.size):
+            y = hidden(x.packed(int(capacity)))
+            self.assertEqual(y.flat.shape[0], capacity)
+            self.assert_same(y + 1, x + 1, 0, "")
+            self.assert_same(ops.mean(y), ops.mean(x), 1e-6, "")
+        with self.assertRaisesRegex(ValueError, "8 valid steps"):
+            x.packed(int(count) - 1)
+
+    def test_capacities_are_few_and_near(self):
+        found = {n: packing.capacity_for(n) for n in range(1, 5000)}
+        for count, capacity in found.items():
+            self.assertGreaterEqual(capacity, count)
+            self.assertLessEqual(capacity, count * 9 / 8 + 1)
+        self.assertLessEqual(len(set(found.values())), 8 * 13)
+
+    @parameterized.parameters(np.nan, np.inf, 1e30)
+    def test_nothing_under_the_mask_goes_in(self, poison):
+        values = np.where(MASK[..., None], VALUES, np.float32(poison))
+        x = MaskedTensor._wrap(
+            *map(backend.convert_to_tensor, (values, MASK))
+        ).packed()
+        wanted, _ = padded_and_packed()
+        for function in (ops.exp, ops.square, ops.softmax, ops.mean, ops.var):
+            self.assert_same(function(x), function(wanted), 1e-5, "")
+
+    @parameterized.parameters(*[[shape] for shape in BESIDE])
+    def test_plain_operands(self, shape):
+        """Those that go with batch and time are taken to the flat steps."""
+        x, y = padded_and_packed()
+        other = np.random.default_rng(1).normal(size=shape)
+        other = other.astype("float32")
+        poisoned = other.copy()
+        if shape == VALUES.shape:
+            poisoned[~MASK] = np.nan
+        for function in (ops.add, ops.multiply, ops.divide, ops.maximum):
+            for one, two in ((other, x), (x, other)):
+                wanted = function(one, two)
+                for plain in (other, poisoned):
+                    pair = (plain, y) if one is other else (y, plain)
+                    label = f"{function} {shape}"
+                    self.assert_same(function(*pair), wanted, 1e-5, label)
+        for condition in (True, False):
+            wanted = ops.where(x > 0 if condition else other > 0, x, other)
+            result = ops.where(y > 0 if condition else other > 0, y, other)
+            self.assert_same(result, wanted, 0, f"where {shape}")
+
+    def test_rows_of_the_batch(self):
+        x, y = padded_and_packed()
+        for key in (slice(2), slice(1, 2), slice(1, 4, 2), slice(0)):
+            self.assertTrue(y[key].is_packed)
+            self.assert_same(y[key], x[key], 0, str(key))
+            self.assert_same(y[key] + 1, x[key] + 1, 0, str(key))
+
+    def test_nothing_valid(self):
+        for mask in (np.zeros_like(MASK), np.zeros((0, 6), "bool")):
+            values = VALUES[: len(mask)]
+            x, y = padded_and_packed(mask, values)
+            self.assert_same(y, x, 0, "")
+            functions = [ops.mean, ops.sum, lambda x: ops.exp(x) + 1]
+            if len(mask):
+                functions.append(lambda x: ops.max(x, -1))
+            for function in functions:
+                self.assert_same(function(y), function(x), 0, "")
+
+    def test_a_chain_stays_packed(self):
+        """Nothing is padded but what attention makes its scores of."""
+        x = MaskedTensor(np.ones(MASK.shape, "int32"), MASK).packed()
+        model = [layers.Embedding(4, FEATURES), Block(), Block()]
+        model.append(layers.Dense(2))
+        for layer in model:
+            x = layer(x)
+        padded = []
+        plain = packing.unpacked
+
+        def counted(flat, layout):
+            padded.append(flat.shape)
+            return plain(flat, layout)
+
+        x = MaskedTensor(np.ones(MASK.shape, "int32"), MASK).packed()
+        packing.unpacked = counted
+        try:
+            for layer in model:
+                x = layer(x)
+            self.assertTrue(x.is_packed)
+        finally:
+            packing.unpacked = plain
+        # Query, key and value of each block.
+        self.assertEqual(len(padded), 6)
+
+    def test_gradients(self):
+        if backend.backend() == "numpy":
+            self.skipTest("NumPy has no gradients.")
+        set_random_seed(1)
+        weights = np.random.default_rng(2).normal(size=(FEATURES, FEATURES))
+        factors = np.random.default_rng(3).normal(size=VALUES.shape)
+
+        def number(kind, arrays):
+            values, kernel = arrays
+            x = MaskedTensor(values, MASK)
+            x = x.packed() if kind == "packed" else x
+            x = ops.matmul(x, kernel) * factors.astype("float32")
+            x = ops.softmax(x + ops.cumsum(x, axis=1))
+            return ops.sum(ops.mean(x, axis=1).values * kernel[0])
+
+        arrays = [VALUES, weights.astype("float32")]
+        padded, packed_ones = (
+            u.gradients(lambda a, kind=kind: number(kind, a), arrays)
+            for kind in ("padded", "packed")
+        )
+        for one, other in zip(padded, packed_ones):
+            self.assertAllClose(one, other, atol=1e-5)
+
+    def test_within_a_compiler(self):
+        """It goes in and comes out as it is."""
+        x, y = padded_and_packed()
+
+        def function(x):
+            return ops.softmax(ops.exp(x) + 1), ops.mean(x, axis=1)
+
+        self.assert_same(compiled(function)(y), function(x), 1e-5, "")
+        self.assertTrue(compiled(function)(y)[0].is_packed)
+
+    def test_packing_within_a_compiler(self):
+        if backend.backend() != "jax":
+            self.skipTest("Elsewhere what is valid is known, or may be many.")
+        x, _ = padded_and_packed()
+        pack = compiled(lambda x, capacity: x.packed(capacity) + 1, 1)
+        self.assert_same(pack(x, MASK.size), x + 1, 0, "")
+        with self.assertRaisesRegex(ValueError, "pack before the function"):
+            pack(x, None)
+
+    def test_rows_are_not_mapped_over(self):
+        if backend.backend() != "jax":
+            self.skipTest("`jax.vmap` is JAX's.")
+        # Late: only the engine that runs is imported.
+        import jax
+
+        square = MaskedTensor(np.ones((4, 4)), np.eye(4) == 1).packed(4)
+        with self.assertRaisesRegex(ValueError, "across the batch"):
+            jax.vmap(lambda x: x + 1)(square)
+
+
+def compiled(function, *static):
+    """The function as the engine compiles it."""
+    name = backend.backend()
+    # Late: only the engine that runs is imported.
+    if name == "jax":
+        import jax
+
+        return jax.jit(function, static_argnums=static)
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)
+    if name == "torch":
+        import torch
+
+        return torch.compile(function, backend="aot_eager", fullgraph=True)
+    return function
