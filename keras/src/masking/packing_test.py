@@ -12,6 +12,7 @@ from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import layers
+from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src import tree
@@ -353,6 +354,41 @@ class StorageTest(testing.TestCase, SameResults):
 
         self.assert_same(compiled(function)(y), function(x), 1e-5, "")
         self.assertTrue(compiled(function)(y)[0].is_packed)
+
+    def test_training(self):
+        """Batches are packed anew, and train as padded ones do."""
+        ids = np.arange(10 * TIME).reshape(10, TIME) % 5
+        mask = np.tile(MASK, (3, 1))[:10]
+        y = MaskedTensor((ids * 7 % 3)[..., None], mask)
+        x = MaskedTensor(ids.astype("int32"), mask)
+        results = []
+        for inputs in (x, x.packed()):
+            set_random_seed(1)
+            model = models.Sequential(
+                [
+                    layers.Embedding(5, FEATURES),
+                    Block(),
+                    layers.Dropout(0.5, seed=3),
+                    layers.Dense(3, "softmax"),
+                ]
+            )
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            found = {}
+            if backend.backend() != "numpy":
+                history = model.fit(
+                    inputs, y, 4, 2, shuffle=False, validation_split=0.2,
+                    verbose=0,
+                )  # fmt: skip
+                found |= history.history
+                found["on_batch"] = model.train_on_batch(inputs, y)
+            found["evaluate"] = model.evaluate(inputs, y, 4, verbose=0)
+            predicted = model.predict(inputs, 4, verbose=0)
+            found["predict"] = predicted.filled(0)
+            results.append(found)
+        padded, packed_ones = results
+        self.assertEqual(set(padded), set(packed_ones))
+        for name, value in padded.items():
+            self.assertAllClose(packed_ones[name], value, 1e-5, msg=name)
 
     def test_packing_within_a_compiler(self):
         if backend.backend() != "jax":
