@@ -23,6 +23,7 @@ from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import call
 from keras.src.testing.masked.row_checks import tolerance_of
+from keras.src.utils import sequence_utils
 from keras.src.utils import set_random_seed
 
 MaskedTensor = backend.MaskedTensor
@@ -221,6 +222,16 @@ class StorageTest(testing.TestCase, SameResults):
         self.assertTrue(x.is_packed)
         found = [row.tolist() for row in x.to_ragged()]
         self.assertEqual(found, ragged)
+
+    def test_padded_sequences(self):
+        pad = sequence_utils.pad_sequences
+        for padding in ("pre", "post"):
+            kwargs = {"padding": padding, "masked": True}
+            x = pad([[1, 2, 3], [], [4]], packed=True, **kwargs)
+            self.assertTrue(x.is_packed)
+            self.assert_same(x, pad([[1, 2, 3], [], [4]], **kwargs), 0, "")
+        with self.assertRaisesRegex(ValueError, "masked=True, packed=True"):
+            pad([[1]], packed=True)
 
     @parameterized.parameters(
         ((4,), "rows as a whole"), ((4, 6, 3), "inside of steps")

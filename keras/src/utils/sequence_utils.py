@@ -21,6 +21,7 @@ def pad_sequences(
     truncating="pre",
     value=0.0,
     masked=False,
+    packed=False,
 ):
     """Pads sequences to the same length.
 
@@ -38,14 +39,16 @@ def pad_sequences(
             beginning or their end.
         value: What to pad with. Of no use with `masked=True`, which has 0.
         masked: Whether to return a masked tensor.
+        packed: Whether it stores what is there alone; see
+            `keras.MaskedTensor.packed`.
 
     Returns:
         NumPy array of shape `(len(sequences), maxlen, ...)`; or a masked
         tensor of that shape with a mask of shape `(len(sequences), maxlen)`.
 
     Raises:
-        ValueError: If the sequences differ in more than their length, or
-            `value` does not go with `dtype`.
+        ValueError: If the sequences differ in more than their length,
+            `value` does not go with `dtype`, or `packed` without `masked`.
 
     Example:
 
@@ -55,10 +58,17 @@ def pad_sequences(
     [[0 7]
      [-- 5]]>
     """
+    if packed and not masked:
+        raise ValueError(
+            "`packed=True` is a way to store a masked tensor, and "
+            "`masked=False` asks for a plain array. Write "
+            "`pad_sequences(..., masked=True, packed=True)`."
+        )
     options = {"padding": padding, "truncating": truncating}
     values = _pad_plain(sequences, maxlen, dtype, value=value, **options)
     if not masked:
         return values
     valid = [np.ones(len(one), bool) for one in sequences]
     mask = _pad_plain(valid, values.shape[1], "bool", value=False, **options)
-    return backend.MaskedTensor(values, mask)
+    x = backend.MaskedTensor(values, mask)
+    return x.packed() if packed else x
