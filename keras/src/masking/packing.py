@@ -238,12 +238,29 @@ class Unknown(Exception):
     """The call cannot be computed with the flat steps alone."""
 
 
+def is_packed(x):
+    """Whether this is a masked tensor that stores its valid steps alone."""
+    return isinstance(x, MaskedTensorBase) and x.is_packed
+
+
 def first_packed(operands):
     """The first packed tensor among operands, or None."""
-    for x in operands:
-        if isinstance(x, MaskedTensorBase) and x.is_packed:
-            return x
-    return None
+    return next(filter(is_packed, operands), None)
+
+
+def refuse_several_devices(data):
+    """Raises if there is a packed tensor in what several devices get.
+
+    Args:
+        data: Structure of tensors.
+    """
+    x = first_packed(tree.flatten(data))
+    if x is not None:
+        raise ValueError(
+            "Several devices get a part of each batch by its rows, and a "
+            "packed masked tensor stores its steps across the rows. Received "
+            f"one of shape {tuple(x.shape)}. Write `x.padded()`."
+        )
 
 
 def apply(call, x):
@@ -287,7 +304,7 @@ def like(x, y):
 
 def like_first(x, outputs):
     """The outputs of a layer, packed as its first argument if that is."""
-    if not isinstance(x, MaskedTensorBase) or not x.is_packed:
+    if not is_packed(x):
         return outputs
     return tree.map_structure(lambda y: like(x, y), outputs)
 

@@ -17,6 +17,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.distribution import distribution_lib
 from keras.src.masking import packing
 from keras.src.masking.layers import layers_test
 from keras.src.testing.masked import testing_utils as u
@@ -85,6 +86,18 @@ def packed_examples():
             if 2 in masks:
                 found.append((f"{name}_{i}", name, example))
     return found
+
+
+class Watch(layers.Layer):
+    """Notes its name where it is called on what is packed."""
+
+    seen = set()
+
+    def call(self, x):
+        # To build a model, layers are traced with padded tensors.
+        if packing.is_packed(x):
+            Watch.seen.add(self.name)
+        return x
 
 
 class SameResults:
@@ -375,10 +388,13 @@ class StorageTest(testing.TestCase, SameResults):
         results = []
         for inputs in (x, x.packed()):
             set_random_seed(1)
+            Watch.seen.clear()
             model = models.Sequential(
                 [
+                    Watch(name="before"),
                     layers.Embedding(5, FEATURES),
                     Block(),
+                    Watch(name="behind"),
                     layers.Dropout(0.5, seed=3),
                     layers.Dense(3, "softmax"),
                 ]
@@ -396,6 +412,8 @@ class StorageTest(testing.TestCase, SameResults):
             predicted = model.predict(inputs, 4, verbose=0)
             found["predict"] = predicted.filled(0)
             results.append(found)
+            wanted = {"before", "behind"} if inputs.is_packed else set()
+            self.assertEqual(Watch.seen, wanted)
         padded, packed_ones = results
         self.assertEqual(set(padded), set(packed_ones))
         for name, value in padded.items():
@@ -409,6 +427,19 @@ class StorageTest(testing.TestCase, SameResults):
         self.assert_same(pack(x, MASK.size), x + 1, 0, "")
         with self.assertRaisesRegex(ValueError, "pack before the function"):
             pack(x, None)
+
+    def test_several_devices_are_refused(self):
+        if backend.backend() != "jax":
+            self.skipTest("Others have one device here.")
+        _, x = padded_and_packed()
+        model = models.Sequential([layers.Dense(2)])
+        model.compile("sgd", "mse")
+        distribution_lib.set_distribution(distribution_lib.DataParallel())
+        try:
+            with self.assertRaisesRegex(ValueError, "x.padded"):
+                model.fit(x, VALUES[..., :2], verbose=0)
+        finally:
+            distribution_lib.set_distribution(None)
 
     def test_rows_are_not_mapped_over(self):
         if backend.backend() != "jax":

@@ -3,6 +3,7 @@
 So does what puts a batch on several devices, where each has a layout.
 """
 
+from keras.src.masking import packing
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import batches
 from patchset.markers import keeps
@@ -48,7 +49,12 @@ class JAXTrainer:
 def _distribute_data(data, layouts=None):
     if layouts is not None:
         layouts = tree.map_structure(_layouts_of_parts, data, layouts)
-    apart = _distribute_plain_data(batches.take_apart(data), layouts)
+    if distribution_lib.distribution() is not None:
+        packing.refuse_several_devices(data)
+    apart = tree.map_structure(
+        lambda x: x if packing.is_packed(x) else batches.take_apart(x), data
+    )
+    apart = _distribute_plain_data(apart, layouts)
     return batches.to_masked_tensors(apart)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.tensorflow.composite import CompositeTensor
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
+from keras.src.masking import packing
 from keras.src.masking.training import batches
 from keras.src.masking.training import padding
 from patchset.markers import keeps
@@ -97,3 +98,12 @@ class TensorFlowTrainer:
             return logs
 
         return run
+
+
+class TFEpochIterator:
+    @keeps("_init_plain")
+    def __init__(self, distribute_strategy=None, *args, **kwargs):
+        several = getattr(distribute_strategy, "num_replicas_in_sync", 1) > 1
+        if several:
+            packing.refuse_several_devices([args, kwargs])
+        self._init_plain(distribute_strategy, *args, **kwargs)

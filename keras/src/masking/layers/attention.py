@@ -7,6 +7,7 @@ from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.origins import defined_in_keras
+from keras.src.masking.packing import is_packed
 from keras.src.masking.packing import narrowed
 from keras.src.masking.packing import packed
 
@@ -70,8 +71,7 @@ def seen_by_call(layer, x):
 
     A class from outside, whose attention may be its own, gets the values.
     """
-    is_packed = isinstance(x, MaskedTensorBase) and x.is_packed
-    if is_packed and defined_in_keras(type(layer), "_compute_attention"):
+    if is_packed(x) and defined_in_keras(type(layer), "_compute_attention"):
         return x
     return values_of(x)
 

@@ -7,6 +7,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers.scopes import current_scope
+from keras.src.masking.packing import is_packed
 from keras.src.masking.rules import packed
 
 
@@ -60,7 +61,7 @@ def scaled(function, x):
     What it draws depends on the shape. That of a packed tensor is the padded
     one: storage changes nothing.
     """
-    if not isinstance(x, MaskedTensorBase) or not x.is_packed:
+    if not is_packed(x):
         return on_values(function, x)
     ones = backend.numpy.ones(ops.shape(x), dtype=x.dtype)
     factors = function(ones)

@@ -16,7 +16,6 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import any_composite
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import packing
@@ -91,17 +90,13 @@ def rows_apart(x):
     flats = []
 
     def one(x):
-        if not is_packed(x):
+        if not packing.is_packed(x):
             return x
         flats.append(backend.convert_to_numpy(x.flat))
         mask = backend.convert_to_numpy(x.mask)
         return PackedRows(mask, packing.starts(x))
 
     return tree.map_structure(one, x), flats
-
-
-def is_packed(x):
-    return isinstance(x, MaskedTensorBase) and x.is_packed
 
 
 def put_together(data, flats=()):
@@ -400,7 +395,7 @@ def _parts(x):
             # A view of one number.
             hidden = np.broadcast_to(np.False_, x.shape)
         return HiddenParts(x.data, hidden)
-    if is_packed(x):
+    if packing.is_packed(x):
         return PackedParts(x.flat, x.mask, x.index)
     return Parts(x.values, x.mask) if has_mask(x) else x
 
