@@ -1,6 +1,7 @@
 """Builds the fork: composes upstream's Keras with the overlay in `keras/`.
 
 Run `python pip_build.py --help` for the options; the README explains them.
+KERAS_FORK_FOR in the environment is what `--for` sets: upstream's release.
 """
 
 import argparse
@@ -16,10 +17,16 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent
+# The release that is composed with unless another is named.
+DEFAULT = "3.15.1"
+RELEASE = os.environ.get("KERAS_FORK_FOR", DEFAULT)
+# One folder for each release, so that what is built for one stays.
 BUILD = ROOT / "build"
+if RELEASE != DEFAULT:
+    BUILD = BUILD / "for" / RELEASE
 UPSTREAM = BUILD / "upstream"
 CACHE = ROOT / ".cache"
-LOCK = ROOT / "overlay.lock"
+LOCKS = ROOT / "locks"
 STAMP = BUILD / "stamp.json"
 VENV = ROOT / ".venv"
 # For the data of a guide alone: what it requires, nothing here does.
@@ -29,6 +36,8 @@ DATA = "aeon==1.6.0"
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
+from patchset import following  # noqa: E402
+from patchset import locks  # noqa: E402
 from patchset import report  # noqa: E402
 from patchset import tree  # noqa: E402
 from patchset import upstream  # noqa: E402
@@ -36,12 +45,12 @@ from patchset.pieces import PatchError  # noqa: E402
 
 
 def read_lock():
-    return json.loads(LOCK.read_text("utf-8"))
+    return locks.read(LOCKS, RELEASE)
 
 
 def fork_version():
-    """Returns the fork's version, which its `keras/src/version.py` states."""
-    text = (ROOT / "keras/src/version.py").read_text("utf-8")
+    """Returns the fork's version: upstream's and what `version.py` adds."""
+    text, _ = tree.overlay_text(ROOT, tree.VERSION_FILE, read_lock())
     return re.search(r'^__version__ = "(.+)"', text, re.MULTILINE).group(1)
 
 
@@ -51,16 +60,15 @@ def compose(wheel=None):
     Returns:
         Whether anything was composed.
     """
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     with _only_one():
         if wheel is None and _is_current():
             return False
         lock = read_lock()
-        pin = lock["upstream"]
         # Before composing: an edit meanwhile must not count as composed.
         sources = _sources_digest()
-        upstream.unpack(pin, CACHE, UPSTREAM, wheel)
-        tree.compose(UPSTREAM, ROOT, BUILD, lock["definitions"], pin["version"])
+        upstream.unpack(lock, CACHE, UPSTREAM, wheel)
+        tree.compose(UPSTREAM, ROOT, BUILD, lock)
         stamp = {"sources": sources, "tree": _tree_digest()}
         STAMP.write_text(json.dumps(stamp))
         return True
@@ -93,7 +101,8 @@ def _is_current():
 def _sources_digest():
     """Returns a digest over everything that decides what is composed."""
     digest = hashlib.sha256()
-    own = [pathlib.Path(__file__), LOCK, *(ROOT / "patchset").glob("*.py")]
+    lock = LOCKS / f"{RELEASE}.json"
+    own = [pathlib.Path(__file__), lock, *(ROOT / "patchset").glob("*.py")]
     for path in [*sorted(own), *(ROOT / p for p in tree.files_of(ROOT))]:
         digest.update(f"{path.relative_to(ROOT)}\0".encode())
         digest.update(path.read_bytes() + b"\0")
@@ -112,30 +121,36 @@ def _tree_digest():
 def plan():
     """Returns the composed tree in memory, whatever the lock holds."""
     compose_upstream()
-    return tree.plan(UPSTREAM, ROOT)
+    return tree.plan(UPSTREAM, ROOT, read_lock().unlocked())
 
 
 def compose_upstream():
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     with _only_one():
-        upstream.unpack(read_lock()["upstream"], CACHE, UPSTREAM)
+        upstream.unpack(read_lock(), CACHE, UPSTREAM)
 
 
 def write_lock():
-    lock = read_lock()
-    lock["definitions"] = dict(sorted(tree.lock_of(plan().changes).items()))
-    LOCK.write_text(json.dumps(lock, indent=2) + "\n")
-    print(f"overlay.lock: {len(lock['definitions'])} definitions")
+    """Locks what the overlay began to change, and frees what it left."""
+    composed, lock = plan(), read_lock()
+    found = tree.lock_of(composed.changes)
+    following.relock(lock, found, locks.read(LOCKS, DEFAULT))
+    lock.files = composed.others
+    locks.write(LOCKS, lock)
+    print(f"{lock.file}: {len(lock.definitions)} definitions")
+    if lock.open:
+        print(f"{len(lock.open)} of them are open: {', '.join(lock.open)}")
 
 
 def check():
     """Composes, and reports what a build alone lets pass."""
     compose()
-    lock = read_lock()["definitions"]
+    lock = read_lock()
     problems = report.check(plan(), UPSTREAM, ROOT, lock)
     if problems:
         raise PatchError("\n".join(problems))
-    print(f"check: {len(lock)} definitions as locked, nothing copied")
+    count = len(lock.definitions)
+    print(f"check: {count} definitions as locked, nothing copied")
 
 
 def print_diff():
@@ -257,7 +272,7 @@ def _parser():
         ("install", "install the fork into the running environment"),
         ("diff", "print the fork as a unified diff against upstream"),
         ("check", "check the lock, the names and that nothing is copied"),
-        ("lock", "write overlay.lock anew"),
+        ("lock", "lock what the overlay changes since the lock was written"),
         ("list-overlaid-tests", "print upstream's tests that are replaced"),
         ("lines", "print the size of the overlay, by file"),
         ("demo", "run the guide in .venv; arguments are passed on"),

@@ -8,7 +8,7 @@ import tokenize
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
-MARKERS = ("keeps", "new")
+MARKERS = ("keeps", "new", "when")
 
 
 class PatchError(Exception):

@@ -31,15 +31,22 @@ def diff(composed, upstream_dir):
 def check(composed, upstream_dir, overlay_dir, lock):
     """Returns what is wrong with an overlay that composes, as messages."""
     needed = lock_of(composed.changes)
+    write = f"python pip_build.py --for {lock.version} --lock"
     problems = [
-        f"{key}: not in overlay.lock. Write it: python pip_build.py --lock"
-        for key in sorted(needed.keys() - lock.keys())
+        f"{key}: not in {lock.file}. Write it: {write}"
+        for key in sorted(needed.keys() - lock.definitions.keys())
     ]
     problems += [
-        f"{key}: in overlay.lock, but the overlay does not touch it. Write "
-        "the lock anew: python pip_build.py --lock"
-        for key in sorted(lock.keys() - needed.keys())
+        f"{key}: in {lock.file}, but the overlay does not touch it. Write "
+        f"the lock anew: {write}"
+        for key in sorted(lock.definitions.keys() - needed.keys())
     ]
+    if sorted(lock.files) != sorted(composed.others):
+        other = sorted({*lock.files} ^ {*composed.others})
+        problems.append(
+            f'{lock.file}: "files" differs from what the overlay changes by '
+            f"{', '.join(other)}. Write the lock anew: {write}"
+        )
     problems += [
         f"{change.key}: upstream exports it, the overlay's definition does "
         "not. Put upstream's `@keras_export` on it."
@@ -49,9 +56,10 @@ def check(composed, upstream_dir, overlay_dir, lock):
         and "@keras_export(" not in change.overlay
     ]
     for path in files_of(overlay_dir):
-        if (pathlib.Path(upstream_dir) / path).exists():
+        target = lock.moved.get(path, path)
+        if (pathlib.Path(upstream_dir) / target).exists():
             first = copied_line(
-                _read(overlay_dir, path), _read(upstream_dir, path)
+                _read(overlay_dir, path), _read(upstream_dir, target)
             )
             if first:
                 problems.append(

@@ -29,10 +29,7 @@ class Change:
     upstream: str
     overlay: str
     reason: str = ""
-
-    @property
-    def key(self):
-        return f"{self.path}::{self.name}"
+    key: str = ""  # as the overlay names it: "FILE::Class.f"
 
 
 @dataclasses.dataclass
@@ -43,6 +40,7 @@ class Spliced:
     changes: list[Change]
     exports: list[tuple[str, str]]  # (public name, name in the module)
     withdrawn: list[str]  # public names of deleted definitions
+    problems: list[str]  # what the text lacks, and why
 
 
 def exported_names(node):
@@ -57,6 +55,14 @@ def exported_names(node):
 
 def splice(upstream, overlay, path):
     """Returns upstream's text with the overlay's definitions in it."""
+    spliced = attempt(upstream, overlay, path)
+    if spliced.problems:
+        raise PatchError("\n".join(spliced.problems))
+    return spliced
+
+
+def attempt(upstream, overlay, path):
+    """Splices what can be spliced; the problems say what is left out."""
     return _Splicer(upstream, overlay, path).run()
 
 
@@ -84,6 +90,7 @@ class _Splicer:
         self.changes = []
         self.exports = []
         self.withdrawn = []
+        self.problems = []
 
     def run(self):
         theirs, tail = self.upstream.cut_module(ours=False)
@@ -94,13 +101,15 @@ class _Splicer:
         _add_imports(theirs, imports)
         text = _render(theirs, blanks=2) + tail
         self._check_markers(parse(text, f"the composed {self.path}"))
-        return Spliced(text, self.changes, self.exports, self.withdrawn)
+        return Spliced(
+            text, self.changes, self.exports, self.withdrawn, self.problems
+        )
 
     def _check_markers(self, tree):
         for node in ast.walk(tree):
             for decorator in getattr(node, "decorator_list", ()):
                 if called(decorator) in MARKERS:
-                    raise PatchError(
+                    self.problems.append(
                         f"{self.path}: `@{called(decorator)}` on "
                         f"`{node.name}` has no meaning inside a definition "
                         "that is new or replaced whole. Take it away."
@@ -111,19 +120,22 @@ class _Splicer:
         added = _added_names(ours)
         pending = []
         for name, group in _groups(ours):
-            if isinstance(group[0].node, ast.Delete):
-                self._delete(theirs, group[0], scope)
-            elif name is None:
-                pending += group
-            elif self._is_new(theirs, name, group, scope, added):
-                self._export(group[0], scope)
-                pending += group
-            else:
-                found = _find(theirs, name)
-                _insert_before(theirs, found[0], pending, blanks)
-                pending = []
-                self._replace(theirs, found, group, scope, blanks)
-                self._export(group[0], scope)
+            try:
+                if isinstance(group[0].node, ast.Delete):
+                    self._delete(theirs, group[0], scope)
+                elif name is None:
+                    pending += group
+                elif self._is_new(theirs, name, group, scope, added):
+                    self._export(group[0], scope)
+                    pending += group
+                else:
+                    found = _find(theirs, name)
+                    _insert_before(theirs, found[0], pending, blanks)
+                    pending = []
+                    self._replace(theirs, found, group, scope, blanks)
+                    self._export(group[0], scope)
+            except PatchError as e:
+                self.problems.append(str(e))
         if pending:
             pending[0].gap = "\n" * blanks
             theirs += pending
