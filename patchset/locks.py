@@ -26,6 +26,8 @@ class Lock:
             definition: it adds to them, or they are tests that are left out.
         definitions: {definition: hash of upstream's text of it}.
         open: {definition: why somebody has yet to look at it}.
+        seen: What else somebody looked at and found harmless: methods that
+            call the backend, public names without a row.
     """
 
     version: str
@@ -38,6 +40,7 @@ class Lock:
     files: list = dataclasses.field(default_factory=list)
     definitions: dict = dataclasses.field(default_factory=dict)
     open: dict = dataclasses.field(default_factory=dict)
+    seen: list = dataclasses.field(default_factory=list)
 
     @property
     def wheel(self):
@@ -86,13 +89,12 @@ def read(folder, version):
 def write(folder, lock):
     data = dataclasses.asdict(lock)
     text = {"upstream": {name: data.pop(name) for name in PIN}}
-    for name in ("moved", "renamed", "files", "definitions", "open"):
-        value = data.pop(name)
-        if value:
-            text[name] = (
-                sorted(value)
-                if name == "files"
-                else dict(sorted(value.items()))
-            )
+    # In the order of the fields above.
+    for name, value in data.items():
+        if isinstance(value, dict):
+            text[name] = dict(sorted(value.items()))
+        else:
+            text[name] = sorted(value)
+    text = {name: value for name, value in text.items() if value}
     path = pathlib.Path(folder) / f"{lock.version}.json"
     path.write_text(json.dumps(text, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import io
 import itertools
 import tokenize
@@ -37,9 +38,13 @@ class Piece:
         return isinstance(self.node, IMPORTS)
 
 
+# Nobody changes a tree, and most files are asked for several times.
+_parsed = functools.lru_cache(maxsize=4096)(ast.parse)
+
+
 def parse(text, path):
     try:
-        return ast.parse(text)
+        return _parsed(text)
     except SyntaxError as e:
         raise PatchError(
             f"{path}:{e.lineno}: this file does not parse: {e.msg}. "

@@ -6,6 +6,7 @@ import pathlib
 
 from patchset.pieces import DEFINITIONS
 from patchset.pieces import IMPORTS
+from patchset.pieces import parse
 from patchset.splice import definition_of
 from patchset.tree import files_of
 from patchset.tree import lock_of
@@ -45,7 +46,8 @@ def check(composed, upstream_dir, overlay_dir, lock):
         other = sorted({*lock.files} ^ {*composed.others})
         problems.append(
             f'{lock.file}: "files" differs from what the overlay changes by '
-            f"{', '.join(other)}. Write the lock anew: {write}"
+            f"{len(other)} files, {other[0]} first. Write the lock anew: "
+            f"{write}"
         )
     problems += [
         f"{change.key}: upstream exports it, the overlay's definition does "
@@ -89,7 +91,7 @@ def _substance(text):
     signatures of definitions, which an overlay has to repeat.
     """
     trivial = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text, "")):
         if isinstance(node, IMPORTS):
             trivial.update(range(node.lineno, node.end_lineno + 1))
         if isinstance(node, DEFINITIONS):

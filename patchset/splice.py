@@ -68,7 +68,10 @@ def attempt(upstream, overlay, path):
 
 def definition_of(text, path, name):
     """Returns the text of one definition, "f" or "Class.f", or None."""
-    source = Source(text, path)
+    return definition_in(Source(text, path), name)
+
+
+def definition_in(source, name):
     pieces, _ = source.cut_module(ours=False)
     owner, _, member = name.partition(".")
     found = _find(pieces, owner)
@@ -79,7 +82,7 @@ def definition_of(text, path, name):
         if member in ("__bases__", "__decorators__"):
             return source.between(start_of(node), source.header_end(node))
         found = _find(source.cut_class(node, ours=False)[0], member)
-    return "\n".join(piece.text for piece in found) or None
+    return "".join(piece.text for piece in found) or None
 
 
 class _Splicer:

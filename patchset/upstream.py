@@ -12,6 +12,7 @@ import zipfile
 from patchset.pieces import PatchError
 from patchset.tree import files_of
 from patchset.tree import tree_hash
+from patchset.when import version_of
 
 
 def unpack(pin, cache, target, wheel=None):
@@ -88,17 +89,45 @@ def _installed(pin):
 
 
 def _download(cached, pin):
-    cached.parent.mkdir(parents=True, exist_ok=True)
     requirement = f"{pin.distribution}=={pin.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--dest", str(cached.parent), requirement]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode or not cached.exists():
-        reason = (result.stderr or result.stdout).strip().splitlines()
+    reason = _pip_download(requirement, cached.parent)
+    if reason or not cached.exists():
         raise PatchError(
             f"Upstream's wheel is neither in {cached.parent} nor installed, "
-            "and the download failed: "
-            f"{reason[-1] if reason else 'pip gave no reason'}\n"
+            f"and the download failed: {reason or 'pip gave no reason'}\n"
             f"Fetch it where there is a network (pip download --no-deps "
             f"{requirement}), then: python pip_build.py --wheel PATH"
         )
+
+
+def _pip_download(requirement, folder):
+    """Downloads a wheel; returns the reason if that failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    done = subprocess.run(
+        [*command, requirement], capture_output=True, text=True
+    )
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    lines = [n for n in lines if n.startswith("ERROR")] or lines
+    return (lines or ["pip gave no reason"])[-1] if done.returncode else None
+
+
+def fetch(version, cache):
+    """Returns the wheel of any release, downloaded unless it is in the cache.
+
+    A development version is one of keras-nightly.
+    """
+    name = "keras-nightly" if version_of(version).is_prerelease else "keras"
+    file = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    cached = pathlib.Path(cache) / file
+    if not cached.exists():
+        reason = _pip_download(f"{name}=={version}", cached.parent)
+        if reason or not cached.exists():
+            raise PatchError(
+                f"{name} {version} is not in {cached.parent}, and the download "
+                f"failed: {reason or 'pip brought another file'}\nIs there "
+                f"such a release? `pip index versions {name} --pre` lists "
+                "them. A wheel that is here can be named by its path."
+            )
+    return cached

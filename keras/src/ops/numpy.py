@@ -109,10 +109,11 @@ for _name in (
     "Split",
     "Vsplit",
 ):
-    # Not by the class itself: in the loop it would have two names.
-    globals()[_name].__init__ = _taking_integers_of_numpy(
-        globals()[_name].__init__
-    )
+    if _name in globals():  # Keras 3.14 has no `Dsplit`.
+        # Not by the class itself: in the loop it would have two names.
+        globals()[_name].__init__ = _taking_integers_of_numpy(
+            globals()[_name].__init__
+        )
 
 # Their kernels, weights and indices go past the question above.
 for _name in (

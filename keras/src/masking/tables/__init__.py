@@ -85,7 +85,9 @@ def all_rows():
     rows = {}
     for table in TABLES:
         for name, rule in table.RULES.items():
-            public = getattr(table.MODULE, name)
+            public = getattr(table.MODULE, name, None)
+            if public is None:  # An older release lacks a few.
+                continue
             fn = getattr(table, "FUNCTIONS", {}).get(name, public)
             nests = name in getattr(table, "NESTS", ())
             if getattr(table, "KEYED_BY_FUNCTION", False):
