@@ -95,9 +95,7 @@ def audit(base, other, root, ruff):
         ruff: The command that runs ruff, or None.
     """
     found = collections.defaultdict(list)
-    found[DOES_NOT_COMPOSE] = [
-        p for p in other.composed.problems if "has no `" not in p
-    ]
+    found[DOES_NOT_COMPOSE] = other.composed.problems
     found[LACKS] = list(lacking_parameters(base.composed, other.composed))
     if ruff:
         found[UNDEFINED] = list(undefined_names(other, ruff))
@@ -335,7 +333,7 @@ def _raw_calls(side, path):
                 n.func for n in ast.walk(method) if isinstance(n, ast.Call)
             }
             for node, name in names.chains(method):
-                root = imports.get(name.partition(".")[0], ("",))[0]
+                root = imports.get(name.partition(".")[0], ("",))[-1]
                 last = name.rpartition(".")[2]
                 if node in called and last in operations:
                     if root.startswith("keras.src.backend"):

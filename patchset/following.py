@@ -157,6 +157,15 @@ def examine(base, base_lock, other, lock, root, ruff):
     there = tree.attempt_plan(other.root, root, trial.unlocked())
     sides = audit.Side(base, here, base_lock), audit.Side(other, there, trial)
     audited = audit.audit(*sides, root, ruff)
+    # What is gone, or elsewhere, is told as such.
+    absent = [f"--show {f.key}" for f in found if f.where != f.key]
+    in_the_way = [
+        problem
+        for problem in audited.pop(audit.DOES_NOT_COMPOSE, ())
+        if not problem.endswith(tuple(absent))
+    ]
+    if in_the_way:
+        audited[audit.DOES_NOT_COMPOSE] = in_the_way
     if missing:
         audited[audit.NOT_HELD] = missing
     untold = [] if ruff else ["undefined names: ruff is not installed"]

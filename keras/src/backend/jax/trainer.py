@@ -11,10 +11,10 @@ from patchset.markers import new
 
 class JAXTrainer:
     @keeps("_make_plain_function")
-    def _make_function(self, step_function, concatenate_outputs=False):
-        if concatenate_outputs:
+    def _make_function(self, step_function, **kwargs):
+        if kwargs.get("concatenate_outputs"):
             step_function = batches.step_in_parts(step_function)
-        return self._make_plain_function(step_function, concatenate_outputs)
+        return self._make_plain_function(step_function, **kwargs)
 
     @keeps("_make_plain_predict_function")
     def make_predict_function(self, force=False):
@@ -45,10 +45,11 @@ class JAXTrainer:
 
 
 @keeps("_distribute_plain_data")
-def _distribute_data(data, layouts=None):
+def _distribute_data(data, layouts=None, **kwargs):
     if layouts is not None:
         layouts = tree.map_structure(_layouts_of_parts, data, layouts)
-    apart = _distribute_plain_data(batches.take_apart(data), layouts)
+    apart = batches.take_apart(data)
+    apart = _distribute_plain_data(apart, layouts, **kwargs)
     return batches.to_masked_tensors(apart)
 
 

@@ -4,6 +4,10 @@ from keras.src.masking.layers import attention
 from keras.src.masking.layers.attention import attend
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class GroupedQueryAttention:
