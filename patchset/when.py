@@ -68,7 +68,8 @@ def _file_applies(module, lines, path, version):
             if getattr(node.targets[0], "id", None) == "__when__":
                 value = getattr(node.value, "value", None)
                 where = f"{path}:{node.lineno}: "
-                _blank(lines, node.lineno - 1, node.end_lineno)
+                first = _with_comments(lines, node.lineno - 1)
+                _blank(lines, first, node.end_lineno)
                 return applies(_text(value, where), version, where)
     return True
 
@@ -90,13 +91,18 @@ def _keep(node, lines, path, version):
     for decorator in getattr(node, "decorator_list", ()):
         if _is_when(decorator):
             if not _applies(decorator, path, version):
-                first = start_of(node)
-                while first and lines[first - 1].lstrip().startswith("#"):
-                    first -= 1
+                first = _with_comments(lines, start_of(node))
                 _blank(lines, first, node.end_lineno)
                 return False
             _blank(lines, decorator.lineno - 1, decorator.end_lineno)
     return True
+
+
+def _with_comments(lines, first):
+    """Returns the first of the comment lines above a line, or itself."""
+    while first and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    return first
 
 
 def _select_block(node, lines, path, version):
