@@ -871,7 +871,11 @@ def test_the_real_tree_composes_in_time(project):
     assert again.seconds < 1
     paths = tree.files_of(project / "build")
     assert set(paths) >= set(tree.files_of(project / "build/upstream"))
-    assert set(paths) >= set(tree.files_of(project))
+    lock = pip_build.read_lock()
+    ours = tree.files_of(project)
+    # Some are for other releases.
+    for_this = {p for p in ours if tree.overlay_text(project, p, lock)[0]}
+    assert set(paths) >= for_this and len(for_this) > 0.9 * len(ours)
     for path in paths:
         text = (project / "build" / path).read_text("utf-8")
         compile(text, path, "exec", dont_inherit=True)

@@ -103,7 +103,9 @@ class _Splicer:
         self._merge(theirs, ours, scope="", blanks=2)
         _add_imports(theirs, imports)
         text = _render(theirs, blanks=2) + tail
-        self._check_markers(parse(text, f"the composed {self.path}"))
+        composed = parse(text, f"the composed {self.path}")
+        if any(f"@{marker}" in text for marker in MARKERS):
+            self._check_markers(composed)
         return Spliced(
             text, self.changes, self.exports, self.withdrawn, self.problems
         )

@@ -52,7 +52,7 @@ def applies(specifier, version, where=""):
 
 def select(text, path, version):
     """Returns what of an overlay file a release gets, or None: nothing."""
-    if "when" not in text:
+    if not re.search(r"\bwhen\(|\b__when__\b", text):
         return text
     module = parse(text, path)
     lines = text.split("\n")
