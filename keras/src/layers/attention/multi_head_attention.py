@@ -28,7 +28,7 @@ class MultiHeadAttention:
         attention_mask=None,
         training=None,
         return_attention_scores=False,
-        use_causal_mask=False,
+        **kwargs,
     ):
         return attention.on_padded(
             self._attend_padded,
@@ -38,7 +38,7 @@ class MultiHeadAttention:
             not (return_attention_scores or self._dropout),
             training=training,
             return_attention_scores=return_attention_scores,
-            use_causal_mask=use_causal_mask,
+            **kwargs,
         )
 
     @keeps("_plain_call")
