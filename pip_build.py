@@ -1,10 +1,12 @@
 """Builds the fork: composes upstream's Keras with the overlay in `keras/`.
 
 Run `python pip_build.py --help` for the options; the README explains them.
+KERAS_FORK_FOR in the environment is what `--for` sets: upstream's release.
 """
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -14,13 +16,24 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent
-BUILD = ROOT / "build"
+# The release that is composed with unless another is named.
+DEFAULT = "3.15.1"
+RELEASE = os.environ.get("KERAS_FORK_FOR", DEFAULT)
+
+
+def folder_of(version):
+    """Each release has its own, so that what is built for one stays."""
+    build = ROOT / "build"
+    return build if version == DEFAULT else build / "for" / version
+
+
+BUILD = folder_of(RELEASE)
 UPSTREAM = BUILD / "upstream"
 CACHE = ROOT / ".cache"
-LOCK = ROOT / "overlay.lock"
-STAMP = BUILD / "stamp.json"
+LOCKS = ROOT / "locks"
 VENV = ROOT / ".venv"
 # For the data of a guide alone: what it requires, nothing here does.
 DATA = "aeon==1.6.0"
@@ -29,6 +42,10 @@ DATA = "aeon==1.6.0"
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
+from patchset import audit  # noqa: E402
+from patchset import compare  # noqa: E402
+from patchset import following  # noqa: E402
+from patchset import locks  # noqa: E402
 from patchset import report  # noqa: E402
 from patchset import tree  # noqa: E402
 from patchset import upstream  # noqa: E402
@@ -36,12 +53,20 @@ from patchset.pieces import PatchError  # noqa: E402
 
 
 def read_lock():
-    return json.loads(LOCK.read_text("utf-8"))
+    return locks.read(LOCKS, RELEASE)
+
+
+def aim(version):
+    """Makes all that follows, here and in other processes, be for a release."""
+    global RELEASE, BUILD, UPSTREAM
+    os.environ["KERAS_FORK_FOR"] = RELEASE = version
+    BUILD = folder_of(version)
+    UPSTREAM = BUILD / "upstream"
 
 
 def fork_version():
-    """Returns the fork's version, which its `keras/src/version.py` states."""
-    text = (ROOT / "keras/src/version.py").read_text("utf-8")
+    """Returns the fork's version: upstream's and what `version.py` adds."""
+    text, _ = tree.overlay_text(ROOT, tree.VERSION_FILE, read_lock())
     return re.search(r'^__version__ = "(.+)"', text, re.MULTILINE).group(1)
 
 
@@ -51,18 +76,17 @@ def compose(wheel=None):
     Returns:
         Whether anything was composed.
     """
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     with _only_one():
         if wheel is None and _is_current():
             return False
         lock = read_lock()
-        pin = lock["upstream"]
         # Before composing: an edit meanwhile must not count as composed.
         sources = _sources_digest()
-        upstream.unpack(pin, CACHE, UPSTREAM, wheel)
-        tree.compose(UPSTREAM, ROOT, BUILD, lock["definitions"], pin["version"])
+        upstream.unpack(lock, CACHE, UPSTREAM, wheel)
+        tree.compose(UPSTREAM, ROOT, BUILD, lock)
         stamp = {"sources": sources, "tree": _tree_digest()}
-        STAMP.write_text(json.dumps(stamp))
+        (BUILD / "stamp.json").write_text(json.dumps(stamp))
         return True
 
 
@@ -81,7 +105,7 @@ def _only_one():
 
 def _is_current():
     try:
-        stamp = json.loads(STAMP.read_text())
+        stamp = json.loads((BUILD / "stamp.json").read_text())
     except (OSError, ValueError):
         return False
     return (
@@ -93,7 +117,8 @@ def _is_current():
 def _sources_digest():
     """Returns a digest over everything that decides what is composed."""
     digest = hashlib.sha256()
-    own = [pathlib.Path(__file__), LOCK, *(ROOT / "patchset").glob("*.py")]
+    lock = LOCKS / f"{RELEASE}.json"
+    own = [pathlib.Path(__file__), lock, *(ROOT / "patchset").glob("*.py")]
     for path in [*sorted(own), *(ROOT / p for p in tree.files_of(ROOT))]:
         digest.update(f"{path.relative_to(ROOT)}\0".encode())
         digest.update(path.read_bytes() + b"\0")
@@ -112,30 +137,36 @@ def _tree_digest():
 def plan():
     """Returns the composed tree in memory, whatever the lock holds."""
     compose_upstream()
-    return tree.plan(UPSTREAM, ROOT)
+    return tree.plan(UPSTREAM, ROOT, read_lock().unlocked())
 
 
 def compose_upstream():
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     with _only_one():
-        upstream.unpack(read_lock()["upstream"], CACHE, UPSTREAM)
+        upstream.unpack(read_lock(), CACHE, UPSTREAM)
 
 
 def write_lock():
-    lock = read_lock()
-    lock["definitions"] = dict(sorted(tree.lock_of(plan().changes).items()))
-    LOCK.write_text(json.dumps(lock, indent=2) + "\n")
-    print(f"overlay.lock: {len(lock['definitions'])} definitions")
+    """Locks what the overlay began to change, and frees what it left."""
+    composed, lock = plan(), read_lock()
+    found = tree.lock_of(composed.changes)
+    following.relock(lock, found, locks.read(LOCKS, DEFAULT))
+    lock.files = composed.others
+    locks.write(LOCKS, lock)
+    print(f"{lock.file}: {len(lock.definitions)} definitions")
+    if lock.open:
+        print(f"{len(lock.open)} of them are open: {', '.join(lock.open)}")
 
 
 def check():
     """Composes, and reports what a build alone lets pass."""
     compose()
-    lock = read_lock()["definitions"]
+    lock = read_lock()
     problems = report.check(plan(), UPSTREAM, ROOT, lock)
     if problems:
         raise PatchError("\n".join(problems))
-    print(f"check: {len(lock)} definitions as locked, nothing copied")
+    count = len(lock.definitions)
+    print(f"check: {count} definitions as locked, nothing copied")
 
 
 def print_diff():
@@ -161,9 +192,131 @@ def print_lines():
     print(f"upstream: {total} lines, of which {share:.2%} are replaced")
 
 
-def show(key):
+def show(key, name):
+    """Prints a definition; beside another release's, if one is named."""
+    if name is None:
+        compose_upstream()
+        print(report.show(key, UPSTREAM, ROOT))
+        return
+    with other_release(name) as (comparison, _):
+        found = {f.key: f for f in comparison.found}
+        if key not in found:
+            near = following.nearest(key, found)
+            raise PatchError(
+                f"{key}: the overlay changes no such definition. {near}"
+            )
+        print(following.show(found[key], ROOT, comparison.lock), end="")
+
+
+@contextlib.contextmanager
+def other_release(name, tests=None):
+    """Compares the default release with another, which need have no lock.
+
+    Args:
+        name: Its version, or the path of its wheel.
+        tests: A directory that holds upstream's tests of it, if the wheel
+            does not.
+
+    Yields:
+        A `Comparison`, and the lock that there is, or an empty one.
+    """
+    aim(DEFAULT)
     compose_upstream()
-    print(report.show(key, UPSTREAM, ROOT))
+    with tempfile.TemporaryDirectory() as folder:
+        pin = following.open_wheel(name, folder, CACHE)
+        if tests:
+            following.add_tests(tests, folder)
+        lock = pin
+        if pin.version in locks.known(LOCKS):
+            lock = locks.read(LOCKS, pin.version)
+        yield (
+            following.examine(
+                compare.Tree(UPSTREAM),
+                locks.read(LOCKS, DEFAULT),
+                compare.Tree(folder),
+                lock,
+                ROOT,
+                audit.find_ruff(VENV),
+            ),
+            lock,
+        )
+
+
+def against(name, tests, verbose, keys):
+    """Prints what another release would change.
+
+    Returns:
+        The exit status: 0 if all composes as it is, 1 if anything is open, 2
+        if that could not be told.
+    """
+    started = time.perf_counter()
+    try:
+        with other_release(name, tests) as (comparison, _):
+            seconds = time.perf_counter() - started
+            for line in following.summary(
+                comparison, DEFAULT, seconds, verbose
+            ):
+                print(line)
+            found = {f.key: f for f in comparison.found}
+            for key in keys:
+                if key not in found:
+                    raise PatchError(following.nearest(key, found))
+                print(following.show(found[key], ROOT, comparison.lock))
+            return comparison.status
+    except (PatchError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+
+
+def rebase(name):
+    """Writes the lock of another release, with all that differs open."""
+    with other_release(name) as (comparison, _):
+        lock = following.rebased(comparison)
+    if lock.version == DEFAULT:
+        raise PatchError(
+            f"Keras {DEFAULT} is the release that others are compared with. "
+            "Name another one."
+        )
+    locks.write(LOCKS, lock)
+    print(
+        f"{lock.file}: {len(lock.definitions)} definitions as they were, "
+        f"{len(lock.open)} open"
+    )
+    for key, state in lock.open.items():
+        print(f"    {key} ({state})")
+    if lock.open:
+        print(
+            f"Look at each: python pip_build.py --for {lock.version} --show "
+            "KEY; then: --accept KEY..., or --accept --renamed"
+        )
+
+
+def accept(keys, renamed, name):
+    """Takes open definitions over into the lock of a release, by name."""
+    if not keys and not renamed:
+        raise PatchError(
+            "--accept takes the definitions that you looked at, or --renamed "
+            "for those that differ by names alone. Nothing takes all."
+        )
+    name = name or _release_with_open()
+    with other_release(name) as (comparison, lock):
+        if lock.version not in locks.known(LOCKS):
+            raise PatchError(
+                f"Keras {lock.version} has no lock yet. Begin it: python "
+                f"pip_build.py --rebase {name}"
+            )
+        for line in following.accept(lock, comparison, keys, renamed):
+            print(f"accepted {line}")
+        locks.write(LOCKS, lock)
+    print(f"{lock.file}: {len(lock.open)} open")
+
+
+def _release_with_open():
+    found = [v for v in locks.known(LOCKS) if locks.read(LOCKS, v).open]
+    if len(found) != 1:
+        some = f"Open are {', '.join(found)}" if found else "No lock is open"
+        raise PatchError(f"{some}. Name the release: --for VERSION")
+    return found[0]
 
 
 def install(python=sys.executable):
@@ -252,34 +405,77 @@ def _parser():
     parser.add_argument(
         "--wheel", help="upstream's wheel; else it is looked for, or downloaded"
     )
+    parser.add_argument(
+        "--for",
+        dest="release",
+        metavar="VERSION",
+        help=f"the release of upstream's; by default {DEFAULT}",
+    )
+    parser.add_argument(
+        "--tests",
+        metavar="DIR",
+        help="with --against: upstream's tests, if its wheel has none",
+    )
+    parser.add_argument(
+        "--renamed",
+        action="store_true",
+        help="with --accept: what differs by names alone, all of it",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="with --against: by name"
+    )
     jobs = parser.add_mutually_exclusive_group()
     for name, text in (
         ("install", "install the fork into the running environment"),
         ("diff", "print the fork as a unified diff against upstream"),
         ("check", "check the lock, the names and that nothing is copied"),
-        ("lock", "write overlay.lock anew"),
+        ("lock", "lock what the overlay changes since the lock was written"),
         ("list-overlaid-tests", "print upstream's tests that are replaced"),
         ("lines", "print the size of the overlay, by file"),
         ("demo", "run the guide in .venv; arguments are passed on"),
         ("test", "run all tests in .venv; arguments are passed on"),
+        ("accept", "take open definitions over: KEY..., or --renamed"),
     ):
         jobs.add_argument(f"--{name}", action="store_true", help=text)
-    jobs.add_argument(
-        "--show",
-        metavar="FILE::NAME",
-        help="print a definition, upstream's and the overlay's",
-    )
+    for name, metavar, text in (
+        (
+            "against",
+            "VERSION|WHEEL",
+            "say what another release changes; KEY... may follow. Exits with "
+            "0 if it composes as it is, 1 if not, 2 if that cannot be told",
+        ),
+        ("rebase", "VERSION|WHEEL", "begin the lock of another release"),
+        (
+            "show",
+            "FILE::NAME",
+            "print a definition, upstream's and the overlay's; with --for "
+            "also what another release, or wheel, made of it",
+        ),
+    ):
+        jobs.add_argument(f"--{name}", metavar=metavar, help=text)
     return parser
 
 
 def _dispatch(options, arguments):
+    release = options.release
+    if options.against:
+        return against(
+            options.against, options.tests, options.verbose, arguments
+        )
+    if options.rebase:
+        return rebase(options.rebase)
+    if options.accept:
+        return accept(arguments, options.renamed, release)
+    if options.show:
+        other = None if release in (None, DEFAULT) else release
+        return show(options.show, other)
+    if release:
+        aim(release)
     done = compose(options.wheel) if options.wheel else False
     if options.demo:
         return demo(arguments)
     if options.test:
         return test(arguments)
-    if options.show:
-        return show(options.show)
     for name, job in (
         ("install", install),
         ("diff", print_diff),
@@ -294,13 +490,19 @@ def _dispatch(options, arguments):
     print("composed" if done else "up to date:", os.path.relpath(BUILD))
 
 
+TAKE_ARGUMENTS = ("demo", "test", "accept", "against")
+
+
 def main():
     if sys.version_info < (3, 11):  # noqa: UP036  this runs before any pip
         print("error: Keras needs Python 3.11 or newer.", file=sys.stderr)
         return 1
+    # Syntax trees of a thousand files: to count them again takes most time.
+    gc.disable()
     parser = _parser()
     options, arguments = parser.parse_known_args()
-    if arguments and not (options.demo or options.test):
+    takes = any(getattr(options, name) for name in TAKE_ARGUMENTS)
+    if arguments and not takes:
         parser.error(f"unknown arguments: {shlex.join(arguments)}")
     try:
         return _dispatch(options, arguments) or 0

@@ -27,6 +27,7 @@ os.makedirs(SCRATCH)
 # Upstream's wheel ships its tests; ours, and what they share, stay here.
 OURS = "keras.src.testing.masked"
 UPSTREAM = pip_build.UPSTREAM
+BUILD = os.path.relpath(pip_build.BUILD, ROOT)
 
 
 class BuildWithoutOurTests(build_py.build_py):
@@ -37,16 +38,16 @@ class BuildWithoutOurTests(build_py.build_py):
                 package, package_dir
             )
             if not module.endswith("_test")
-            or (UPSTREAM / os.path.relpath(path, "build")).exists()
+            or (UPSTREAM / os.path.relpath(path, BUILD)).exists()
         ]
 
 
 setuptools.setup(
     version=pip_build.fork_version(),
-    package_dir={"": "build"},
+    package_dir={"": BUILD},
     # Namespace packages too: `keras/src/backend/tests` has no __init__.py.
     packages=setuptools.find_namespace_packages(
-        "build",
+        BUILD,
         include=["keras", "keras.*"],
         exclude=["*__pycache__*", OURS, f"{OURS}.*"],
     ),

@@ -21,7 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 REPO = Path(__file__).resolve().parents[1]
-UPSTREAM = REPO / "build" / "upstream"
+sys.path.append(str(REPO))
+
+import pip_build  # noqa: E402
+
+UPSTREAM = pip_build.UPSTREAM
+# Where the fork is composed to: not in `build` for an older release.
+BUILD = pip_build.BUILD.relative_to(REPO).as_posix()
+OTHER_BACKENDS = ("jax", "torch")
 OWN_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
 # Most of what is compiled runs once: that takes longer than it could save.
 XLA_FLAGS = (
@@ -96,6 +103,11 @@ def steps():
     yield "ruff format", "numpy", [*ruff, "format", "--check", "."]
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2"]
     pytest += ["--dist", "worksteal"]
+    if pip_build.RELEASE != pip_build.DEFAULT:
+        # Its wheel ships no tests, and upstream's of the default differ.
+        for backend in OTHER_BACKENDS:
+            yield f"own tests, {backend}", backend, [*pytest, *overlay_tests()]
+        return
     for backend in OWN_BACKENDS:
         tests = own_tests(backend)
         yield f"own tests, {backend}", backend, [*pytest, *tests]
@@ -133,8 +145,17 @@ def own_tests(backend):
         if not is_of_upstream or not any(
             f"{module}/".startswith(f"{later}/") for later in run_later
         ):
-            tests.append(f"build/keras/{name}")
+            tests.append(f"{BUILD}/keras/{name}")
     return tests
+
+
+def overlay_tests():
+    """Returns our own tests, as they are composed for another release."""
+    files = sorted(path for path in (REPO / "keras").rglob("*_test.py"))
+    names = [path.relative_to(REPO).as_posix() for path in files]
+    return [
+        f"{BUILD}/{name}" for name in names if (REPO / BUILD / name).exists()
+    ]
 
 
 def upstream_paths():

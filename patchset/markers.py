@@ -13,3 +13,9 @@ def keeps(name):
     """Marks a definition that replaces upstream's, which stays as `name`."""
     del name
     return lambda definition: definition
+
+
+def when(releases):
+    """Marks what is only for some releases of upstream's, as in "<3.16"."""
+    del releases
+    return lambda definition: definition

@@ -2,13 +2,14 @@
 
 import ast
 import dataclasses
+import functools
 import io
 import itertools
 import tokenize
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
-MARKERS = ("keeps", "new")
+MARKERS = ("keeps", "new", "when")
 
 
 class PatchError(Exception):
@@ -37,9 +38,13 @@ class Piece:
         return isinstance(self.node, IMPORTS)
 
 
+# Nobody changes a tree, and most files are asked for several times.
+_parsed = functools.lru_cache(maxsize=4096)(ast.parse)
+
+
 def parse(text, path):
     try:
-        return ast.parse(text)
+        return _parsed(text)
     except SyntaxError as e:
         raise PatchError(
             f"{path}:{e.lineno}: this file does not parse: {e.msg}. "

@@ -6,6 +6,7 @@ import pathlib
 
 from patchset.pieces import DEFINITIONS
 from patchset.pieces import IMPORTS
+from patchset.pieces import parse
 from patchset.splice import definition_of
 from patchset.tree import files_of
 from patchset.tree import lock_of
@@ -31,15 +32,23 @@ def diff(composed, upstream_dir):
 def check(composed, upstream_dir, overlay_dir, lock):
     """Returns what is wrong with an overlay that composes, as messages."""
     needed = lock_of(composed.changes)
+    write = f"python pip_build.py --for {lock.version} --lock"
     problems = [
-        f"{key}: not in overlay.lock. Write it: python pip_build.py --lock"
-        for key in sorted(needed.keys() - lock.keys())
+        f"{key}: not in {lock.file}. Write it: {write}"
+        for key in sorted(needed.keys() - lock.definitions.keys())
     ]
     problems += [
-        f"{key}: in overlay.lock, but the overlay does not touch it. Write "
-        "the lock anew: python pip_build.py --lock"
-        for key in sorted(lock.keys() - needed.keys())
+        f"{key}: in {lock.file}, but the overlay does not touch it. Write "
+        f"the lock anew: {write}"
+        for key in sorted(lock.definitions.keys() - needed.keys())
     ]
+    if sorted(lock.files) != sorted(composed.others):
+        other = sorted({*lock.files} ^ {*composed.others})
+        problems.append(
+            f'{lock.file}: "files" differs from what the overlay changes by '
+            f"{len(other)} files, {other[0]} first. Write the lock anew: "
+            f"{write}"
+        )
     problems += [
         f"{change.key}: upstream exports it, the overlay's definition does "
         "not. Put upstream's `@keras_export` on it."
@@ -49,9 +58,10 @@ def check(composed, upstream_dir, overlay_dir, lock):
         and "@keras_export(" not in change.overlay
     ]
     for path in files_of(overlay_dir):
-        if (pathlib.Path(upstream_dir) / path).exists():
+        target = lock.moved.get(path, path)
+        if (pathlib.Path(upstream_dir) / target).exists():
             first = copied_line(
-                _read(overlay_dir, path), _read(upstream_dir, path)
+                _read(overlay_dir, path), _read(upstream_dir, target)
             )
             if first:
                 problems.append(
@@ -81,7 +91,7 @@ def _substance(text):
     signatures of definitions, which an overlay has to repeat.
     """
     trivial = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text, "")):
         if isinstance(node, IMPORTS):
             trivial.update(range(node.lineno, node.end_lineno + 1))
         if isinstance(node, DEFINITIONS):

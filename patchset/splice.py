@@ -29,10 +29,7 @@ class Change:
     upstream: str
     overlay: str
     reason: str = ""
-
-    @property
-    def key(self):
-        return f"{self.path}::{self.name}"
+    key: str = ""  # as the overlay names it: "FILE::Class.f"
 
 
 @dataclasses.dataclass
@@ -43,6 +40,7 @@ class Spliced:
     changes: list[Change]
     exports: list[tuple[str, str]]  # (public name, name in the module)
     withdrawn: list[str]  # public names of deleted definitions
+    problems: list[str]  # what the text lacks, and why
 
 
 def exported_names(node):
@@ -57,12 +55,23 @@ def exported_names(node):
 
 def splice(upstream, overlay, path):
     """Returns upstream's text with the overlay's definitions in it."""
+    spliced = attempt(upstream, overlay, path)
+    if spliced.problems:
+        raise PatchError("\n".join(spliced.problems))
+    return spliced
+
+
+def attempt(upstream, overlay, path):
+    """Splices what can be spliced; the problems say what is left out."""
     return _Splicer(upstream, overlay, path).run()
 
 
 def definition_of(text, path, name):
     """Returns the text of one definition, "f" or "Class.f", or None."""
-    source = Source(text, path)
+    return definition_in(Source(text, path), name)
+
+
+def definition_in(source, name):
     pieces, _ = source.cut_module(ours=False)
     owner, _, member = name.partition(".")
     found = _find(pieces, owner)
@@ -73,7 +82,7 @@ def definition_of(text, path, name):
         if member in ("__bases__", "__decorators__"):
             return source.between(start_of(node), source.header_end(node))
         found = _find(source.cut_class(node, ours=False)[0], member)
-    return "\n".join(piece.text for piece in found) or None
+    return "".join(piece.text for piece in found) or None
 
 
 class _Splicer:
@@ -84,6 +93,7 @@ class _Splicer:
         self.changes = []
         self.exports = []
         self.withdrawn = []
+        self.problems = []
 
     def run(self):
         theirs, tail = self.upstream.cut_module(ours=False)
@@ -93,14 +103,18 @@ class _Splicer:
         self._merge(theirs, ours, scope="", blanks=2)
         _add_imports(theirs, imports)
         text = _render(theirs, blanks=2) + tail
-        self._check_markers(parse(text, f"the composed {self.path}"))
-        return Spliced(text, self.changes, self.exports, self.withdrawn)
+        composed = parse(text, f"the composed {self.path}")
+        if any(f"@{marker}" in text for marker in MARKERS):
+            self._check_markers(composed)
+        return Spliced(
+            text, self.changes, self.exports, self.withdrawn, self.problems
+        )
 
     def _check_markers(self, tree):
         for node in ast.walk(tree):
             for decorator in getattr(node, "decorator_list", ()):
                 if called(decorator) in MARKERS:
-                    raise PatchError(
+                    self.problems.append(
                         f"{self.path}: `@{called(decorator)}` on "
                         f"`{node.name}` has no meaning inside a definition "
                         "that is new or replaced whole. Take it away."
@@ -111,19 +125,22 @@ class _Splicer:
         added = _added_names(ours)
         pending = []
         for name, group in _groups(ours):
-            if isinstance(group[0].node, ast.Delete):
-                self._delete(theirs, group[0], scope)
-            elif name is None:
-                pending += group
-            elif self._is_new(theirs, name, group, scope, added):
-                self._export(group[0], scope)
-                pending += group
-            else:
-                found = _find(theirs, name)
-                _insert_before(theirs, found[0], pending, blanks)
-                pending = []
-                self._replace(theirs, found, group, scope, blanks)
-                self._export(group[0], scope)
+            try:
+                if isinstance(group[0].node, ast.Delete):
+                    self._delete(theirs, group[0], scope)
+                elif name is None:
+                    pending += group
+                elif self._is_new(theirs, name, group, scope, added):
+                    self._export(group[0], scope)
+                    pending += group
+                else:
+                    found = _find(theirs, name)
+                    _insert_before(theirs, found[0], pending, blanks)
+                    pending = []
+                    self._replace(theirs, found, group, scope, blanks)
+                    self._export(group[0], scope)
+            except PatchError as e:
+                self.problems.append(str(e))
         if pending:
             pending[0].gap = "\n" * blanks
             theirs += pending

@@ -5,17 +5,24 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import textwrap
 
 from patchset import markers
+from patchset import renaming
+from patchset import when
 from patchset.exports import Exports
 from patchset.pieces import PatchError
 from patchset.pieces import parse
+from patchset.splice import attempt
 from patchset.splice import exported_names
-from patchset.splice import splice
 
-LOCK_HINT = "look at the change: python pip_build.py --show {key}"
+LOCK_HINT = "look at the change: python pip_build.py {release}--show {key}"
+
+
+# It states the fork's version, "UPSTREAM'S+masked.N".
+VERSION_FILE = "keras/src/version.py"
 
 
 @dataclasses.dataclass
@@ -25,6 +32,8 @@ class Composed:
     new: dict  # {path: text} of files that upstream does not have
     changed: dict  # {path: text} of files that differ from upstream's
     changes: list  # one `Change` for each definition of upstream's touched
+    others: list  # upstream's files of which no definition is touched
+    problems: list  # what is in the way of this tree, as messages
 
 
 def files_of(root):
@@ -55,53 +64,104 @@ def lock_of(changes):
     return {c.key: definition_hash(c.upstream) for c in changes}
 
 
-def plan(upstream_dir, overlay_dir, lock=None, version="3.15.1"):
+def plan(upstream_dir, overlay_dir, lock):
     """Composes in memory.
 
     Args:
         upstream_dir: The directory that holds upstream's `keras/`.
         overlay_dir: The directory that holds the overlay's `keras/`.
-        lock: The lock's {definition: hash}. A definition that it does not
-            name is not compared.
-        version: Upstream's version, for the header of changed files.
+        lock: The `Lock` of the release. A definition that it does not name is
+            not compared.
 
     Raises:
         PatchError: Names every file or definition that is in the way.
     """
-    upstream_dir = pathlib.Path(upstream_dir)
-    overlay_dir = pathlib.Path(overlay_dir)
-    composed = Composed({}, {}, [])
-    added, withdrawn, problems, reasons = [], [], [], {}
-    for path in files_of(overlay_dir):
-        try:
-            text = (overlay_dir / path).read_text("utf-8")
-            if not (upstream_dir / path).exists():
-                composed.new[path] = text
-                added += _exports_of_new(text, path)
-                continue
-            upstream = (upstream_dir / path).read_text("utf-8")
-            spliced = splice(upstream, text, path)
-            if spliced.text != upstream:
-                composed.changed[path] = spliced.text
-            reasons[path] = ast.get_docstring(parse(text, path)) or ""
-            composed.changes += spliced.changes
-            added += [(public, path, n) for public, n in spliced.exports]
-            withdrawn += spliced.withdrawn
-        except PatchError as e:
-            problems.append(str(e))
-    problems += _lock_problems(composed.changes, lock or {})
-    problems += _missing_inits(composed.new, upstream_dir)
-    if problems:
-        raise PatchError("\n".join(problems))
-    _export(composed, upstream_dir, added, withdrawn)
-    for path, text in composed.changed.items():
-        composed.changed[path] = header(version, reasons.get(path, "")) + text
+    composed = attempt_plan(upstream_dir, overlay_dir, lock)
+    if composed.problems:
+        raise PatchError("\n".join(composed.problems))
     return composed
 
 
-def compose(upstream_dir, overlay_dir, out_dir, lock=None, version="3.15.1"):
+def attempt_plan(upstream_dir, overlay_dir, lock):
+    """Composes what can be composed, and collects what is in the way."""
+    upstream_dir = pathlib.Path(upstream_dir)
+    overlay_dir = pathlib.Path(overlay_dir)
+    composed = Composed({}, {}, [], [], [])
+    added, withdrawn, reasons = [], [], {}
+    for path in files_of(overlay_dir):
+        try:
+            text, back = overlay_text(overlay_dir, path, lock)
+            target = lock.moved.get(path, path)
+            if text is None:
+                continue
+            if _is_left_out(upstream_dir, path, target, lock):
+                composed.others.append(path)
+                continue
+            if not (upstream_dir / target).exists():
+                composed.new[path] = when.tidied(text)
+                added += _exports_of_new(text, path)
+                continue
+            upstream = (upstream_dir / target).read_text("utf-8")
+            before = composed.changed.get(target, upstream)
+            spliced = attempt(before, text, target)
+            if spliced.text != upstream:
+                composed.changed[target] = spliced.text
+            reasons[target] = ast.get_docstring(parse(text, path)) or ""
+            for change in spliced.changes:
+                change.key = f"{path}::{renaming.back(change.name, back)}"
+            composed.changes += spliced.changes
+            composed.others += [] if spliced.changes else [path]
+            composed.problems += spliced.problems
+            added += [(public, target, n) for public, n in spliced.exports]
+            withdrawn += spliced.withdrawn
+        except PatchError as e:
+            composed.problems.append(str(e))
+    composed.problems += _lock_problems(composed, lock)
+    composed.problems += _missing_inits(composed.new, upstream_dir)
+    _export(composed, upstream_dir, added, withdrawn)
+    for path, text in composed.changed.items():
+        reason = reasons.get(path, "")
+        composed.changed[path] = header(lock.version, reason) + text
+    return composed
+
+
+def overlay_text(overlay_dir, path, lock):
+    """Returns what of an overlay file a release gets, with its names.
+
+    Returns:
+        The text, or None if the file is not for this release; and the names
+        that its definitions have in the file, {name there: name here}.
+    """
+    text = (pathlib.Path(overlay_dir) / path).read_text("utf-8")
+    text = when.select(text, path, lock.version)
+    if text is None:
+        return None, {}
+    if path == VERSION_FILE:
+        text = re.sub(r'"[^"+]+\+', f'"{lock.version}+', text)
+    return renaming.renamed(text, path, lock.renamed)
+
+
+def _is_left_out(upstream_dir, path, target, lock):
+    """Returns whether an overlay file has nothing to change here.
+
+    That is a test of upstream's that this release does not ship. Any other
+    file must not turn into a new one.
+    """
+    if (upstream_dir / target).exists() or path not in lock.overlaid():
+        return False
+    if path.endswith("_test.py") and lock.tests == "none":
+        return True
+    raise PatchError(
+        f"{path}: the overlay changes this file, and Keras {lock.version} has "
+        f'no {target}. If it moved, name the new path under "moved" in '
+        f'{lock.file}; if it is gone, write `__when__ = "<{lock.version}"` '
+        "in the overlay's file."
+    )
+
+
+def compose(upstream_dir, overlay_dir, out_dir, lock):
     """Composes into `out_dir/keras`, which changes at once or not at all."""
-    composed = plan(upstream_dir, overlay_dir, lock, version)
+    composed = plan(upstream_dir, overlay_dir, lock)
     write(composed, upstream_dir, out_dir)
     return composed
 
@@ -189,18 +249,36 @@ def _exported_value(node):
     return getattr(node, "name", None), node
 
 
-def _lock_problems(changes, lock):
-    problems = []
-    for change in changes:
-        expected = lock.get(change.key)
-        if expected not in (None, definition_hash(change.upstream)):
+def _lock_problems(composed, lock):
+    found = {change.key: change for change in composed.changes}
+    release = f"--for {lock.version} "
+    problems = [
+        f"{key}: open in {lock.file} ({why}); "
+        f"{LOCK_HINT.format(key=key, release=release)}\n"
+        "    When the overlay is right again: python pip_build.py "
+        f"{release}--accept {key}"
+        for key, why in lock.open.items()
+    ]
+    for key, expected in lock.definitions.items():
+        if key in found:
+            if expected != definition_hash(found[key].upstream):
+                problems.append(
+                    f"{key}: upstream's definition has changed since the lock "
+                    f"was written; {LOCK_HINT.format(key=key, release=release)}"
+                    "\n    When the overlay is right again: python "
+                    f"pip_build.py {release}--accept {key}"
+                )
+        elif not composed.problems and not _is_unshipped_test(key, lock):
             problems.append(
-                f"{change.key}: upstream's definition has changed since the "
-                f"lock was written; {LOCK_HINT.format(key=change.key)}\n"
-                "    When the overlay is right again: python pip_build.py "
-                "--lock"
+                f"{key}: in {lock.file}, but the overlay does not touch it. "
+                f"Write the lock anew: python pip_build.py {release}--lock"
             )
     return problems
+
+
+def _is_unshipped_test(key, lock):
+    path = key.partition("::")[0]
+    return path.endswith("_test.py") and lock.tests == "none"
 
 
 def _missing_inits(new, upstream_dir):

@@ -1,5 +1,6 @@
 """Sequential models carry masked tensors from layer to layer, by type."""
 
+from keras.src import backend
 from keras.src.backend.common.composite import any_composite
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols

@@ -26,12 +26,13 @@ def _sees_ids(function, op_class):
 
 globals().update(
     {
-        name: asks_first(_sees_ids(globals()[name], op_class))
-        for name, op_class in (
-            ("segment_max", SegmentMax),
-            ("segment_min", SegmentMin),
-            ("segment_prod", SegmentProd),
-            ("segment_sum", SegmentSum),
+        name: asks_first(_sees_ids(globals()[name], globals()[class_name]))
+        for name, class_name in (
+            ("segment_max", "SegmentMax"),
+            ("segment_min", "SegmentMin"),
+            ("segment_prod", "SegmentProd"),
+            ("segment_sum", "SegmentSum"),
         )
+        if name in globals()  # Keras 3.14 has two of them.
     }
 )

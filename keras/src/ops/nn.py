@@ -10,8 +10,10 @@ from keras.src.composite.rules import asks_first
 from keras.src.masking.errors import first_only
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
 
 
+@when("<3.16")
 class ConvTranspose:
     def call(self, inputs, kernel):
         """Upstream's swaps `padding` and `output_padding`."""
@@ -26,6 +28,7 @@ class ConvTranspose:
         )
 
 
+@when("<3.16")
 @new
 def _adaptive_pool_spec(op, inputs):
     """Upstream's is right for channels that come first only."""
@@ -39,16 +42,19 @@ def _adaptive_pool_spec(op, inputs):
     return KerasTensor(shape, inputs.dtype)
 
 
+@when("<3.16")
 class AdaptiveMaxPool:
     def compute_output_spec(self, inputs):
         return _adaptive_pool_spec(self, inputs)
 
 
+@when("<3.16")
 class AdaptiveAveragePool:
     def compute_output_spec(self, inputs):
         return _adaptive_pool_spec(self, inputs)
 
 
+@when("<3.16")
 class MultiHot:
     @keeps("_plain_output_spec")
     def compute_output_spec(self, inputs):

@@ -7,7 +7,9 @@ arithmetic and make layer names depend on it.
 
 import functools
 
+from keras.src.backend.common import remat
 from keras.src.backend.common.composite import any_composite
+from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.composite import rules

@@ -12,10 +12,10 @@ from patchset.markers import new
 
 class JAXTrainer:
     @keeps("_make_plain_function")
-    def _make_function(self, step_function, concatenate_outputs=False):
-        if concatenate_outputs:
+    def _make_function(self, step_function, **kwargs):
+        if kwargs.get("concatenate_outputs"):
             step_function = batches.step_in_parts(step_function)
-        return self._make_plain_function(step_function, concatenate_outputs)
+        return self._make_plain_function(step_function, **kwargs)
 
     @keeps("_make_plain_predict_function")
     def make_predict_function(self, force=False):
@@ -46,7 +46,7 @@ class JAXTrainer:
 
 
 @keeps("_distribute_plain_data")
-def _distribute_data(data, layouts=None):
+def _distribute_data(data, layouts=None, **kwargs):
     if layouts is not None:
         layouts = tree.map_structure(_layouts_of_parts, data, layouts)
     if distribution_lib.distribution() is not None:
@@ -54,7 +54,7 @@ def _distribute_data(data, layouts=None):
     apart = tree.map_structure(
         lambda x: x if packing.is_packed(x) else batches.take_apart(x), data
     )
-    apart = _distribute_plain_data(apart, layouts)
+    apart = _distribute_plain_data(apart, layouts, **kwargs)
     return batches.to_masked_tensors(apart)
 
 

@@ -2,6 +2,8 @@
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
+__when__ = "<3.16"
+
 
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__

@@ -7,6 +7,10 @@ from keras.src.masking import masks
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.attention import without_unseen
 from patchset.markers import keeps
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class Attention:

@@ -4,6 +4,10 @@ from keras.src.masking.layers import attention
 from keras.src.masking.layers.attention import attend
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class GroupedQueryAttention:
@@ -19,7 +23,7 @@ class GroupedQueryAttention:
         value,
         attention_mask=None,
         training=None,
-        use_causal_mask=False,
+        **kwargs,
     ):
         return attention.on_padded(
             self._attend_padded,
@@ -28,7 +32,7 @@ class GroupedQueryAttention:
             # Scores have all times, and what is dropped depends on them.
             not (self._return_attention_scores or self.dropout),
             training=training,
-            use_causal_mask=use_causal_mask,
+            **kwargs,
         )
 
     @keeps("_plain_call")

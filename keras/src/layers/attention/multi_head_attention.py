@@ -8,6 +8,10 @@ from keras.src.masking.layers import attention
 from keras.src.masking.layers.attention import attend
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class MultiHeadAttention:
@@ -24,7 +28,7 @@ class MultiHeadAttention:
         attention_mask=None,
         training=None,
         return_attention_scores=False,
-        use_causal_mask=False,
+        **kwargs,
     ):
         return attention.on_padded(
             self._attend_padded,
@@ -34,7 +38,7 @@ class MultiHeadAttention:
             not (return_attention_scores or self._dropout),
             training=training,
             return_attention_scores=return_attention_scores,
-            use_causal_mask=use_causal_mask,
+            **kwargs,
         )
 
     @keeps("_plain_call")

@@ -5,6 +5,7 @@ from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
 
 
 class Embedding:
@@ -12,11 +13,13 @@ class Embedding:
     def call(self, inputs):
         return self._masked_by_ids(self._look_up(inputs), inputs)
 
+    @when("<3.16")
     @keeps("_look_up_int8")
     def _int8_call(self, inputs, training=None):
         outputs = self._look_up_int8(inputs, training=training)
         return self._masked_by_ids(outputs, inputs)
 
+    @when("<3.16")
     @keeps("_look_up_int4")
     def _int4_call(self, inputs, training=None):
         outputs = self._look_up_int4(inputs, training=training)

@@ -1,5 +1,7 @@
 """`Masking` makes a masked tensor, and masks what is NaN if asked to."""
 
+from keras.src import backend
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes

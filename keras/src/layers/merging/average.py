@@ -1,7 +1,12 @@
 """`Average` follows the mask rule of its ops; a union counts who is there."""
 
+from keras.src import ops
 from keras.src.masking.errors import has_mask
 from patchset.markers import new
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class Average:

@@ -9,6 +9,10 @@ from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.reduce import bound
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
+
+if when(">=3.16"):
+    from keras.src.masking.door import backend  # noqa: F401
 
 
 class Merge:

@@ -2,6 +2,8 @@
 
 import functools
 
+from keras.src import ops
+
 
 class Minimum:
     __added__ = ("_identity",)

@@ -2,6 +2,8 @@
 
 import functools
 
+from keras.src import ops
+
 
 class Multiply:
     __added__ = ("_identity",)

@@ -22,6 +22,7 @@ def kept_without(mask, variables, axes=None):
     """
     if not variables:
         return contextlib.nullcontext()
-    covered = range(len(mask.shape))
+    # From the last one: PyTorch's `any` of Keras 3.14 takes one by one.
+    covered = reversed(range(len(mask.shape)))
     axes = tuple(a for a in covered if axes is None or a in axes)
     return changed_only_where(backend.numpy.any(mask, axis=axes), variables)

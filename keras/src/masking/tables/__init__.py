@@ -18,6 +18,7 @@ from keras.src.masking.tables import math
 from keras.src.masking.tables import nn
 from keras.src.masking.tables import numpy
 from keras.src.masking.tables import random
+from patchset.markers import when
 
 TABLES = (
     numpy,
@@ -60,6 +61,11 @@ CLASS_NAMES = {
     "svd": "SVD",
 }
 
+# Public functions that make no operation.
+WITHOUT_OPERATION = ()
+if when(">=3.16"):
+    WITHOUT_OPERATION = ("ndim", "size")
+
 # Operation classes without a row, and why they need none. Neither do layers,
 # which take masked tensors by their protocol.
 WITHOUT_A_ROW = {
@@ -85,7 +91,10 @@ def all_rows():
     rows = {}
     for table in TABLES:
         for name, rule in table.RULES.items():
-            public = getattr(table.MODULE, name)
+            public = getattr(table.MODULE, name, None)
+            # An older release lacks a few.
+            if public is None or name in WITHOUT_OPERATION:
+                continue
             fn = getattr(table, "FUNCTIONS", {}).get(name, public)
             nests = name in getattr(table, "NESTS", ())
             if getattr(table, "KEYED_BY_FUNCTION", False):

@@ -50,8 +50,8 @@ class ArrayDataAdapter:
         return self._batches(self._get_plain_numpy_iterator())
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self):
-        return self._batches(self._get_plain_jax_iterator())
+    def get_jax_iterator(self, **kwargs):
+        return self._batches(self._get_plain_jax_iterator(**kwargs))
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -24,8 +24,10 @@ class GrainDatasetAdapter:
         )
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self):
-        return data.Batches(data.batch_together, self._get_plain_jax_iterator())
+    def get_jax_iterator(self, **kwargs):
+        return data.Batches(
+            data.batch_together, self._get_plain_jax_iterator(**kwargs)
+        )
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

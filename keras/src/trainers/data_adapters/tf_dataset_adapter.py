@@ -36,10 +36,10 @@ class TFDatasetAdapter:
         return self._get_plain_numpy_iterator()
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self):
+    def get_jax_iterator(self, **kwargs):
         if self._apart:
-            return data_adapter_utils.get_jax_iterator(self._apart)
-        return self._get_plain_jax_iterator()
+            return data_adapter_utils.get_jax_iterator(self._apart, **kwargs)
+        return self._get_plain_jax_iterator(**kwargs)
 
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
