@@ -3,7 +3,7 @@
 import functools
 
 from keras.src.backend.common.variables import changed_only_where
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.layers import adapting
 from patchset.markers import keeps
 from patchset.markers import new
@@ -45,7 +45,7 @@ class Normalization:
             return
         samples = []
         for batch in data:
-            batch = from_numpy_ma(adapting.inputs_of(batch))
+            batch = from_foreign(adapting.inputs_of(batch))
             batch = ops.convert_to_tensor(batch, dtype=self.variable_dtype)
             self._check_batch(tuple(batch.shape))
             samples.append(adapting.moments(batch, self._reduce_axis))

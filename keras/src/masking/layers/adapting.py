@@ -6,9 +6,19 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common import foreign
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
+
+
+def of_foreign(data):
+    """Data as they are to be learned of: foreign arrays as those of NumPy."""
+    if foreign.is_foreign(data):
+        return foreign.as_numpy(data)
+    if type(data) in (list, tuple) and any(map(foreign.is_foreign, data)):
+        return type(data)(foreign.as_numpy(x, always=True) for x in data)
+    return data
 
 
 def is_masked(x):
@@ -18,6 +28,7 @@ def is_masked(x):
 
 def as_batches(data):
     """Masked data as an iterator over batches, any other as it is."""
+    data = of_foreign(data)
     if is_masked(data):
         return iter([data])
     if type(data) in (list, tuple) and any(map(is_masked, data)):
@@ -43,7 +54,8 @@ def _as_numpy_ma(x):
 
 def inputs_of(batch):
     """The inputs of a batch, which may come with targets and weights."""
-    return batch[0] if isinstance(batch, tuple) else batch
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    return foreign.as_numpy(inputs, always=True)
 
 
 def look_into(data):
@@ -56,6 +68,7 @@ def look_into(data):
     Returns:
         A tuple of a boolean, and of the data: its batches if it is masked.
     """
+    data = of_foreign(data)
     if is_masked(data):
         return True, [data]
     if isinstance(data, np.ndarray) or backend.is_tensor(data):
