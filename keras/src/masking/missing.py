@@ -1,5 +1,7 @@
 """Masked tensors of what means missing, and out to tables of others."""
 
+import numbers
+
 import numpy as np
 
 from keras.src import backend
@@ -78,29 +80,27 @@ def _without_missing(values):
         return values, np.zeros(values.shape, "bool")
     hidden = np.array([_means_missing(v) for v in values.flat], "bool")
     entries = [v for v, h in zip(values.flat, hidden) if not h]
+    _check_entries(entries, values.shape)
     filled = np.array(entries) if entries else np.zeros(0, backend.floatx())
-    if filled.ndim > 1 or filled.dtype.kind not in "biufcUS":
-        kinds = sorted({type(v).__name__ for v in entries})
-        raise TypeError(
-            "`from_missing` takes numbers or strings, and what stands for "
-            f"missing ones. Received an array of shape {values.shape} that "
-            f"holds {kinds}. For rows of unequal length write "
-            "`keras.MaskedTensor.from_ragged(rows)`."
-        )
-    if filled.dtype.kind in "US" and not all(
-        isinstance(v, (str, bytes)) for v in entries
-    ):
-        raise TypeError(
-            "`from_missing` takes numbers or strings, not both in one array. "
-            f"Received an array of shape {values.shape} that holds "
-            f"{sorted({type(v).__name__ for v in entries})}."
-        )
     if filled.dtype == "float64" and isinstance(entries[0], float):
         # As engines make of a list of Python's numbers.
         filled = filled.astype(backend.floatx())
     whole = np.zeros(hidden.shape, filled.dtype)
     whole[~hidden] = filled
     return whole.reshape(values.shape), hidden.reshape(values.shape)
+
+
+def _check_entries(entries, shape):
+    for kinds in ((bool, np.bool_, numbers.Number), (str, bytes)):
+        if all(isinstance(entry, kinds) for entry in entries):
+            return
+    kinds = sorted({type(entry).__name__ for entry in entries})
+    raise TypeError(
+        "`from_missing` takes numbers or strings, not both in one array, and "
+        f"what stands for missing ones. Received an array of shape {shape} "
+        f"that holds {kinds}. For rows of unequal length write "
+        "`keras.MaskedTensor.from_ragged(rows)`."
+    )
 
 
 def _means_missing(entry):

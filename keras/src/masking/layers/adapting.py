@@ -1,6 +1,7 @@
 """What preprocessing layers learn of masked data: that of valid entries."""
 
 import itertools
+import warnings
 
 import numpy as np
 
@@ -50,6 +51,29 @@ def documents(x):
 
 def _as_numpy_ma(x):
     return ops.convert_to_numpy(x) if isinstance(x, MaskedTensorBase) else x
+
+
+def warn_of_nothing(layer, is_empty, consequence):
+    """Warns of features of which nothing was there to learn of.
+
+    Args:
+        layer: The layer.
+        is_empty: Boolean array, True for a feature without a valid entry.
+        consequence: What becomes of them, the end of a sentence.
+    """
+    is_empty = np.atleast_1d(is_empty)
+    if not is_empty.any():
+        return
+    which = "there is no valid entry at all"
+    if is_empty.size > 1:
+        places = np.flatnonzero(is_empty).tolist()
+        which = f"features {places} of {is_empty.size} have no valid entry"
+    warnings.warn(
+        f"Layer '{layer.name}' ({type(layer).__name__}): in what `adapt()` was "
+        f"given {which}. Nothing is learned of them: {consequence}. Leave out "
+        "such columns, or give it more data.",
+        stacklevel=4,
+    )
 
 
 def inputs_of(batch):
