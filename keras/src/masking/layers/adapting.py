@@ -1,7 +1,6 @@
 """What preprocessing layers learn of masked data: that of valid entries."""
 
 import itertools
-import warnings
 
 import numpy as np
 
@@ -9,6 +8,8 @@ from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common import foreign
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.refusals import users_frame
+from keras.src.masking.refusals import warn_at
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
 
@@ -68,11 +69,12 @@ def warn_of_nothing(layer, is_empty, consequence):
     if is_empty.size > 1:
         places = np.flatnonzero(is_empty).tolist()
         which = f"features {places} of {is_empty.size} have no valid entry"
-    warnings.warn(
+    warn_at(
+        users_frame(),
         f"Layer '{layer.name}' ({type(layer).__name__}): in what `adapt()` was "
         f"given {which}. Nothing is learned of them: {consequence}. Leave out "
         "such columns, or give it more data.",
-        stacklevel=4,
+        UserWarning,
     )
 
 
