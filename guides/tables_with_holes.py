@@ -65,7 +65,6 @@ from keras import layers
 from keras import ops
 
 SHARES = (0.0, 0.2, 0.5, 0.8)
-BATCH = 64
 
 console = Console()
 
@@ -219,13 +218,13 @@ WAYS = {
 class Trainer:
     """One model for all seeds and shares, which is compiled once."""
 
-    def __init__(self, way, features, classes, epochs):
+    def __init__(self, way, features, classes, steps, batch):
         self.make, self.holes = WAYS[way]
-        self.epochs = epochs
+        self.steps, self.batch = steps, batch
         self.arguments = features, classes
         self.model = self.new_model()
         self.model.compile(
-            keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy"
+            keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
         )
         self.start = None
 
@@ -246,12 +245,12 @@ class Trainer:
         keras.utils.set_random_seed(seed)
         self.model.set_weights(self.new_model().get_weights())
         self.reset_optimizer()
-        self.model.fit(
-            x, species, batch_size=BATCH, epochs=self.epochs, verbose=0
-        )
+        self.model.fit(x, species, batch_size=self.batch, verbose=0)
         # Full batches only, which compile once.
-        places = np.resize(np.arange(len(test_x)), full(len(test_x)))
-        said = self.model.predict(test_x[places], batch_size=BATCH, verbose=0)
+        places = self.full(len(test_x), len(test_x))
+        said = self.model.predict(
+            test_x[places], batch_size=self.batch, verbose=0
+        )
         said = np.ma.getdata(said)[: len(test_x)]
         return float(np.mean(said.argmax(-1) == test[1]))
 
@@ -267,9 +266,14 @@ class Trainer:
             imputer = SimpleImputer(keep_empty_features=True)
             x = imputer.fit_transform(x.filled(np.nan))
             test_x = imputer.transform(test_x.filled(np.nan))
-        # As many rows for each way, so that each has as many steps.
-        places = np.resize(np.arange(len(x)), full(len(train[0])))
+        # As many steps for each way, of full batches: all compile once.
+        places = self.full(len(x), self.steps * self.batch)
         return (x[places], test_x), species[places]
+
+    def full(self, rows, count):
+        """Places of rows, in turn, that fill the batches for so many."""
+        count = -(-count // self.batch) * self.batch
+        return np.resize(np.arange(rows), count)
 
     def reset_optimizer(self):
         if not self.model.optimizer.built:
@@ -288,11 +292,6 @@ def standardized(x, test_x):
     return [ops.convert_to_numpy(layer(one)) for one in (x, test_x)]
 
 
-def full(rows):
-    """The number of rows that fill the batches which these begin."""
-    return -(-rows // BATCH) * BATCH
-
-
 """
 More holes are made at random, in the rows to train on as in those to test. The
 same seeds split, make holes and start for each way.
@@ -309,13 +308,14 @@ def split(x, y, share, seed):
     return (x[train], y[train]), (x[test], y[test])
 
 
-def compare(load, epochs, seeds, shares):
+def compare(load, steps, batch, seeds, shares):
     """Accuracies by way and share, a list over the seeds each."""
     table, y = load()
     x = ops.convert_to_numpy(ops.cast(keras.MaskedTensor(table), "float32"))
     y, found = y.to_numpy("int32"), {}
     for way in WAYS:
-        trainer = Trainer(way, x.shape[1], int(y.max()) + 1, epochs)
+        classes = int(y.max()) + 1
+        trainer = Trainer(way, x.shape[1], classes, steps, batch)
         found[way] = {
             share: [
                 trainer.accuracy(*split(x, y, share, seed), seed)
@@ -378,7 +378,7 @@ def two_targets(epochs):
             x[chosen],
             {n: y.iloc[chosen] for n, y in hidden.items()},
             epochs=steps,
-            batch_size=BATCH,
+            batch_size=64,
             verbose=0,
         )
         scores = model.evaluate(
@@ -452,12 +452,12 @@ def main():
     shares = (0.0, 0.5) if options.quick else SHARES
     numbers = {"rows without a prediction": first_steps()}
     results = {}
-    for title, load, epochs in (
-        ("penguins", penguins, 20),
-        ("boiling points", substances, 15),
+    steps = 20 if options.quick else 60
+    for title, load, batch in (
+        ("penguins", penguins, 64),
+        ("boiling points", substances, 256),
     ):
-        epochs = 5 if options.quick else epochs
-        results[title] = compare(load, epochs, seeds, shares)
+        results[title] = compare(load, steps, batch, seeds, shares)
         print_table(title, results[title])
     draw(results, options.picture)
     numbers |= results
@@ -471,7 +471,7 @@ def parse():
         description="Tables with holes: the guide, as a script."
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one seed, two shares, few epochs"
+        "--quick", action="store_true", help="one seed, two shares, few steps"
     )
     parser.add_argument(
         "--picture",

@@ -168,12 +168,10 @@ class ForeignDataTest(testing.TestCase):
         values, there = drawn(5)
         there[-5:] = True
         there[1, 0] = True
-        types, model = [], linear()
 
         class Watched(layers.Layer):
             def call(self, x):
-                types.append(ops.is_masked(x))
-                return x
+                return x if ops.is_masked(x) else x * np.nan
 
         model = models.Sequential([Watched(), layers.Dense(1)])
         model.compile("sgd", "mse")
@@ -181,8 +179,8 @@ class ForeignDataTest(testing.TestCase):
         history = model.fit(
             table, np.ones(11), validation_split=0.3, batch_size=2, verbose=0
         )
-        self.assertIn("val_loss", history.history)
-        self.assertEqual(set(types), {True})
+        for name in ("loss", "val_loss"):
+            self.assertTrue(np.isfinite(history.history[name][0]), name)
 
     @parameterized.parameters("pandas", "polars", "arrow", "numpy.ma")
     def test_targets_with_holes(self, source):
