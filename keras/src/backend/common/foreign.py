@@ -163,8 +163,9 @@ def _matrix(columns, always):
     shape = (len(parts[0][0]) if parts else 0, len(parts))
     dtypes = [values.dtype for values, _ in parts]
     dtype = np.result_type(*dtypes) if dtypes else np.dtype("float32")
-    values = np.empty(shape, dtype)
-    hidden = np.zeros(shape, "bool")
+    # Column by column in memory, as they come and as pandas has them.
+    values = np.empty(shape, dtype, order="F")
+    hidden = np.zeros(shape, "bool", order="F")
     for i, (own, missing) in enumerate(parts):
         values[:, i] = own
         if missing is not None:
