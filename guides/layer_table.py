@@ -95,6 +95,7 @@ TEXTS = {
     "ELU": KEPT,
     "Embedding": "Masked where the id is; with `mask_zero` where it is 0, too.",
     "Equalization": "The mask stays; only valid pixels are counted.",
+    "Fill": "None: masked entries hold a number, which it may learn.",
     "Flatten": MOVED,
     "GaussianDropout": KEPT,
     "GaussianNoise": KEPT,

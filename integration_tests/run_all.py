@@ -129,6 +129,7 @@ def own_tests(backend):
         "guide_migrating",
         "guide_speaker",
         "composite_guide",
+        "guide_tables",
     )
     tests = []
     if backend == "torch":

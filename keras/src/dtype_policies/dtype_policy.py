@@ -1,10 +1,10 @@
 """The values of masked inputs are cast as those of plain ones are."""
 
-import numpy as np
-
+from keras.src.backend.common import foreign
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking import packing
+from keras.src.masking.calls import tensor_of
 from patchset.markers import keeps
 
 
@@ -14,13 +14,23 @@ class DTypePolicy:
         """Converts an input of a layer to the dtype that it computes in.
 
         Args:
-            x: Tensor, masked tensor, symbolic tensor or array. A `numpy.ma`
-                array becomes a masked tensor.
+            x: Tensor, masked tensor, symbolic tensor or array. One of
+                `numpy.ma`, or a foreign one with missing entries, becomes a
+                masked tensor, and a table of several kinds of columns a
+                dictionary.
             autocast: Whether to cast floating point inputs.
             dtype: Dtype to cast them to.
         """
-        if isinstance(x, np.ma.MaskedArray):
-            x = backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
+        if foreign.is_foreign(x):
+            x = foreign.as_numpy(x)
+            if isinstance(x, dict):
+                return {
+                    name: self.convert_input(
+                        tensor_of(column, name), autocast, dtype
+                    )
+                    for name, column in x.items()
+                }
+            x = tensor_of(x)
         if not isinstance(x, MaskedTensorBase):
             return self._convert_plain_input(x, autocast, dtype)
         if x.is_packed:

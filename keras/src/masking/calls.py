@@ -6,6 +6,7 @@ import operator
 import numpy as np
 
 from keras.src import backend
+from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
@@ -202,8 +203,118 @@ def _if_there(x, there):
     return masks.wrap(masks.fill(x, there, 0), there)
 
 
-def from_numpy_ma(x):
-    """A masked tensor for a `numpy.ma` array, anything else as it is."""
-    if not isinstance(x, np.ma.MaskedArray):
-        return x
-    return backend.MaskedTensor(x.data, ~np.ma.getmaskarray(x))
+def from_foreign(x, always=False):
+    """A masked tensor for an array that says what is missing in it.
+
+    Args:
+        x: Array of `numpy.ma`, or of another library that `foreign` knows;
+            anything else is returned as it is.
+        always: Whether one that could hold missing entries, and holds none,
+            is masked as well.
+
+    Returns:
+        A masked tensor, or a NumPy array where nothing is missing.
+
+    Raises:
+        TypeError: If it is a table of numbers and strings, or holds strings
+            and the backend has no tensors of these.
+    """
+    return tensor_of(_host_array(x, always))
+
+
+def _host_array(x, always):
+    """What `foreign.as_numpy` gives, if it is one array."""
+    array = foreign.as_numpy(x, always)
+    if isinstance(array, dict) and foreign.is_foreign(x):
+        raise TypeError(
+            "A table of columns of several kinds is no tensor but a dictionary "
+            f"of them. Received {type(x).__name__} with the columns "
+            f"{list(array)}. Models and layers take it as it is; "
+            "`keras.MaskedTensor.from_missing(table)` gives the dictionary."
+        )
+    return array
+
+
+def parts_of(values, mask=None):
+    """Values and a mask of arrays of which one is foreign.
+
+    Args:
+        values: Array; what it says itself to be missing is missing.
+        mask: Boolean array over leading axes, or None.
+
+    Returns:
+        Values and mask, which need not fit.
+
+    Raises:
+        TypeError: If nothing says what is missing.
+        ValueError: If entries of the mask are missing.
+    """
+    if foreign.is_foreign(mask):
+        given, mask = mask, foreign.as_numpy(mask)
+        if isinstance(mask, np.ma.MaskedArray):
+            if np.ma.getmaskarray(mask).any():
+                raise ValueError(
+                    "The mask of a masked tensor has missing entries itself, "
+                    f"{np.ma.count_masked(mask)} of {mask.size}, in a "
+                    f"{type(given).__name__}. Say what these mean: fill them "
+                    "with False."
+                )
+            mask = mask.data
+    if not foreign.is_foreign(values):
+        if mask is None:
+            raise TypeError(
+                "A plain array does not say which of its entries are missing. "
+                f"Received values of type {type(values).__name__} and no mask. "
+                "Pass a boolean mask, True where valid; or write "
+                "`keras.MaskedTensor.from_missing(values)` where NaN, NaT or "
+                "None, or a number of your own, stand for what is missing."
+            )
+        return values, mask
+    array = _host_array(values, always=True)
+    check_text(array)
+    own = ~np.ma.getmaskarray(array)
+    if mask is None:
+        return array.data, own
+    if not hasattr(mask, "shape"):
+        mask = np.asarray(mask)
+    ndim = len(mask.shape)
+    if (
+        1 <= ndim <= array.ndim
+        and backend.standardize_dtype(mask.dtype) == "bool"
+        and tuple(mask.shape) == array.shape[:ndim]
+    ):
+        mask = backend.convert_to_tensor(mask)
+        mask = masks.expand(mask, array.ndim)
+        mask = backend.numpy.logical_and(mask, own)
+    return array.data, mask
+
+
+def tensor_of(array, name=None):
+    """A masked tensor for a `numpy.ma` array, anything else as it is.
+
+    Args:
+        array: What `foreign.as_numpy` gives.
+        name: Name of the column that it is, for an error.
+    """
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    check_text(array, name)
+    return backend.MaskedTensor(array.data, ~np.ma.getmaskarray(array))
+
+
+def check_text(array, name=None):
+    """Raises where the backend has no tensors of what is in an array.
+
+    Args:
+        array: NumPy array.
+        name: Name of the column that it is, for the error.
+    """
+    if array.dtype.kind in "OSU" and backend.backend() != "tensorflow":
+        raise TypeError(
+            f"The {backend.backend()} backend has no tensors of strings. "
+            + ("Received an array" if name is None else f"Column `{name}` is")
+            + f" of shape {array.shape} and dtype {array.dtype}. Make numbers "
+            "of them first, with `keras.layers.StringLookup`, "
+            "`keras.layers.Hashing` or `keras.utils.FeatureSpace`, which take "
+            "such an array."
+        )

@@ -10,7 +10,7 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import rules
 from keras.src.masking.calls import Call
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.errors import refuse_masked
 from keras.src.masking.refusals import is_from_keras
@@ -49,9 +49,12 @@ def call_of(op, args, kwargs):
         args: Its operands.
         kwargs: Its operands by name.
     """
-    if any_leaf(np.ma.MaskedArray, args, kwargs):
-        args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
     row = rows().get(type(op)) or _row_without_a_rule(op)
+    if any_leaf(np.ma.MaskedArray, args, kwargs):
+        args, kwargs = tree.map_structure(from_foreign, (args, kwargs))
+        if not any_leaf((MaskedTensorBase, KerasTensor), args, kwargs):
+            # A foreign array in which nothing is missing.
+            row = row._replace(rule=_own_call)
     args, kwargs = in_order(row, args, kwargs)
     if not row.takes_nests:
         args = [_as_operand(x) for x in args]
@@ -103,7 +106,9 @@ def call_function(function, args, kwargs):
     """
     if any_composite(args, kwargs):
         return rules.apply(rows()[function].public, args, kwargs)
-    args, kwargs = tree.map_structure(from_numpy_ma, (args, kwargs))
+    args, kwargs = tree.map_structure(from_foreign, (args, kwargs))
+    if not any_leaf((MaskedTensorBase, KerasTensor), args, kwargs):
+        return function(*args, **kwargs)
     if any_leaf(KerasTensor, args, kwargs):
         refuse_masked(
             function.__name__, (args, kwargs), "It cannot be part of a graph."

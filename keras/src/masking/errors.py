@@ -72,9 +72,9 @@ def refuse_masked(op_name, operands, reason, rule="add a rule for it"):
 
 def _tensors(nest):
     # Late: the door imports errors.
-    from keras.src.masking.calls import from_numpy_ma
+    from keras.src.masking.calls import from_foreign
 
-    return [from_numpy_ma(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
+    return [from_foreign(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
 
 
 def first_only(function):

@@ -1,5 +1,6 @@
 """Functional models carry masked tensors from input to output, by type."""
 
+from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -10,11 +11,21 @@ from keras.src.composite.wholes import as_wholes
 from keras.src.masking import symbolic
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
+from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new
 
 
 class Functional:
+    @new
+    def __call__(self, *args, **kwargs):
+        if args and foreign.is_known(type(args[0])):
+            inputs = data.of_foreign(data.inputs_for(self, args[0]))
+            # A layer takes no nest of arrays and tensors.
+            inputs = tree.map_structure(ops.convert_to_tensor, inputs)
+            args = (inputs, *args[1:])
+        return super().__call__(*args, **kwargs)
+
     @new
     def _choose_protocol(self):
         if type(self).call is Functional.call:

@@ -7,6 +7,8 @@ arithmetic and make layer names depend on it.
 
 import functools
 
+import numpy as np
+
 from keras.src.backend.common import remat
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
@@ -15,6 +17,7 @@ from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.composite import rules
 from keras.src.masking import dispatch
 from keras.src.masking import symbolic
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.refusals import settle
 from patchset.markers import keeps
@@ -74,6 +77,8 @@ class Operation:
     def symbolic_call(self, *args, **kwargs):
         if _is_masked_call(args, kwargs):
             return self._dispatch(args, kwargs)
+        if any_leaf(np.ma.MaskedArray, args, kwargs):
+            args, kwargs = tree.map_structure(from_foreign, (args, kwargs))
         # Named in the order of the graph, not of construction.
         _ = self.name
         try:

@@ -5,6 +5,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src.api_export import keras_export
+from keras.src.backend.common import foreign
 from keras.src.masking.errors import has_mask
 
 
@@ -53,6 +54,7 @@ def sample_weight_from_mask(mask, dtype=None):
 
 
 def _mask_of(x):
+    x = foreign.as_numpy(x, always=True)
     if isinstance(x, np.ma.MaskedArray):
         return ~np.ma.getmaskarray(x)
     if has_mask(x):

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src.api_export import keras_export
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.errors import has_mask
 
 
@@ -70,8 +71,5 @@ def shifted_targets(sequences, start, end, maxlen=None):
 
 
 def _rows(sequences):
-    if isinstance(sequences, np.ma.MaskedArray):
-        sequences = backend.MaskedTensor(
-            sequences.data, ~np.ma.getmaskarray(sequences)
-        )
+    sequences = from_foreign(sequences)
     return sequences.to_ragged() if has_mask(sequences) else sequences

@@ -6,6 +6,7 @@ answers yes for masked tensors; only the op functions ask it.
 
 import numpy as np
 
+from keras.src.backend.common import foreign
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -134,6 +135,9 @@ def dispatches(base):
 def needs_dispatch(args=None, kwargs=None):
     """Whether an op must not hand these operands to the backend as they are.
 
+    Those of pandas, Arrow and others may hold missing entries, as may those
+    of `numpy.ma`.
+
     Args:
         args: Operands, or nests of them.
         kwargs: Operands by name.
@@ -149,7 +153,8 @@ def any_leaf(types, args=None, kwargs=None):
     are remembered and passed over.
 
     Args:
-        types: Class or tuple of classes, not those of plain tensors.
+        types: Class or tuple of classes, not those of plain tensors. Whatever
+            is `foreign` counts as an array of `numpy.ma`.
         args: Operands, or nests of them.
         kwargs: Operands by name.
     """
@@ -164,8 +169,6 @@ def any_leaf(types, args=None, kwargs=None):
                 parts = getattr(x, "_parts", ())
                 if parts and any_leaf(types, [getattr(x, n) for n in parts]):
                     return True
-            elif hasattr(x, "dtype"):
-                _PLAIN_LEAVES.add(type(x))
             elif isinstance(x, (list, tuple)):
                 # Faster than `tree`, which some engines' is slow in.
                 if any_leaf(types, x):
@@ -173,6 +176,12 @@ def any_leaf(types, args=None, kwargs=None):
             elif isinstance(x, dict):
                 if any_leaf(types, x.values()):
                     return True
+            elif foreign.is_known(type(x)):
+                asked = types is _DISPATCHED or types is np.ma.MaskedArray
+                if asked and foreign.is_foreign(x):
+                    return True
+            elif hasattr(x, "dtype"):
+                _PLAIN_LEAVES.add(type(x))
             elif tree.is_nested(x):
                 if any_leaf(types, tree.flatten(x)):
                     return True

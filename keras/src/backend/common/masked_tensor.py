@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from keras.src import backend
+from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import dispatches
 from keras.src.backend.common.operators import ARITHMETIC
@@ -57,10 +58,13 @@ def check_parts(values, mask):
 def checked_and_filled(values, mask):
     """The parts as backend tensors, with 0 under the mask."""
     # Late: it imports the backend.
+    from keras.src.masking import calls
     from keras.src.masking import masks
     from keras.src.masking import registry
 
     registry.rows()  # Made here, and not under a compiler's eyes later on.
+    if mask is None or foreign.is_foreign(values) or foreign.is_foreign(mask):
+        values, mask = calls.parts_of(values, mask)
     # On the NumPy backend it is one, and converting makes 32 bits of 64.
     if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
         values = backend.convert_to_tensor(values)
@@ -103,11 +107,14 @@ class MaskedTensorBase(Operators):
 
     Args:
         values: Tensor, NumPy array or `keras.Variable`, of at least one axis.
+            An array of pandas, Polars, Arrow, xarray or `numpy.ma` says itself
+            which entries are missing.
         mask: Boolean tensor of shape `values.shape[:mask.ndim]`, `True` where
-            valid.
+            valid. May be left out where `values` say it themselves; if both
+            do, both must say that an entry is there.
 
     Raises:
-        TypeError: If `mask` is not boolean.
+        TypeError: If `mask` is not boolean, or nothing says what is missing.
         ValueError: If `mask` does not cover leading axes of `values`.
 
     Example:
@@ -131,7 +138,7 @@ class MaskedTensorBase(Operators):
             return MakeMasked().symbolic_call(values, mask)
         return object.__new__(cls)
 
-    def __init__(self, values, mask):
+    def __init__(self, values, mask=None):
         values, mask = checked_and_filled(values, mask)
         self.__dict__.update(values=values, mask=mask)
 
@@ -166,6 +173,93 @@ class MaskedTensorBase(Operators):
             f"A masked tensor is immutable: `{name}` cannot be deleted. Write "
             "`x.values` to go on without the mask."
         )
+
+    @classmethod
+    def from_missing(cls, x, missing=None):
+        """Makes a masked tensor of an array in which something means missing.
+
+        Args:
+            x: Tensor, array, nested list or table. In it NaN, NaT, None, and
+                what its library takes for missing, are.
+            missing: Number or string that means missing as well, or a list of
+                these.
+
+        Returns:
+            A masked tensor of the shape of `x`, with a mask of the same shape.
+            Dates become days since 1970, and spans of time days. A table of
+            numbers and strings gives a dictionary by the names of its columns,
+            of shape `(rows, 1)` each. Strings stay with NumPy, as a `numpy.ma`
+            array, but on TensorFlow: layers such as
+            `keras.layers.StringLookup` take it.
+
+        Raises:
+            TypeError: If something is neither a number nor a string, nor a
+                date.
+
+        Example:
+
+        >>> keras.MaskedTensor.from_missing([[1.0, None], [-9.0, 4.0]], -9)
+        <MaskedTensor shape=(2, 2), dtype=float32, mask shape=(2, 2)
+        [[1.0 --]
+         [-- 4.0]]>
+        """
+        # Late: it imports the backend.
+        from keras.src.masking import missing as room
+
+        return room.from_missing(x, missing)
+
+    def to_pandas(self, columns=None, index=None):
+        """A Series, or a DataFrame of two axes, in which masked entries are NA.
+
+        Args:
+            columns: Names of the columns, or that of the Series. Defaults to
+                their numbers.
+            index: Index of the rows. Defaults to their numbers.
+
+        Returns:
+            A `pandas.Series` or `pandas.DataFrame` of nullable dtypes
+            (`Int64`, `Float32`, `boolean`, `string`).
+
+        Raises:
+            ImportError: If pandas is not installed.
+            ValueError: If there are more than two axes, or not as many names
+                as columns.
+
+        Example:
+
+        >>> keras.MaskedTensor([1, 2], [True, False]).to_pandas("count")
+        0       1
+        1    <NA>
+        Name: count, dtype: Int64
+        """
+        # Late: it imports the backend.
+        from keras.src.masking import missing
+
+        return missing.to_pandas(self, columns, index)
+
+    def to_arrow(self, columns=None):
+        """An array of Arrow, or a table of two axes, in which masked are null.
+
+        Args:
+            columns: Names of the columns. Defaults to their numbers.
+
+        Returns:
+            A `pyarrow.Array` or `pyarrow.Table`.
+
+        Raises:
+            ImportError: If pyarrow is not installed.
+            ValueError: If there are more than two axes, or not as many names
+                as columns.
+
+        Example:
+
+        >>> keras.MaskedTensor([1, 2], [True, False]).to_arrow().to_pylist()
+        [1, None]
+        """
+        # Late: it imports the backend.
+        from keras.src.masking import missing
+
+        return missing.to_arrow(self, columns)
 
     @classmethod
     def from_ragged(cls, rows, length=None, ragged_rank=None, packed=False):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import threading
 
+from keras.src.backend.common import foreign
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -82,6 +83,11 @@ class Variable:
 
 @new
 def _refuse_masked(variable, method, value):
+    if foreign.is_foreign(value):
+        # Late: it imports the backend.
+        from keras.src.masking.calls import from_foreign
+
+        value = from_foreign(value)
     if isinstance(value, _NOT_PLAIN):
         name = f"{type(variable).__name__}.{method}"
         if getattr(value, "_parts", ()):
@@ -111,11 +117,13 @@ def _yielding(operator, reflected):
 
     @functools.wraps(operator)
     def method(self, other):
-        if isinstance(other, _NOT_PLAIN):
+        if isinstance(other, _NOT_PLAIN) or foreign.is_foreign(other):
             # Late: it imports the backend.
-            from keras.src.masking.calls import from_numpy_ma
+            from keras.src.masking.calls import from_foreign
 
-            return getattr(from_numpy_ma(other), reflected)(self)
+            other = from_foreign(other)
+            if isinstance(other, _NOT_PLAIN):
+                return getattr(other, reflected)(self)
         return operator(self, other)
 
     return method

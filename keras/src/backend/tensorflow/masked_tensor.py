@@ -57,7 +57,7 @@ def _extension_type(namespace):
     )
 
 
-def _init(self, values, mask):
+def _init(self, values, mask=None):
     values, mask = checked_and_filled(values, mask)
     self.__dict__.update(values=values, mask=mask)
 

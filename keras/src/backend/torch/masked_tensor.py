@@ -86,7 +86,7 @@ class MaskedTensor(MaskedTensorBase):
 
     has_safe_logsumexp = True
 
-    def __init__(self, values, mask):
+    def __init__(self, values, mask=None):
         _check_devices(values, mask)
         if isinstance(mask, torch.Tensor):
             # Not one that the caller may write to.

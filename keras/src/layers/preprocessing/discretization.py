@@ -10,7 +10,7 @@ class Discretization:
         data, before = adapting.as_batches(data), self.bin_boundaries
         self._adapt_to_plain(data, steps=steps)
         if not self.summary.size:
-            # Nothing is learned of no valid entry.
+            adapting.warn_of_nothing(self, True, "the bins stay what they are")
             self.bin_boundaries = before
 
     @keeps("_summarize_plain")

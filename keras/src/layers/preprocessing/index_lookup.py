@@ -13,8 +13,13 @@ class IndexLookup:
 
     @keeps("_adapt_to_plain")
     def adapt(self, data, steps=None):
+        data = adapting.of_foreign(data)
         if adapting.is_masked(data) and len(data.shape) == 1:
             data = data[:, None]  # As upstream has it, a document each.
+        if adapting.is_masked(data) and not adapting.valid_entries(data).size:
+            adapting.warn_of_nothing(
+                self, True, "the vocabulary stays what it is"
+            )
         data = adapting.as_batches(data)
         self._adapt_to_plain(data, steps=steps)
 

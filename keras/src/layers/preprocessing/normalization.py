@@ -3,7 +3,7 @@
 import functools
 
 from keras.src.backend.common.variables import changed_only_where
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.layers import adapting
 from patchset.markers import keeps
 from patchset.markers import new
@@ -17,10 +17,11 @@ class Normalization:
         They take the place of the arguments `mean` and `variance`, one for
         each position along the axes in `axis`. Masked entries take no part.
         Where nothing is valid, both stay what they are: before anything was
-        learned, a mean of 0 and a variance of 1.
+        learned, a mean of 0 and a variance of 1. That is warned of.
 
         Args:
-            data: Array, tensor, `keras.MaskedTensor` or `numpy.ma` array, or
+            data: Array, tensor, `keras.MaskedTensor`, `numpy.ma` array, or
+                column or table of pandas, Polars or Arrow; or
                 batches of them: a `tf.data.Dataset`, a
                 `keras.utils.PyDataset`, or an iterable, which may also yield
                 tuples that start with a batch. If any batch is masked, the
@@ -45,11 +46,16 @@ class Normalization:
             return
         samples = []
         for batch in data:
-            batch = from_numpy_ma(adapting.inputs_of(batch))
+            batch = from_foreign(adapting.inputs_of(batch))
             batch = ops.convert_to_tensor(batch, dtype=self.variable_dtype)
             self._check_batch(tuple(batch.shape))
             samples.append(adapting.moments(batch, self._reduce_axis))
         count, mean, variance = functools.reduce(adapting.pooled, samples)
+        adapting.warn_of_nothing(
+            self,
+            ops.convert_to_numpy(count) == 0,
+            "the mean stays what it was, 0 at first, and the variance 1",
+        )
         learned = [self.adapt_mean, self.adapt_variance]
         with changed_only_where(count > 0, learned):
             self.adapt_mean.assign(mean)

@@ -6,9 +6,21 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common import foreign
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking.refusals import users_frame
+from keras.src.masking.refusals import warn_at
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
+
+
+def of_foreign(data):
+    """Data as they are to be learned of: foreign arrays as those of NumPy."""
+    if foreign.is_foreign(data):
+        return foreign.as_numpy(data)
+    if type(data) in (list, tuple) and any(map(foreign.is_foreign, data)):
+        return type(data)(foreign.as_numpy(x, always=True) for x in data)
+    return data
 
 
 def is_masked(x):
@@ -18,6 +30,7 @@ def is_masked(x):
 
 def as_batches(data):
     """Masked data as an iterator over batches, any other as it is."""
+    data = of_foreign(data)
     if is_masked(data):
         return iter([data])
     if type(data) in (list, tuple) and any(map(is_masked, data)):
@@ -41,9 +54,34 @@ def _as_numpy_ma(x):
     return ops.convert_to_numpy(x) if isinstance(x, MaskedTensorBase) else x
 
 
+def warn_of_nothing(layer, is_empty, consequence):
+    """Warns of features of which nothing was there to learn of.
+
+    Args:
+        layer: The layer.
+        is_empty: Boolean array, True for a feature without a valid entry.
+        consequence: What becomes of them, the end of a sentence.
+    """
+    is_empty = np.atleast_1d(is_empty)
+    if not is_empty.any():
+        return
+    which = "there is no valid entry at all"
+    if is_empty.size > 1:
+        places = np.flatnonzero(is_empty).tolist()
+        which = f"features {places} of {is_empty.size} have no valid entry"
+    warn_at(
+        users_frame(),
+        f"Layer '{layer.name}' ({type(layer).__name__}): in what `adapt()` was "
+        f"given {which}. Nothing is learned of them: {consequence}. Leave out "
+        "such columns, or give it more data.",
+        UserWarning,
+    )
+
+
 def inputs_of(batch):
     """The inputs of a batch, which may come with targets and weights."""
-    return batch[0] if isinstance(batch, tuple) else batch
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    return foreign.as_numpy(inputs, always=True)
 
 
 def look_into(data):
@@ -56,6 +94,7 @@ def look_into(data):
     Returns:
         A tuple of a boolean, and of the data: its batches if it is masked.
     """
+    data = of_foreign(data)
     if is_masked(data):
         return True, [data]
     if isinstance(data, np.ndarray) or backend.is_tensor(data):

@@ -145,6 +145,7 @@ ROWS = {
     "ELU": kept,
     "EinsumDense": _product(lambda layer: layer.equation),
     "Embedding": embedded,
+    "Fill": lambda layer, operands, spec: 0,
     "Flatten": lambda layer, operands, spec: (
         None if layer._channels_first else reshaped(layer, operands, spec)
     ),

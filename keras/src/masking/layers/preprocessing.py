@@ -9,12 +9,13 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
@@ -64,7 +65,7 @@ def at_the_door(layer, call, inputs, kwargs):
     """
     if not needs_dispatch((inputs,), kwargs):
         return call(inputs, **kwargs)
-    inputs, kwargs = tree.map_structure(from_numpy_ma, (inputs, kwargs))
+    inputs, kwargs = tree.map_structure(from_foreign, (inputs, kwargs))
     if not symbolic.any_masked((inputs,), kwargs):
         return call(inputs, **kwargs)
     if _in_pipeline_of_another_backend(tree.flatten(inputs)[0]):
@@ -116,10 +117,10 @@ def entry_by_entry(layer, run, args, kwargs, values_of=values_of):
     entries one by one, and what they would add up is added up here, over the
     valid ones.
     """
+    args, kwargs = _taken(args, kwargs)
     if not _any_masked(args, kwargs):
         return protocols.by_type(layer, run, args, kwargs)
     (inputs,) = *args, *kwargs.values()
-    inputs = tree.map_structure(_taken_in, inputs)
     if layer.sparse:
         reason = "With `sparse=True` its result would have no mask."
         raise refuse(layer.name, tree.flatten(inputs), reason)
@@ -165,10 +166,10 @@ def lookup(layer, run, args, kwargs):
 
 def text_by_text(layer, run, args, kwargs):
     """Each text by itself: a masked one, or a masked part of it, is empty."""
+    args, kwargs = _taken(args, kwargs)
     if not _any_masked(args, kwargs):
         return protocols.by_type(layer, run, args, kwargs)
     (inputs,) = *args, *kwargs.values()
-    inputs = _taken_in(inputs)
     if in_symbolic_scope():
         run = _outline_of(layer)
     mask = inputs.mask
@@ -179,20 +180,27 @@ def text_by_text(layer, run, args, kwargs):
 
 def _any_masked(args, kwargs):
     return needs_dispatch(args, kwargs) and any(
-        isinstance(x, np.ma.MaskedArray) or symbolic.has_mask(x)
-        for x in tree.flatten((args, kwargs))
+        map(symbolic.has_mask, tree.flatten((args, kwargs)))
     )
 
 
+def _taken(args, kwargs):
+    """The arguments with masked tensors, or arrays, for foreign arrays."""
+    if not needs_dispatch(args, kwargs):
+        return args, kwargs
+    return tree.map_structure(_taken_in, (args, kwargs))
+
+
 def _taken_in(x):
-    """A masked tensor of a `numpy.ma` array, also of one of strings.
+    """A masked tensor of a foreign array, also of one of strings.
 
     Where the backend has no strings, they stay with NumPy under the mask.
     """
+    x = foreign.as_numpy(x)
     if not isinstance(x, np.ma.MaskedArray):
         return x
     if x.dtype.kind not in _STRINGS or backend.backend() == "tensorflow":
-        return from_numpy_ma(x)
+        return from_foreign(x)
     mask = ~np.ma.getmaskarray(x)
     return masks.wrap(
         np.where(mask, x.data, ""), backend.convert_to_tensor(mask)

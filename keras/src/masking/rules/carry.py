@@ -23,7 +23,7 @@ from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.errors import unsupported
 from keras.src.masking import masks
 from keras.src.masking import symbolic
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import has_mask
@@ -83,7 +83,7 @@ def apart(nest):
         return nest
 
     def part(x):
-        x = from_numpy_ma(x)
+        x = from_foreign(x)
         return _parts(x) if has_mask(x) else x
 
     return tree.map_structure(part, fields.apart(nest))
@@ -157,7 +157,7 @@ def agree(op_name, first_name, first, second_name, second):
 
 
 def _mask_ranks(nest):
-    leaves = map(from_numpy_ma, tree.flatten(nest))
+    leaves = map(from_foreign, tree.flatten(nest))
     return [len(_parts(x).mask.shape) if has_mask(x) else 0 for x in leaves]
 
 
@@ -217,7 +217,7 @@ def switch(plain, index, branches, *operands):
 
 def while_loop(plain, cond, body, loop_vars, maximum_iterations=None):
     """Loop variables may be masked, and stay so."""
-    single = has_mask(from_numpy_ma(loop_vars)) or isinstance(
+    single = has_mask(from_foreign(loop_vars)) or isinstance(
         loop_vars, CompositeBase
     )
     if single:
@@ -275,7 +275,7 @@ def _elements(xs):
     alone = []
 
     def element(x):
-        x = from_numpy_ma(x)
+        x = from_foreign(x)
         if not has_mask(x):
             return x
         parts = _parts(x)
@@ -379,7 +379,7 @@ def _with_masks(nest, ranks):
     ranks = iter(ranks)
 
     def one(x):
-        x, rank = from_numpy_ma(x), next(ranks)
+        x, rank = from_foreign(x), next(ranks)
         if isinstance(x, KerasTensor):
             if not rank:
                 return x
@@ -399,7 +399,7 @@ def _with_masks(nest, ranks):
 def associative_scan(plain, f, elems, reverse=False, axis=0):
     """Elements may be masked, as the function takes and returns them."""
     elems = fields.apart(elems)
-    leaves = [from_numpy_ma(x) for x in tree.flatten(elems)]
+    leaves = [from_foreign(x) for x in tree.flatten(elems)]
     if not any(map(has_mask, leaves)):
         check = functools.partial(
             agree, "associative_scan", "`elems`", elems, "what `f` returns"
@@ -473,7 +473,7 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
     tangent is no step away from its primal: 0.
     """
     primals, tangents = (
-        tree.map_structure(from_numpy_ma, fields.apart(nest))
+        tree.map_structure(from_foreign, fields.apart(nest))
         for nest in (primals, tangents)
     )
     _check_tangents(primals, tangents)
@@ -555,7 +555,7 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
 
     @functools.wraps(pyfunc)
     def function(*args, **kwargs):
-        args = [from_numpy_ma(x) for x in args]
+        args = [from_foreign(x) for x in args]
         looped = [x for i, x in enumerate(args) if i not in excluded]
         others = [x for i, x in enumerate(args) if i in excluded]
         others += [x for x in looped if isinstance(x, KerasTensor)]

@@ -15,10 +15,13 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import any_composite
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import packing
+from keras.src.masking.calls import check_text
+from keras.src.masking.calls import tensor_of
 from keras.src.masking.errors import has_mask
 from keras.src.masking.training import ragged
 from keras.src.masking.training import scoring
@@ -36,6 +39,59 @@ Valid = collections.namedtuple("Valid", ["mask"])
 Hidden = collections.namedtuple("Hidden", ["mask"])
 # The inputs, and the masks of those targets that have one, by their place.
 _Inputs = collections.namedtuple("_Inputs", ["x", "targets"])
+
+
+def of_foreign(structure, always=False):
+    """The structure with arrays of NumPy for those of other libraries.
+
+    Args:
+        structure: Structure of arrays, or of anything else.
+        always: Whether all that could hold missing entries is masked, as in
+            one of many batches, which must not differ in type.
+    """
+    if not any(map(foreign.is_foreign, tree.flatten(structure))):
+        return structure
+
+    def array_of(x):
+        if not foreign.is_foreign(x):
+            return x
+        array = foreign.as_numpy(x, always)
+        if isinstance(array, dict):
+            return {name: _text(one, name) for name, one in array.items()}
+        array = _text(array)
+        if foreign.is_column(x):
+            # As upstream has it of those without missing entries.
+            array = array[:, None]
+        return array
+
+    return tree.map_structure(array_of, structure)
+
+
+def inputs_for(model, x):
+    """Inputs of a model, with columns by name for a table if it has several.
+
+    Args:
+        model: The model.
+        x: Structure of inputs, or anything else.
+    """
+    inputs = getattr(model, "_inputs_struct", None)
+    if not foreign.is_known(type(x)) or inputs is None:
+        return x
+    if not isinstance(inputs, dict) and len(tree.flatten(inputs)) < 2:
+        return x
+    columns = foreign.as_columns(x)
+    if not isinstance(columns, dict):
+        return columns
+    return {name: _text(one, name) for name, one in columns.items()}
+
+
+def _text(array, name=None):
+    """Strings as tensors, which adapters slice; other arrays as they are."""
+    if array.dtype.kind not in "OSU":
+        return array
+    check_text(array, name)
+    array = tensor_of(array)
+    return array if has_mask(array) else backend.convert_to_tensor(array)
 
 
 def is_masked_array(x):
@@ -136,7 +192,7 @@ def batch_apart(batch, class_weight=None):
         The batch itself if nothing in it is masked; else a tuple for
         `batch_together`.
     """
-    batch = of_ragged(batch)
+    batch = of_foreign(of_ragged(batch), always=True)
     if not is_to_take_apart(batch):
         return batch
     *whole, _ = whole_batch(
@@ -215,15 +271,24 @@ def of_ragged_for(model, source):
 
 
 def takes_ragged(method):
-    """Decorator: a model's method that takes ragged data for masked data."""
+    """Decorator: a model's method that takes ragged and foreign data.
+
+    What is missing in a column is looked for before it is cut in pieces.
+    """
     signature = inspect.signature(method)
 
     @functools.wraps(method)
     def with_masked(self, *args, **kwargs):
         bound = signature.bind(self, *args, **kwargs)
-        for name in {"x", "y", "validation_data"} & set(bound.arguments):
+        names = {"x", "y", "sample_weight", "validation_data"}
+        for name in names & set(bound.arguments):
             given = bound.arguments[name]
-            bound.arguments[name] = of_ragged_for(self, given)
+            if name == "x":
+                given = inputs_for(self, given)
+            elif name == "validation_data" and type(given) in (list, tuple):
+                given = (inputs_for(self, given[0]), *given[1:])
+            given = of_ragged_for(self, of_foreign(given))
+            bound.arguments[name] = given
         return method(*bound.args, **bound.kwargs)
 
     return with_masked
@@ -243,6 +308,7 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
         The four, with masked tensors for inputs and, where anything is masked,
         the masks of targets and the weights of classes in the weights.
     """
+    x, y, sample_weight = of_foreign((x, y, sample_weight), always=True)
     if not is_to_take_apart(x, y, sample_weight):
         return x, y, sample_weight, class_weight
     if class_weight is not None:

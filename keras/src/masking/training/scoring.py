@@ -14,13 +14,14 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import opened
 from keras.src.masking import masks
-from keras.src.masking.calls import from_numpy_ma
+from keras.src.masking.calls import from_foreign
 from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.losses import in_front
 from keras.src.masking.rules.reduce import FINITE
@@ -42,7 +43,7 @@ def predictions(y_pred):
     """
     if not needs_dispatch((y_pred,)):
         return y_pred
-    return tree.map_structure(lambda x: _said(from_numpy_ma(x)), y_pred)
+    return tree.map_structure(lambda x: _said(from_foreign(x)), y_pred)
 
 
 def _said(x):
@@ -89,7 +90,7 @@ def frames(y_pred):
         A tuple of tensors, 0 and False after these frames; the logits as they
         are where their mask covers no frames.
     """
-    y_pred = from_numpy_ma(y_pred)
+    y_pred = from_foreign(y_pred)
     if not has_mask(y_pred) or len(y_pred.shape) != 3:
         return y_pred
     mask = y_pred.mask
@@ -112,6 +113,7 @@ def of_rows(sample_weight):
 
 
 def _filled(x):
+    x = foreign.as_numpy(x)
     if isinstance(x, np.ma.MaskedArray):
         return x.filled(0)
     return ops.filled(x, 0) if has_mask(x) else x

@@ -31,6 +31,7 @@ class ArrayDataAdapter:
         shuffle=False,
         class_weight=None,
     ):
+        x, y, sample_weight = data.of_foreign((x, y, sample_weight))
         if data.is_to_take_apart(x, y, sample_weight):
             self._is_in_parts = True
             if class_weight is not None:

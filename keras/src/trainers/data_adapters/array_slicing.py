@@ -1,12 +1,13 @@
 """A masked tensor is sliced as a whole."""
 
+from keras.src.backend.common import foreign
 from keras.src.masking.errors import has_mask
 from patchset.markers import keeps
 
 
 @keeps("_can_slice_plain")
 def can_slice_array(x):
-    return has_mask(x) or _can_slice_plain(x)
+    return has_mask(x) or foreign.is_foreign(x) or _can_slice_plain(x)
 
 
 @keeps("_plain_to_sliceable")

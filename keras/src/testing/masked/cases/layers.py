@@ -351,6 +351,10 @@ CASES = {
     ],
     "ELU": of_entries(layers.ELU),
     "Embedding": [Case(lambda: layers.Embedding(9, 3), (IDS,), same, BOTH)],
+    "Fill": [
+        Case(lambda: layers.Fill("learned", indicator=True), (STEPS,), plain),
+        Case(lambda: layers.Fill(1.5), (FULL,), plain),
+    ],
     "Flatten": [
         Case(layers.Flatten, (x,), lambda mask: mask.reshape(2, -1))
         for x in (STEPS, FULL)

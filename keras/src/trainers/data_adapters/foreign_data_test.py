@@ -1,0 +1,269 @@
+"""Tables with holes through `fit` and `predict`, beside plain NumPy.
+
+The oracle is a model of one weight for each feature, whose gradient and
+predictions are written down for the entries that are there.
+"""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import xarray as xr
+from absl.testing import parameterized
+
+import keras
+from keras.src import backend
+from keras.src import layers
+from keras.src import models
+from keras.src import ops
+from keras.src import testing
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
+
+RATE, BATCH, NAMES = 0.25, 4, ["a", "b", "c"]
+
+
+def drawn(seed, rows=11):
+    """Values, and where they are there; some in each column, none in a row."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rows, 3)).astype("float32")
+    there = rng.random(values.shape) < 0.6
+    there[0], there[1] = True, False
+    return values, there
+
+
+def columns_of(values, there):
+    return {
+        name: [
+            float(v) if t else None for v, t in zip(values[:, i], there[:, i])
+        ]
+        for i, name in enumerate(NAMES)
+    }
+
+
+def pandas_table(dtype):
+    return lambda x, m: pd.DataFrame(columns_of(x, m)).astype(dtype)
+
+
+def as_xarray(x, m):
+    return xr.DataArray(np.where(m, x, np.nan), attrs={"_FillValue": -1.0})
+
+
+class Capsule:
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+TABLES = {
+    "pandas": pandas_table("Float64"),
+    "pandas_float32": pandas_table("Float32"),
+    "pandas_arrow": pandas_table("double[pyarrow]"),
+    "pandas_objects": pandas_table(object),
+    "arrow": lambda x, m: pa.table(columns_of(x, m)),
+    "polars": lambda x, m: pl.DataFrame(columns_of(x, m)),
+    "capsule": lambda x, m: Capsule(pa.table(columns_of(x, m))),
+    "xarray": as_xarray,
+    "numpy.ma": lambda x, m: np.ma.MaskedArray(x, ~m),
+    "from_missing": lambda x, m: keras.MaskedTensor.from_missing(
+        np.where(m, x, np.nan)
+    ),
+}
+SLICED = ("pandas", "pandas_arrow", "polars", "arrow", "xarray", "numpy.ma")
+
+
+def slices(table, y):
+    for start in range(0, len(y), BATCH):
+        rows = slice(start, start + BATCH)
+        if isinstance(table, pa.Table):
+            yield table.slice(start, BATCH), y[rows]
+        else:
+            yield (
+                (table.iloc if hasattr(table, "iloc") else table)[rows],
+                y[rows],
+            )
+
+
+class Slices(PyDataset):
+    def __init__(self, table, y):
+        super().__init__()
+        self.batches = list(slices(table, y))
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def linear():
+    """A model that is the sum of weighted features, and of a number."""
+    model = models.Sequential([layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(RATE), "mse")
+    model.build((None, 3))
+    model.set_weights([np.array([[0.5], [-1.0], [2.0]], "float32")])
+    return model
+
+
+def trained(values, there, y, weights, epochs=1):
+    """The weights after training, by hand; what is missing counts as 0."""
+    x, w = np.where(there, values, 0.0), np.array([0.5, -1.0, 2.0])
+    for _ in range(epochs):
+        for start in range(0, len(y), BATCH):
+            rows = slice(start, start + BATCH)
+            error = (x[rows] @ w - y[rows]) * weights[rows]
+            w = w - RATE * 2 * (error[:, None] * x[rows]).mean(0)
+    return w
+
+
+class ForeignDataTest(testing.TestCase):
+    @parameterized.product(source=tuple(TABLES), seed=(1, 2))
+    def test_predict_counts_what_is_there(self, source, seed):
+        values, there = drawn(seed)
+        table, model = TABLES[source](values, there), linear()
+        wanted = np.where(there, values, 0) @ [0.5, -1.0, 2.0]
+        of_all = model.predict(table, batch_size=BATCH, verbose=0)
+        for found in (of_all, model.predict_on_batch(table)):
+            self.assertIsInstance(found, np.ma.MaskedArray)
+            rows = ~np.ma.getmaskarray(found)[:, 0]
+            self.assertAllEqual(rows, there.any(1))
+            self.assertAllClose(found.data[rows, 0], wanted[rows], atol=1e-5)
+        found = model(table)
+        self.assertMaskedClose(found, wanted[:, None], there.any(1), atol=1e-5)
+
+    @parameterized.parameters(*TABLES)
+    @pytest.mark.requires_trainable_backend
+    def test_fit_learns_of_what_is_there(self, source):
+        values, there = drawn(3)
+        y = np.arange(len(values)) / 10
+        weights = there.any(1).astype("float32")
+        table, model = TABLES[source](values, there), linear()
+        given = {"sample_weight": weights, "verbose": 0}
+        model.fit(table, y, batch_size=BATCH, shuffle=False, **given)
+        wanted = trained(values, there, y, weights)
+        self.assertAllClose(ops.squeeze(model.weights[0], 1), wanted, atol=1e-5)
+        loss = model.evaluate(table, y, batch_size=len(y), **given)
+        error = np.where(there, values, 0) @ wanted - y
+        self.assertAllClose(loss, (error**2 * weights).mean(), atol=1e-5)
+
+    @parameterized.product(source=SLICED, kind=("generator", "PyDataset"))
+    @pytest.mark.requires_trainable_backend
+    def test_streams_of_batches(self, source, kind):
+        values, there = drawn(4)
+        # The second batch holds all, and is of the type of the others.
+        there[BATCH : 2 * BATCH] = True
+        there[1, 0] = True
+        y = np.arange(len(values)) / 10
+        table, model = TABLES[source](values, there), linear()
+        make = slices if kind == "generator" else Slices
+        given = {} if kind == "generator" else {"shuffle": False}
+        model.fit(make(table, y), verbose=0, **given)
+        wanted = trained(values, there, y, np.ones(len(y)))
+        self.assertAllClose(ops.squeeze(model.weights[0], 1), wanted, atol=1e-5)
+
+    @pytest.mark.requires_trainable_backend
+    def test_a_split_of_a_column_is_of_one_type(self):
+        values, there = drawn(5)
+        there[-5:] = True
+        there[1, 0] = True
+
+        class Watched(layers.Layer):
+            def call(self, x):
+                return x if ops.is_masked(x) else x * np.nan
+
+        model = models.Sequential([Watched(), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        table = TABLES["polars"](values, there)
+        history = model.fit(
+            table, np.ones(11), validation_split=0.3, batch_size=2, verbose=0
+        )
+        for name in ("loss", "val_loss"):
+            self.assertTrue(np.isfinite(history.history[name][0]), name)
+
+    @parameterized.parameters("pandas", "polars", "arrow", "numpy.ma")
+    def test_targets_with_holes(self, source):
+        x, _ = drawn(6)
+        y, there = drawn(7)
+        model = models.Sequential([layers.Identity()])
+        model.compile(loss="mse", weighted_metrics=["mae"])
+        loss, error = model.evaluate(
+            x, TABLES[source](y, there), batch_size=len(x), verbose=0
+        )
+        self.assertAllClose(loss, ((x - y) ** 2 * there).mean(), rtol=1e-4)
+        self.assertAllClose(error, np.abs(x - y)[there].mean(), rtol=1e-4)
+
+    def test_classes_with_holes(self):
+        y = pd.Series([0, 1, None, 2], dtype="Int64")
+        share = np.array([0.2, 0.3, 0.5], "float32")
+        model = models.Sequential([layers.Identity()])
+        model.compile(
+            loss="sparse_categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+        )
+        loss, accuracy = model.evaluate(np.tile(share, (4, 1)), y, verbose=0)
+        self.assertAllClose(loss, -np.log(share).sum() / 4, rtol=1e-4)
+        self.assertAllClose(accuracy, 1 / 3)
+
+    @pytest.mark.requires_trainable_backend
+    def test_class_weight(self):
+        y = pd.Series([0, 1, None, 1], dtype="Int64")
+        model = models.Sequential([layers.Identity()])
+        model.compile("sgd", "binary_crossentropy")
+        x = np.full((4, 1), 0.2, "float32")
+        history = model.fit(x, y, class_weight={0: 1.0, 1: 3.0}, verbose=0)
+        wanted = -(np.log(0.8) + 2 * 3 * np.log(0.2)) / 4
+        self.assertAllClose(history.history["loss"], [wanted], rtol=1e-4)
+
+    @parameterized.parameters("pandas", "polars")
+    def test_weights_with_holes(self, source):
+        x, there = drawn(8)
+        weight = TABLES[source](np.abs(x), there)["a"]
+        model = models.Sequential([layers.Identity()])
+        model.compile(loss="mse")
+        y = np.zeros_like(x)
+        loss = model.evaluate(x, y, sample_weight=weight, verbose=0)
+        weights = np.where(there, np.abs(x), 0)[:, 0]
+        self.assertAllClose(loss, ((x**2).mean(1) * weights).mean(), rtol=1e-4)
+
+    @parameterized.parameters("pandas", "polars", "arrow")
+    def test_inputs_by_name(self, source):
+        values, there = drawn(9)
+        inputs = {n: layers.Input((1,), name=n) for n in reversed(NAMES)}
+        joined = layers.Concatenate()([inputs[n] for n in NAMES])
+        model = models.Model(inputs, layers.Dense(2)(joined))
+        model.compile(loss="mse")
+        table = TABLES[source](values, there)
+        wanted = model({n: values[:, [i]] for i, n in enumerate(NAMES)})
+        wanted = ops.convert_to_numpy(wanted)
+        rows = there.all(1)
+        for found in (model(table), keras.MaskedTensor(model.predict(table))):
+            self.assertAllClose(
+                ops.convert_to_numpy(found).data[rows], wanted[rows]
+            )
+        several = models.Model([inputs[n] for n in NAMES], model.outputs)
+        self.assertAllClose(
+            ops.convert_to_numpy(several(table)).data[rows], wanted[rows]
+        )
+
+    def test_strings_are_refused_where_no_engine_has_them(self):
+        table = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
+        inputs = {
+            "a": layers.Input((1,), name="a"),
+            "kind": layers.Input((1,), name="kind", dtype="string"),
+        }
+        if backend.backend() == "tensorflow":
+            lookup = layers.StringLookup(vocabulary=["x"])
+            outputs = layers.Embedding(3, 2)(lookup(inputs["kind"]))
+            model = models.Model(inputs, [outputs, inputs["a"]])
+            found, _ = model.predict(table, verbose=0)
+            self.assertEqual(
+                np.ma.getmaskarray(found)[:, 0, 0].tolist(), [False, True]
+            )
+            return
+        outputs = layers.Dense(1)(inputs["a"])
+        model = models.Model({"a": inputs["a"]}, outputs)
+        for call in (model, lambda x: model.predict(x, verbose=0)):
+            with self.assertRaisesRegex(TypeError, "`kind`.*FeatureSpace"):
+                call(table)
