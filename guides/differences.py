@@ -32,7 +32,7 @@ def render():
         # Tests that changed for one reason stand together.
         reasons = found.setdefault(file, {})
         reasons.setdefault(reason, []).append(name.replace("::", "."))
-    version = pip_build.read_lock()["upstream"]["version"]
+    version = pip_build.read_lock().version
     parts = [HEAD.format(version=version)]
     parts += [section(*item) for item in sorted(found.items())]
     count = sum(len(names) for r in found.values() for names in r.values())

@@ -190,6 +190,12 @@ def stream(command, backend):
     env = os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"}
     if backend == "jax":
         env.setdefault("XLA_FLAGS", XLA_FLAGS)
+        # What one worker compiles, the other one need not.
+        env |= {
+            "JAX_COMPILATION_CACHE_DIR": str(REPO / "build" / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
     process = subprocess.Popen(
         command,
         cwd=REPO,
