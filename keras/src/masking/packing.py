@@ -15,17 +15,16 @@ from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 
-# Steps of a capacity: so many between a power of two and the next.
-STEPS = 8
-
 
 def capacity_for(count):
     """The number of steps, made larger by at most an eighth.
 
-    Of such numbers there are eight between a power of two and the next.
+    Of such numbers there are six between one and its double.
     """
-    step = max(1, 2 ** (max(count - 1, 1).bit_length() - 1) // STEPS)
-    return -(-count // step) * step
+    capacity = min(count, 8)
+    while capacity < count:
+        capacity += capacity // 8
+    return capacity
 
 
 def pack(x, capacity=None):
@@ -88,12 +87,14 @@ def _default_capacity(count, size):
 
 
 def _limit(places, length):
-    """The time after which nothing is valid, in few steps for a compiler."""
-    limit = 1 + int((places % length).max()) if len(places) else 0
+    """The time after which nothing is valid; for compilers one of a few."""
+    needed = 1 + int((places % length).max()) if len(places) else 0
     if backend.PackedTensor._is_exact:
-        return limit
-    step = -(-length // STEPS)
-    return min(-(-limit // step) * step, length)
+        return needed
+    limit = length
+    while limit > 1 and -(-limit // 2) >= needed:
+        limit = -(-limit // 2)
+    return limit
 
 
 def _index_of_all(mask, size, capacity):
