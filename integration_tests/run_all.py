@@ -130,6 +130,7 @@ def own_tests(backend):
         "guide_speaker",
         "composite_guide",
         "guide_tables",
+        "guide_packed",
     )
     tests = []
     if backend == "torch":
