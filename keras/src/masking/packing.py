@@ -99,8 +99,8 @@ def _limit(places, length):
 
 def _index_of_all(mask, size, capacity):
     """The places where a compiler does not know which steps are valid."""
-    known = isinstance(size, int)
-    if capacity is None and known or known and capacity < size:
+    fits = capacity is not None and isinstance(size, int) and capacity >= size
+    if not fits and not (capacity is None and backend.PackedTensor._is_dynamic):
         raise ValueError(
             "Within a compiled function it is not known how many of "
             f"{size} steps are valid, so that `packed(capacity={capacity})` "

@@ -440,6 +440,26 @@ class StorageTest(testing.TestCase, SameResults):
         for name, value in padded.items():
             self.assertAllClose(packed_ones[name], value, 1e-5, msg=name)
 
+    def test_data_pipelines_of_tensorflow(self):
+        if backend.backend() != "tensorflow":
+            self.skipTest("They hold tensors of TensorFlow.")
+        # Late: only the engine that runs is imported.
+        import tensorflow as tf
+
+        x, y = padded_and_packed()
+        dataset = tf.data.Dataset.from_tensors(x)
+        for batch in dataset.map(lambda x: x.packed() + 1):
+            self.assertTrue(batch.is_packed)
+            self.assert_same(batch, x + 1, 0, "")
+        dataset = tf.data.Dataset.from_tensors(y)
+        self.assertTrue(next(iter(dataset)).is_packed)
+        for refused in (
+            lambda: dataset.batch(2),
+            lambda: tf.data.Dataset.from_tensor_slices(y),
+        ):
+            with self.assertRaisesRegex(ValueError, "pack each batch"):
+                refused()
+
     def test_packing_within_a_compiler(self):
         if backend.backend() != "jax":
             self.skipTest("Elsewhere what is valid is known, or may be many.")

@@ -139,6 +139,9 @@ class PackedBase(MaskedTensorBase):
     # packs up to a capacity, of which there are few.
     _is_exact = True
 
+    # Whether a compiled function may find out how many steps there are.
+    _is_dynamic = False
+
     # The dtype of places, in which the engine indexes.
     _index_dtype = "int64"
 

@@ -84,6 +84,7 @@ except ValueError:
 
 class _PackedTensor(PackedBase, _MaskedTensor):
     _is_exact = False
+    _is_dynamic = True
     _index_dtype = "int32"
 
     @staticmethod
@@ -154,6 +155,19 @@ try:
     PackedTensor = _packed_type({"__name__": "keras.PackedTensor"})
 except ValueError:
     PackedTensor = _packed_type({})
+
+
+def _refuse_batching(spec, *args):
+    raise ValueError(
+        "A `tf.data.Dataset` cannot take apart or batch packed masked tensors, "
+        "whose steps are stored across the rows. Received one of shape "
+        f"{tuple(spec.mask.shape) + tuple(spec.flat.shape[1:])}. Batch padded "
+        "ones, and pack each batch: `dataset.map(lambda x: x.packed())`."
+    )
+
+
+PackedTensor.Spec._batch = _refuse_batching
+PackedTensor.Spec._to_batched_tensor_list = _refuse_batching
 
 
 # Data pipelines and Keras's adapters ask a spec for these two.

@@ -38,6 +38,8 @@ def beside(x, other):
     if not hasattr(other, "shape"):
         return other
     if isinstance(other, MaskedTensorBase):
+        if len(other.shape) != len(x.shape):
+            raise Unknown
         return _in_layout(x, other)
     lead = len(x.shape) - len(other.shape)
     if lead >= 2:
@@ -54,8 +56,7 @@ def beside(x, other):
 
 
 def _in_layout(x, other):
-    if len(other.shape) != len(x.shape):
-        raise Unknown
+    """The flat steps of another masked tensor, if its layout is that of `x`."""
     if other.is_packed and other.index is x.index:
         return inner(other)
     if other.mask is x.mask:
@@ -278,7 +279,7 @@ def contracted(labels_of):
             if isinstance(y, MaskedTensorBase):
                 if names[:2] != [batch, time]:
                     raise Unknown
-                y = _in_layout_of_labels(x, y)
+                y = _in_layout(x, y)
             elif {batch, time} & {*names}:
                 raise Unknown
             flat.append(y)
@@ -288,14 +289,6 @@ def contracted(labels_of):
         return _run(call, x, args, kwargs)
 
     return way
-
-
-def _in_layout_of_labels(x, y):
-    if y.is_packed and y.index is x.index:
-        return inner(y)
-    if y.mask is x.mask:
-        return masks.wrap(packed(y.values, x), x.there)
-    raise Unknown
 
 
 def _without_time(call, time):
@@ -360,7 +353,7 @@ def joined(new_axis):
         if not all(isinstance(y, MaskedTensorBase) for y in xs):
             raise Unknown
         axis = _behind(call, x, "axis", int(new_axis))
-        flat = [_in_layout(x, y) for y in xs]
+        flat = [beside(x, y) for y in xs]
         return _run(call, x, [flat], call.kwargs | {"axis": axis})
 
     return way
