@@ -109,6 +109,8 @@ NOT_OURS = (
     # Plain numbers: of 0, of too small ones, a row of zeros in half precision.
     "ignore:divide by zero encountered in",
     "ignore:invalid value encountered in arccosh",
+    "ignore:invalid value encountered in multiply:RuntimeWarning:"
+    "keras.src.ops.nn",
     # Upstream's losses, metrics and `corrcoef`, where nothing varies or counts.
     "ignore::RuntimeWarning:keras.src.losses.losses",
     "ignore::RuntimeWarning:keras.src.metrics.correlation_metrics",

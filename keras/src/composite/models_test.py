@@ -21,6 +21,7 @@ from keras.src.composite.rules import rule_for
 from keras.src.models.cloning import clone_model
 from keras.src.ops.function import Function
 from keras.src.saving import object_registration
+from keras.src.saving import serialization_lib
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.model_visualization import model_to_dot
 
@@ -346,6 +347,15 @@ class ModelsTest(testing.TestCase):
         kernel, bias = weights_of(layer)
         expected = np.tile(np.maximum(kernel, 0).sum(0) + bias, (4, 1))
         self.assertAllClose(y.high, expected)
+
+    def test_a_value_is_no_shared_object(self):
+        """One that is made to be written is gone when the next one is, which
+        may have its identity: it would be read for the other one."""
+        with serialization_lib.ObjectSharingScope():
+            x = Interval(np.zeros(2), np.ones(2))
+            for _ in range(2):
+                config = serialization_lib.serialize_keras_object(x)
+                self.assertNotIn("shared_object_id", config)
 
     def test_a_build_config_may_hold_other_objects(self):
         config = saving.serialize_keras_object(layers.Dense(2))

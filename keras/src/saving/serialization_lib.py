@@ -1,7 +1,21 @@
 """Masked tensors can be constants of a saved graph."""
 
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from patchset.markers import keeps
+
+
+@keeps("_record_object_after_serialization")
+def record_object_after_serialization(obj, config):
+    """Notes what is written, so that an object is read once.
+
+    A composite tensor is a value, of which two copies are as good as one. It
+    may be made to be written, and the next one has its identity.
+    """
+    if not isinstance(obj, CompositeBase):
+        _record_object_after_serialization(obj, config)
+    elif config["module"] == "__main__":
+        config["module"] = None
 
 
 @keeps("_serialize_plain_object")

@@ -361,6 +361,7 @@ def joined(new_axis):
 
 def indexed(call, x):
     """A key of basic indices, which takes all steps."""
+    # Late: it imports this.
     from keras.src.masking.rules.index import as_keys
 
     keys = as_keys(call.args[1])
