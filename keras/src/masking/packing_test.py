@@ -4,6 +4,7 @@ The padded result is held against oracles elsewhere. Here each example is run on
 packed operands as well, of one layout and of different ones, and compared.
 """
 
+import os
 import pickle
 import zlib
 
@@ -100,6 +101,14 @@ class Watch(layers.Layer):
         return x
 
 
+def some(cases):
+    """All on NumPy, a third elsewhere: ways are written in ops of Keras."""
+    cases = list(cases)
+    if backend.backend() == "torch" and not os.environ.get("EVERY_CASE"):
+        return cases[2::3]
+    return u.part(cases)
+
+
 class SameResults:
     def assert_same(self, result, expected, tolerance, label):
         """The same masks, and the same values where they are True."""
@@ -123,9 +132,9 @@ class SameResults:
 
 
 class TablesTest(testing.TestCase, SameResults):
-    @parameterized.named_parameters(u.part(packed_examples()))
+    @parameterized.named_parameters(some(packed_examples()))
     def test_row(self, name, example):
-        for share in (0.0, 0.5, 1.0):
+        for share in (0.0, 0.5):
             label = f"{name} {example} share={share}"
             drawn = u.draw(example, zlib.crc32(label.encode()), share)
             args = u.masked(drawn)
@@ -139,7 +148,7 @@ class TablesTest(testing.TestCase, SameResults):
                     )
 
     @parameterized.named_parameters(
-        u.part(
+        some(
             (label, case)
             for label, case in layers_test.NAMED_CASES
             if 2 in [t.mask for t in u.leaves(case.args, u.T)]
