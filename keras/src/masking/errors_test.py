@@ -350,6 +350,8 @@ print(json.dumps(names))
 class OperationClassesTest(testing.TestCase):
     def test_every_operation_of_keras_has_a_row_or_a_reason(self):
         """All of the package, not those alone that the tables know of."""
+        if backend.backend() != "numpy":
+            self.skipTest("It imports the modules of all backends by itself.")
         path = os.path.dirname(os.path.dirname(keras.__file__))
         # In a process of its own: modules of other backends are imported.
         run = subprocess.run(
