@@ -70,9 +70,10 @@ class MaskedSklearnTest(testing.TestCase):
             return model
 
         model = keras.wrappers.SKLearnRegressor(
-            dense, fit_kwargs={"verbose": 0}
+            dense, fit_kwargs={"verbose": 0, "batch_size": len(x)}
         )
-        model.fit(x, y)
+        with self.assertWarnsRegex(UserWarning, "masked in whole rows"):
+            model.fit(x, y)
         with self.assertWarnsRegex(UserWarning, "1 of 60 rows have not one"):
             model.predict(x)
 
