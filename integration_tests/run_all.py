@@ -33,7 +33,8 @@ OWN_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
 # Most of what is compiled runs once: that takes longer than it could save.
 XLA_FLAGS = (
     "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
+    "--xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 # Upstream's tests of these run always (some for what they found once), those of
 # other modules when the overlay touches the module.
