@@ -164,10 +164,13 @@ class TablesTest(testing.TestCase, SameResults):
             kwargs = {}
             if "training" in layer._call_signature.parameters:
                 kwargs["training"] = training
+            # PyTorch draws by a state of its own where no seed is given.
+            set_random_seed(2)
             expected = layer(*args, **kwargs)
             after = [backend.convert_to_numpy(v) for v in layer.variables]
             for variable, value in zip(layer.variables, states):
                 variable.assign(value)
+            set_random_seed(2)
             result = layer(*packed(args), **kwargs)
             self.assert_same(result, expected, 1e-4, f"training={training}")
             for variable, value in zip(layer.variables, after):
