@@ -163,43 +163,55 @@ def _steps_of_rows(mask, starts):
 
 
 def _of_places(flat, mask, index):
-    """A packed tensor of flat steps, and of what is known on the host."""
+    """A packed tensor of flat steps, as many as an engine packs by itself."""
+    there = None
+    if not backend.PackedTensor._is_exact:
+        size = math.prod(backend.shape(mask))
+        there = backend.convert_to_tensor(index < size)
+        flat = masks.fill(backend.convert_to_tensor(flat), there, 0)
+    return of_parts(flat, mask, index, there)
+
+
+def of_parts(flat, mask, index, there):
+    """The packed tensor of arrays, as a batch holds it; see `training.data`."""
     kind = backend.PackedTensor
     mask = backend.convert_to_tensor(mask, "bool")
-    flat = backend.convert_to_tensor(flat)
-    size, length = math.prod(backend.shape(mask)), mask.shape[1]
-    limit, there = length, None
+    limit = mask.shape[1]
     if isinstance(index, np.ndarray):
-        limit = _limit(index[index < size], length)
+        limit = _limit(index[index < mask.shape[0] * limit], limit)
     index = backend.convert_to_tensor(index, kind._index_dtype)
-    if not kind._is_exact:
-        there = index < size
-        flat = masks.fill(flat, there, 0)
+    if there is not None:
+        there = backend.convert_to_tensor(there, "bool")
+    flat = backend.convert_to_tensor(flat)
     return kind._of_parts(flat, mask, index, there, limit)
-
-
-def of_parts(flat, mask, index):
-    """The packed tensor that a batch holds in parts; see `training.data`."""
-    return _of_places(flat, mask, index)
 
 
 def packed(values, layout):
     """The flat steps of padded values, in the layout of a packed tensor."""
-    batch_and_time, *rest = _sizes(values)
-    rows = backend.numpy.reshape(values, (batch_and_time, *rest))
+    batch, time, *rest = backend.shape(values)
+    rows = backend.numpy.reshape(values, (batch * time, *rest))
+    return taken(rows, layout, places(layout))
+
+
+def places(layout):
+    """The place of each flat step among all; some place, if it is none."""
     if layout.there is None:
-        return layout._gather(rows, layout.index)
-    last = batch_and_time - 1
-    index = backend.numpy.minimum(layout.index, last)
+        return layout.index
+    last = math.prod(backend.shape(layout.mask)) - 1
+    return backend.numpy.minimum(layout.index, last)
+
+
+def taken(rows, layout, index):
+    """The row at these places for each flat step, 0 for those that are none."""
     flat = layout._gather(rows, index)
-    return masks.fill(flat, layout.there, 0)
+    return flat if layout.there is None else masks.fill(flat, layout.there, 0)
 
 
 def unpacked(flat, layout):
     """Flat steps where they belong, with 0 where there are none."""
     shape = backend.shape(layout.mask)
     values = layout._scatter(flat, layout.index, math.prod(shape))
-    return backend.numpy.reshape(values, (*shape, *_rest(flat)))
+    return backend.numpy.reshape(values, (*shape, *backend.shape(flat)[1:]))
 
 
 def narrowed(x):
@@ -213,15 +225,6 @@ def narrowed(x):
         places = backend.numpy.where(x.there, places, last)
     mask = x.mask[:, : x.limit]
     return x._of_parts(x.flat, mask, places, x.there, x.limit)
-
-
-def _sizes(values):
-    batch, time, *rest = backend.shape(values)
-    return (batch * time, *rest)
-
-
-def _rest(flat):
-    return backend.shape(flat)[1:]
 
 
 def inner(x):

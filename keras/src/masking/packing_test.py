@@ -21,6 +21,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.distribution import distribution_lib
 from keras.src.masking import packing
 from keras.src.masking.layers import layers_test
+from keras.src.masking.training import data
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import call
@@ -451,6 +452,35 @@ class StorageTest(testing.TestCase, SameResults):
         self.assertEqual(set(padded), set(packed_ones))
         for name, value in padded.items():
             self.assertAllClose(packed_ones[name], value, 1e-5, msg=name)
+
+    def test_positions_in_a_graph_of_unknown_batch(self):
+        if backend.backend() != "tensorflow":
+            self.skipTest("Elsewhere the size of a batch is known.")
+        # Late: only the engine that runs is imported.
+        import tensorflow as tf
+
+        x, y = padded_and_packed()
+        positions = VALUES[0]
+        spec = backend.PackedTensor.Spec(
+            flat=tf.TensorSpec((None, FEATURES)),
+            mask=tf.TensorSpec((None, TIME), tf.bool),
+            index=tf.TensorSpec((None,), tf.int32),
+            there=tf.TensorSpec((None,), tf.bool),
+            limit=y.limit,
+        )
+        function = tf.function(lambda x: x + positions, input_signature=[spec])
+        self.assertTrue(function(y).is_packed)
+        self.assert_same(function(y), x + positions, 1e-6, "")
+
+    @parameterized.parameters(None, 17)
+    def test_what_makes_up_a_capacity_is_no_step_of_a_batch(self, capacity):
+        """Also as `train_on_batch` and generators hand it on."""
+        x, _ = padded_and_packed()
+        y = hidden(x.packed(capacity))
+        found, *_ = data.whole_batch(y)
+        self.assertTrue(found.is_packed)
+        self.assert_same(found, x, 0, "")
+        self.assert_same(ops.mean(found), ops.mean(x), 1e-6, "")
 
     def test_data_pipelines_of_tensorflow(self):
         if backend.backend() != "tensorflow":

@@ -182,7 +182,7 @@ class PackedTensor(PackedBase, MaskedTensor):
         return zeros.at[index].set(flat, mode="drop")
 
 
-_PACKED_PARTS = ("flat", "mask", "index", "there")
+*_PACKED_PARTS, _ = PackedTensor._parts_and_limit
 
 
 def _packed_parts_with_keys(x):

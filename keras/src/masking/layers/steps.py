@@ -1,7 +1,6 @@
 """What layers do with steps and entries under a mask."""
 
 from keras.src import backend
-from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
@@ -56,16 +55,10 @@ def on_values(function, x, *args, **kwargs):
 
 
 def scaled(function, x):
-    """As `on_values`, for a function that multiplies by what it draws.
-
-    What it draws depends on the shape. That of a packed tensor is the padded
-    one: storage changes nothing.
-    """
+    """As `on_values`, for a function that multiplies by what it draws."""
     if not is_packed(x):
         return on_values(function, x)
-    ones = backend.numpy.ones(ops.shape(x), dtype=x.dtype)
-    factors = function(ones)
-    return x if factors is ones else packed.scaled_by(x, factors)
+    return packed.scaled(function, x)
 
 
 def again(outputs):

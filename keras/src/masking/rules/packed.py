@@ -19,7 +19,9 @@ from keras.src.masking.packing import Unknown
 from keras.src.masking.packing import around
 from keras.src.masking.packing import inner
 from keras.src.masking.packing import packed
+from keras.src.masking.packing import places
 from keras.src.masking.packing import rows as rows_of
+from keras.src.masking.packing import taken
 
 
 def beside(x, other):
@@ -52,7 +54,7 @@ def beside(x, other):
     (time,) = _known(x.shape[1:2])
     if other.shape[0] == 1:
         return backend.numpy.squeeze(other, 0)
-    return _at(other, x, _places(x) % time, time)
+    return _at(other, x, places(x) % time, time)
 
 
 def _in_layout(x, other):
@@ -74,10 +76,10 @@ def _along_both(x, other):
         return packed(other, x)
     if sizes == (batch, 1):
         rows = backend.numpy.squeeze(other, 1)
-        return _at(rows, x, _places(x) // time, batch)
+        return _at(rows, x, places(x) // time, batch)
     if sizes == (1, time):
         steps = backend.numpy.squeeze(other, 0)
-        return _at(steps, x, _places(x) % time, time)
+        return _at(steps, x, places(x) % time, time)
     raise Unknown
 
 
@@ -88,19 +90,11 @@ def _known(sizes):
     return tuple(sizes)
 
 
-def _places(x):
-    """The place of each flat step among all; some place, if it is none."""
-    if x.there is None:
-        return x.index
-    return backend.numpy.minimum(x.index, math.prod(x.mask.shape) - 1)
-
-
-def _at(rows, x, places, size):
+def _at(rows, x, index, size):
     """The entries of rows for each flat step."""
     if rows.shape[0] != size or not size:
         raise Unknown
-    rows = x._gather(rows, places)
-    return rows if x.there is None else masks.fill(rows, x.there, 0)
+    return taken(rows, x, index)
 
 
 def each_step(call, x):
@@ -237,7 +231,7 @@ def over_time(segments):
         if not batch or not time:
             raise Unknown
         wide = masks.cast(_counted(x), _wide(x.dtype))
-        sums = segments(masks.filled(wide), _places(x) // time, batch, x)
+        sums = segments(masks.filled(wide), places(x) // time, batch, x)
         valid = backend.numpy.any(x.mask, axis=1)
         return masks.wrap(backend.cast(sums, x.dtype), valid)
 
@@ -423,14 +417,21 @@ def dropped(call, x):
     (first, *rest) = call.args
     if first is not x:
         raise Unknown
-    ones = backend.numpy.ones(backend.shape(x.mask) + backend.shape(x.flat)[1:])
-    return scaled_by(
-        x, call.call_function([backend.cast(ones, x.dtype), *rest], call.kwargs)
+    return scaled(
+        lambda ones: call.call_function([ones, *rest], call.kwargs), x
     )
 
 
-def scaled_by(x, factors):
-    """The steps times padded factors, and 0 where a factor is 0."""
+def scaled(function, x):
+    """A function that multiplies by what it draws, of a packed tensor.
+
+    What it draws depends on the shape, which is that of the padded one. The
+    steps are 0 where a factor is 0.
+    """
+    ones = backend.numpy.ones(ops.shape(x), dtype=x.dtype)
+    factors = function(ones)
+    if factors is ones:
+        return x
     factors = packed(factors, x)
     flat = backend.numpy.where(factors == 0, 0, x.flat * factors)
     return x.with_flat(backend.cast(flat, x.dtype))

@@ -32,7 +32,9 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
 # Parts of a packed tensor that is a batch; and of one of which rows are taken,
 # whose flat steps are kept aside.
-PackedParts = collections.namedtuple("PackedParts", ["flat", "mask", "index"])
+PackedParts = collections.namedtuple(
+    "PackedParts", ["flat", "mask", "index", "there"]
+)
 PackedRows = collections.namedtuple("PackedRows", ["mask", "starts"])
 # What is known of a target, whose values are a part of the data themselves.
 Valid = collections.namedtuple("Valid", ["mask"])
@@ -462,7 +464,7 @@ def _parts(x):
             hidden = np.broadcast_to(np.False_, x.shape)
         return HiddenParts(x.data, hidden)
     if packing.is_packed(x):
-        return PackedParts(x.flat, x.mask, x.index)
+        return PackedParts(x.flat, x.mask, x.index, x.there)
     return Parts(x.values, x.mask) if has_mask(x) else x
 
 
