@@ -5,6 +5,7 @@ from keras.src import tree
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec
+from keras.src.masking.training import batches
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new
@@ -15,7 +16,7 @@ class Model:
 
     fit = data.takes_ragged(Trainer.fit)
     evaluate = data.takes_ragged(Trainer.evaluate)
-    predict = data.takes_ragged(Trainer.predict)
+    predict = data.takes_ragged(batches.joined(Trainer.predict))
 
     @new
     def train_on_batch(
@@ -48,9 +49,8 @@ class Model:
 
     @new
     def predict_on_batch(self, x):
-        return super().predict_on_batch(
-            data.whole_batch(data.of_ragged_for(self, x))[0]
-        )
+        x = data.whole_batch(data.of_ragged_for(self, x))[0]
+        return batches.to_numpy(super().predict_on_batch(x))
 
     @new
     def _maybe_build(self, call_spec):

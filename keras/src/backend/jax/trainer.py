@@ -30,20 +30,6 @@ class JAXTrainer:
 
         self.predict_function = predict_in_parts
 
-    @keeps("_predict_in_parts")
-    def predict(
-        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
-    ):
-        with batches.of_any_length(self):
-            outputs = self._predict_in_parts(
-                x, batch_size, verbose, steps, callbacks
-            )
-        return batches.to_numpy(outputs)
-
-    @keeps("_predict_on_batch_in_parts")
-    def predict_on_batch(self, x):
-        return batches.to_numpy(self._predict_on_batch_in_parts(x))
-
 
 @keeps("_distribute_plain_data")
 def _distribute_data(data, layouts=None, **kwargs):

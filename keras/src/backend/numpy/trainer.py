@@ -1,7 +1,6 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
 from keras.src.masking.training import batches
-from patchset.markers import keeps
 
 
 class NumpyTrainer:
@@ -20,17 +19,3 @@ class NumpyTrainer:
 
         several = self.steps_per_execution > 1
         self.predict_function = predict_steps if several else predict_step
-
-    @keeps("_predict_in_parts")
-    def predict(
-        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
-    ):
-        with batches.of_any_length(self):
-            outputs = self._predict_in_parts(
-                x, batch_size, verbose, steps, callbacks
-            )
-        return batches.to_numpy(outputs)
-
-    @keeps("_predict_on_batch_in_parts")
-    def predict_on_batch(self, x):
-        return batches.to_numpy(self._predict_on_batch_in_parts(x))

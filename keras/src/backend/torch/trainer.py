@@ -16,17 +16,3 @@ class TorchTrainer:
             return batches.promise(self, batches.take_apart(predict(data)))
 
         self.predict_function = predict_in_parts
-
-    @keeps("_predict_in_parts")
-    def predict(
-        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
-    ):
-        with batches.of_any_length(self):
-            outputs = self._predict_in_parts(
-                x, batch_size, verbose, steps, callbacks
-            )
-        return batches.to_numpy(outputs)
-
-    @keeps("_predict_on_batch_in_parts")
-    def predict_on_batch(self, x):
-        return batches.to_numpy(self._predict_on_batch_in_parts(x))

@@ -9,7 +9,7 @@ longest is shows with the last one, so the trainer collects promises.
 """
 
 import collections
-import contextlib
+import functools
 import itertools
 
 import numpy as np
@@ -78,14 +78,22 @@ class _Promise:
         return np.array(array, dtype, copy=copy)
 
 
-@contextlib.contextmanager
-def of_any_length(trainer):
-    """Lets `trainer` collect masked batches of different lengths."""
-    vars(trainer)["_lengths"] = collections.defaultdict(list)
-    try:
-        yield
-    finally:
-        del vars(trainer)["_lengths"]
+def joined(predict):
+    """Decorator: `predict` of a trainer, which may give masked outputs.
+
+    It joins masked batches of different lengths, and returns a `numpy.ma` array
+    for each masked output. (TensorFlow's trainer joins them itself.)
+    """
+
+    @functools.wraps(predict)
+    def of_any_length(trainer, *args, **kwargs):
+        vars(trainer)["_lengths"] = collections.defaultdict(list)
+        try:
+            return to_numpy(predict(trainer, *args, **kwargs))
+        finally:
+            del vars(trainer)["_lengths"]
+
+    return of_any_length
 
 
 def promise(trainer, outputs):
