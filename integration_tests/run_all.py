@@ -2,11 +2,11 @@
 
     python integration_tests/run_all.py [--backend jax]
 
-Composes the fork, checks its lock and its style, runs our own tests on four
-backends, then upstream's tests of what we changed: on PyTorch what trains, the
-center of it on JAX, too, on NumPy the rest. With `--backend`, what runs on that
-one alone; the lock and the style go with NumPy. The last line of the output is
-`N passed, N failed, N skipped`.
+Composes the fork, checks its lock, its style and its types, runs our own tests
+on four backends, then upstream's tests of what we changed: on PyTorch what
+trains, the center of it on JAX, too, on NumPy the rest. With `--backend`, what
+runs on that one alone; the first three go with NumPy. The last line of the
+output is `N passed, N failed, N skipped`.
 """
 
 import argparse
@@ -102,6 +102,8 @@ def steps():
     yield "lock", "numpy", [*build, "--check"]
     yield "ruff check", "numpy", [*ruff, "check", "."]
     yield "ruff format", "numpy", [*ruff, "format", "--check", "."]
+    if pip_build.RELEASE == pip_build.DEFAULT:
+        yield "types", "numpy", [sys.executable, "-m", "mypy"]
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2"]
     pytest += ["--dist", "worksteal"]
     if pip_build.RELEASE != pip_build.DEFAULT:
@@ -122,7 +124,7 @@ def own_tests(backend):
 
     Those that change an upstream file run with upstream's tests, and on
     TensorFlow, or NumPy, what trains. The builder's do not depend on the
-    backend, and the guides train on PyTorch.
+    backend, and the guides train on PyTorch. Examples run on all.
     """
     guides = (
         "guide",
@@ -133,9 +135,9 @@ def own_tests(backend):
         "guide_tables",
         "guide_packed",
     )
-    tests = []
+    tests = ["integration_tests/examples_test.py"]
     if backend == "torch":
-        tests = [f"integration_tests/{name}_test.py" for name in guides]
+        tests += [f"integration_tests/{name}_test.py" for name in guides]
     if backend == "numpy":
         tests = ["integration_tests"]
     run_later = upstream_paths()["numpy"]

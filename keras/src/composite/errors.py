@@ -1,6 +1,7 @@
 """The error for a type that a function has no rule for."""
 
 import inspect
+import typing
 
 from keras.src.api_export import keras_export
 
@@ -13,7 +14,12 @@ class UnsupportedTypeError(TypeError):
     """
 
 
-def unsupported(name, operands, function=None, tried=()):
+def unsupported(
+    name: str,
+    operands: typing.Sequence,
+    function: typing.Callable | None = None,
+    tried: typing.Sequence[type] = (),
+) -> UnsupportedTypeError:
     """The one place that makes this error for composite tensors.
 
     Args:

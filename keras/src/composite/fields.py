@@ -6,10 +6,12 @@ composite tensor for a leaf, which they do not slice.
 
 import collections
 import functools
+import typing
 
 from keras.src import tree
 from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.kinds import Nest
 
 
 @functools.cache
@@ -20,12 +22,12 @@ def _fields_type(type_, description):
     return fields
 
 
-def are_fields(x):
+def are_fields(x: typing.Any) -> bool:
     """Whether `x` stands for a composite tensor."""
     return hasattr(type(x), "_whole")
 
 
-def apart(nest):
+def apart(nest: Nest) -> Nest:
     """The nest with a named tuple of its parts for each composite tensor."""
 
     def fields(x):
@@ -37,7 +39,7 @@ def apart(nest):
     return tree.traverse(fields, nest)
 
 
-def together(nest):
+def together(nest: Nest) -> Nest:
     """The nest with the composite tensors that `apart` took apart."""
 
     def whole(x):

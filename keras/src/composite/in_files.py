@@ -8,10 +8,11 @@ a layer was built.
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import put_together
+from keras.src.backend.common.kinds import Nest
 from keras.src.saving import serialization_lib
 
 
-def written(config):
+def written(config: Nest) -> Nest:
     """A config as it is in a file, of one that was not written to any."""
     if not any_composite((config,)):
         return config
@@ -22,7 +23,7 @@ def _is_composite(config):
     return isinstance(config, dict) and "registered_name" in config
 
 
-def as_nest(config):
+def as_nest(config: Nest) -> Nest:
     """The places of the tensors, with a dictionary for a composite one.
 
     Args:
@@ -52,7 +53,7 @@ def _has_places(field):
     return _is_place(field) or _is_composite(field)
 
 
-def restored(config, tensors):
+def restored(config: Nest, tensors: Nest) -> Nest:
     """The nest of tensors, with composite ones where they were.
 
     Args:
@@ -74,7 +75,7 @@ def restored(config, tensors):
     return tensors
 
 
-def with_shapes(config):
+def with_shapes(config: Nest) -> Nest:
     """A build config, with composite ones where shapes were in such a nest."""
     if _is_composite(config):
         type_ = serialization_lib._retrieve_class_or_fn(

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 
 from keras.src import backend
 from keras.src.api_export import get_name_from_symbol
@@ -10,6 +11,8 @@ from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import take_apart
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import unsupported
 from keras.src.masking import registry
@@ -33,7 +36,7 @@ _SAME = (
 
 
 @keras_export("keras.rule_for")
-def rule_for(function, *types):
+def rule_for(function: typing.Callable, *types: type) -> typing.Callable:
     """Decorator: says what a function makes of tensors of one's own types.
 
     The rule is given what the function was given, operands as they are and
@@ -283,7 +286,12 @@ def _types(operands):
     return found
 
 
-def apply(function, args, kwargs, otherwise=None):
+def apply(
+    function: typing.Callable,
+    args: typing.Sequence,
+    kwargs: Named,
+    otherwise: typing.Callable | None = None,
+) -> Nest:
     """Runs the rule of a function for operands of which some are composite.
 
     Args:
@@ -320,7 +328,7 @@ def _dense(x):
     return x.to_dense() if isinstance(x, CompositeBase) else x
 
 
-def call(op, args, kwargs):
+def call(op: typing.Any, args: typing.Sequence, kwargs: Named) -> Nest:
     """Runs an operation on operands of which some are composite.
 
     Args:
@@ -397,7 +405,7 @@ def _is_same(value, default):
     )
 
 
-def asks_first(function):
+def asks_first(function: typing.Callable) -> typing.Callable:
     """Decorator: the function asks for a rule before it does anything.
 
     For a public function that reads the shape of an operand first, or that
@@ -415,7 +423,7 @@ def asks_first(function):
     return asking
 
 
-def output_spec(op, args, kwargs):
+def output_spec(op: typing.Any, args: typing.Sequence, kwargs: Named) -> Nest:
     """Spec of a call of an operation with symbolic composite operands."""
 
     def run(*args, **kwargs):
@@ -425,7 +433,9 @@ def output_spec(op, args, kwargs):
 
 
 @keras_export("keras.composite.parts")
-def parts(function, *operands, **kwargs):
+def parts(
+    function: typing.Callable, *operands: typing.Any, **kwargs: typing.Any
+) -> CompositeBase:
     """Applies a function part by part, for the commonest rules.
 
     Args:

@@ -4,16 +4,19 @@ A loss for a composite output is given it as it is. One for each of its parts is
 a dictionary of losses by the names of parts, or a list of them in their order.
 """
 
+import typing
+
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import put_together
 from keras.src.backend.common.composite import take_apart
+from keras.src.backend.common.kinds import Nest
 from keras.src.composite.wholes import Whole
 
 
-def as_judged(config, y):
+def as_judged(config: Nest, y: Nest) -> Nest:
     """Outputs or targets in the structure that losses or metrics are given in.
 
     Args:
@@ -50,7 +53,7 @@ def _at(config, key):
     return config
 
 
-def weights_as_judged(config, sample_weight):
+def weights_as_judged(config: Nest, sample_weight: Nest) -> Nest:
     """Weights in the structure that losses or metrics are given in.
 
     Trainers give each part of a target the weights of the row. A loss of the
@@ -69,7 +72,7 @@ def weights_as_judged(config, sample_weight):
     )
 
 
-def as_tensors(x, dtype):
+def as_tensors(x: typing.Any, dtype: str | None) -> typing.Any:
     """A target or a prediction, of tensors.
 
     Those of a composite one keep their dtypes and masks: what they mean, its
@@ -80,10 +83,10 @@ def as_tensors(x, dtype):
             lambda y: ops.convert_to_tensor(y, dtype=dtype), x
         )
     parts, description = take_apart(x)
-    parts = [
+    tensors = [
         as_tensors(part, None)
         if isinstance(part, CompositeBase)
         else ops.convert_to_tensor(part)
         for part in parts
     ]
-    return put_together(type(x), description, parts)
+    return put_together(type(x), description, tensors)

@@ -1,8 +1,8 @@
 """A description of a masked input keeps its mask, which no format can hold."""
 
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import KerasTensor
-from keras.src.masking.errors import has_mask
-from keras.src.masking.errors import mask_or_spec
 from keras.src.masking.errors import refuse_masked
 from patchset.markers import keeps
 from patchset.markers import new

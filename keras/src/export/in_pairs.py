@@ -12,12 +12,15 @@ from keras.src import models
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import Model
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.export.export_utils import get_input_signature
 from keras.src.export.export_utils import make_input_spec
-from keras.src.masking.errors import has_mask
-from keras.src.masking.errors import mask_or_spec
 from keras.src.masking.symbolic import values_spec
 
 
@@ -30,7 +33,7 @@ class InPairs(models.Model):
         is_named: Whether the outputs have names; else they are a tuple.
     """
 
-    def __init__(self, model, signature, is_named):
+    def __init__(self, model: Model, signature: Nest, is_named: bool):
         super().__init__(name=model.name, dtype=model.dtype_policy)
         self.model = model
         # Hidden from what tracks the state of layers, which changes lists.
@@ -39,20 +42,20 @@ class InPairs(models.Model):
         self.built = True
 
     @property
-    def of_model(self):
+    def of_model(self) -> tuple:
         """The positional inputs of the other model, as symbolic tensors."""
         return self._of_model()
 
     @property
-    def takes_composites(self):
+    def takes_composites(self) -> bool:
         return any_composite((self.of_model,))
 
     @property
-    def has_named_inputs(self):
+    def has_named_inputs(self) -> bool:
         """Whether its inputs are a dictionary, unlike those of the model."""
         return _is_apart(self.of_model)
 
-    def call(self, *args):
+    def call(self, *args: Nest) -> Nest:
         if self.has_named_inputs:
             args = self._to_whole(*args)
         outputs = self.model(*args)
@@ -78,7 +81,7 @@ class InPairs(models.Model):
             )
         ]
 
-    def input_signature(self):
+    def input_signature(self) -> list:
         """What this model takes, where anything is masked: a dictionary."""
         named = _to_pairs(self._inputs_by_name(), "inputs")
         specs = {
@@ -87,7 +90,7 @@ class InPairs(models.Model):
         }
         return [specs]
 
-    def polymorphic_shapes(self):
+    def polymorphic_shapes(self) -> list:
         """The shapes as JAX takes them, with letters for open sizes.
 
         The values and the mask of an input have the same ones, which JAX does
@@ -160,7 +163,9 @@ def _to_pairs(tensors, what):
     return named
 
 
-def for_export(model, input_signature, is_named):
+def for_export(
+    model: Model, input_signature: Nest, is_named: bool
+) -> tuple[Model, Nest]:
     """What to export of a model: the model itself, where nothing is masked.
 
     Args:
@@ -186,7 +191,7 @@ def for_export(model, input_signature, is_named):
     return model, input_signature
 
 
-def with_shapes(model, kwargs):
+def with_shapes(model: Model, kwargs: Named) -> Named:
     """The arguments of an export from JAX, with the shapes of pairs."""
     if not isinstance(model, InPairs) or not model.has_named_inputs:
         return kwargs

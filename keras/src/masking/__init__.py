@@ -1,8 +1,9 @@
 """Masked tensors: a map of the rooms, and the way of one call through them.
 
 The type is below, in `backend/common/masked_tensor.py`; each engine has a
-`masked_tensor.py` beside its other files that makes it native there, and says
-how that engine fills, selects and sums. Here is what the rest asks of it.
+`masked_tensor.py` beside its other files that makes it native there, and a
+`masked_kernels.py` that says how it fills, sums, blocks and joins. Here is what
+the rest asks of it.
 
 - `errors`, `refusals`: the one error, and whether it is raised or warned of.
 - `masks`: aligns, merges and broadcasts masks, and fills what is under them.

@@ -11,7 +11,7 @@ from absl.testing import parameterized
 from keras.src import backend
 from keras.src import ops
 from keras.src import testing
-from keras.src.backend.common import masked_tensor
+from keras.src.backend.common import masked_kernels
 
 # The last block has fewer rows than the others, of which each has two.
 SHAPE = (11, 5, 3)
@@ -38,11 +38,14 @@ class BlocksTest(testing.TestCase):
         self.x = backend.MaskedTensor(self.values, self.mask)
 
     def small_blocks(self):
-        return mock.patch.object(masked_tensor, "BLOCK_BYTES", 2 * ROW_BYTES)
+        return mock.patch.object(masked_kernels, "BLOCK_BYTES", 2 * ROW_BYTES)
 
     def test_blocks_are_small_where_there_are_any(self):
         with self.small_blocks():
-            rows = [len(block.mask) for block in self.x._blocks()]
+            rows = [
+                len(block.mask)
+                for block in backend.masked_kernels.blocks(self.x)
+            ]
         if backend.backend() in ("numpy", "torch"):
             self.assertEqual(rows, [2, 2, 2, 2, 2, 1])
         else:

@@ -2,19 +2,33 @@
 
 import functools
 import operator
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src.backend.common import foreign
+from keras.src.backend.common.composite import describe
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Operation
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.errors import describe
-from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
+
+if typing.TYPE_CHECKING:
+    # It imports us.
+    from keras.src.masking.registry import Row
+
+# What a row names: a function of a `Call`, which gives the result. Decorators
+# note on it what else they know.
+Rule: typing.TypeAlias = typing.Any
 
 
 class Call:
@@ -30,13 +44,19 @@ class Call:
 
     __slots__ = ("row", "op", "args", "kwargs")
 
-    def __init__(self, row, op, args, kwargs):
+    def __init__(
+        self,
+        row: "Row",
+        op: Operation | None,
+        args: typing.Sequence,
+        kwargs: Named,
+    ):
         self.row = row
         self.op = op
         self.args = args
         self.kwargs = kwargs
 
-    def operands(self):
+    def operands(self) -> list[AnyTensor]:
         """All tensors among the arguments, flat."""
         found = []
 
@@ -53,7 +73,7 @@ class Call:
                 look_at(x)
         return found
 
-    def argument(self, name, default=None):
+    def argument(self, name: str, default: typing.Any = None) -> typing.Any:
         """The argument of this name, however it was passed.
 
         Args:
@@ -71,32 +91,32 @@ class Call:
             return with_integers(self.args[position])
         return self.row.defaults.get(name, default)
 
-    def compute(self, *args):
+    def compute(self, *args: typing.Any) -> Nest:
         """Runs the public function on plain tensors.
 
         Args:
             *args: Operands to put in place of the first ones of this call.
                 Masked tensors among all operands count by their values.
         """
-        args = map(_trusted, (*args, *self.args[len(args) :]))
+        operands = map(_trusted, (*args, *self.args[len(args) :]))
         kwargs = {k: _trusted(v) for k, v in self.kwargs.items()}
-        return self.call_function(args, kwargs)
+        return self.call_function(operands, kwargs)
 
-    def pass_on(self):
+    def pass_on(self) -> Nest:
         """Runs the public function on the operands as they are."""
         return self.call_function(self.args, self.kwargs)
 
-    def call_function(self, args, kwargs):
+    def call_function(self, args: typing.Iterable, kwargs: Named) -> Nest:
         if self.row.call_names is not None:
             kwargs = kwargs | dict(zip(self.row.call_names, args))
             args = ()
         return self.row.fn(*args, **kwargs)
 
-    def refuse(self, reason):
+    def refuse(self, reason: str) -> UnsupportedMaskError:
         """The error that says why this call cannot be done."""
         return refuse(self.row.name, self.operands(), reason, is_open=True)
 
-    def apply_rule(self):
+    def apply_rule(self) -> Nest:
         """What the rule gives. Whatever it calls finds this on the stack.
 
         A mask without axes says of a whole tensor whether it is there, and so
@@ -116,7 +136,7 @@ class Call:
         there = functools.reduce(operator.and_, found)
         return map_nest(lambda x: _if_there(x, there), result)
 
-    def explained(self, error):
+    def explained(self, error: Exception) -> Exception:
         """The error to raise for one that came from the rule.
 
         It gains a note that tells which call it was. A refusal, perhaps by an
@@ -132,7 +152,7 @@ class Call:
         return error
 
 
-def map_nest(function, x):
+def map_nest(function: typing.Callable, x: Nest) -> Nest:
     """`function` of each leaf; lists, tuples and dicts of any kind are walked.
 
     What comes back are plain ones: a list that a layer tracks, or a named
@@ -151,7 +171,7 @@ def _trusted(x):
     return _unmasked(x, masks.trusted)
 
 
-def values_of(x):
+def values_of(x: Nest) -> Nest:
     """`x` without masks; nests are walked."""
     return _unmasked(x, operator.attrgetter("values"))
 
@@ -164,7 +184,7 @@ def _unmasked(x, values):
     return x
 
 
-def with_integers(x):
+def with_integers(x: typing.Any) -> typing.Any:
     """An argument with integers for those of NumPy, as axes and sizes are."""
     if isinstance(x, np.integer):
         return int(x)
@@ -173,7 +193,7 @@ def with_integers(x):
     return x
 
 
-def takes_whole(rule):
+def takes_whole(rule: Rule) -> Rule:
     """Decorator: the rule itself knows what a mask without axes means."""
     rule.takes_whole = True
     return rule
@@ -203,7 +223,7 @@ def _if_there(x, there):
     return masks.wrap(masks.fill(x, there, 0), there)
 
 
-def from_foreign(x, always=False):
+def from_foreign(x: typing.Any, always: bool = False) -> typing.Any:
     """A masked tensor for an array that says what is missing in it.
 
     Args:
@@ -235,7 +255,9 @@ def _host_array(x, always):
     return array
 
 
-def parts_of(values, mask=None):
+def parts_of(
+    values: typing.Any, mask: typing.Any = None
+) -> tuple[typing.Any, Mask]:
     """Values and a mask of arrays of which one is foreign.
 
     Args:
@@ -289,7 +311,7 @@ def parts_of(values, mask=None):
     return array.data, mask
 
 
-def tensor_of(array, name=None):
+def tensor_of(array: typing.Any, name: str | None = None) -> typing.Any:
     """A masked tensor for a `numpy.ma` array, anything else as it is.
 
     Args:
@@ -302,7 +324,7 @@ def tensor_of(array, name=None):
     return backend.MaskedTensor(array.data, ~np.ma.getmaskarray(array))
 
 
-def check_text(array, name=None):
+def check_text(array: np.ndarray, name: str | None = None) -> None:
     """Raises where the backend has no tensors of what is in an array.
 
     Args:

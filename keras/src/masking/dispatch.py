@@ -1,5 +1,7 @@
 """The one door: looks up the rule of an operation, and runs it, or raises."""
 
+import typing
+
 import numpy as np
 
 from keras.src import ops
@@ -7,6 +9,9 @@ from keras.src import tree
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Operation
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import rules
 from keras.src.masking.calls import Call
@@ -20,7 +25,7 @@ from keras.src.masking.registry import rows
 from keras.src.utils.naming import to_snake_case
 
 
-def call(op, args, kwargs):
+def call(op: Operation, args: typing.Sequence, kwargs: Named) -> Nest:
     """Runs an operation on operands of which at least one is masked.
 
     Args:
@@ -41,7 +46,7 @@ def call(op, args, kwargs):
     return run(call_of(op, args, kwargs))
 
 
-def call_of(op, args, kwargs):
+def call_of(op: Operation, args: typing.Sequence, kwargs: Named) -> Call:
     """The `Call` of an operation.
 
     Args:
@@ -92,7 +97,9 @@ def _no_rule(call):
     )
 
 
-def call_function(function, args, kwargs):
+def call_function(
+    function: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """Runs a function that has no operation class, with masked arguments.
 
     Args:
@@ -118,7 +125,9 @@ def call_function(function, args, kwargs):
     return run(Call(row, None, *in_order(row, args, kwargs)))
 
 
-def in_order(row, args, kwargs):
+def in_order(
+    row: Row, args: typing.Sequence, kwargs: Named
+) -> tuple[typing.Sequence, Named]:
     """The operands by position, those too that were passed by name."""
     if not kwargs or row.operands is None:
         return args, kwargs
@@ -127,7 +136,7 @@ def in_order(row, args, kwargs):
     return bound.args, bound.kwargs
 
 
-def run(call):
+def run(call: Call) -> Nest:
     """Runs the rule of a call, or goes on without the masks that it refuses."""
     try:
         return call.apply_rule()

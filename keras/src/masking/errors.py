@@ -2,14 +2,16 @@
 
 import functools
 import inspect
+import typing
 
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common.composite import ASKING
 from keras.src.backend.common.composite import any_composite
-from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.composite import describe
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import needs_dispatch
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.kinds import Nest
 from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.masking.refusals import settle
 
@@ -32,7 +34,13 @@ class UnsupportedMaskError(UnsupportedTypeError):
     is_open = False
 
 
-def refuse(op_name, operands, reason, rule="add a rule for it", is_open=False):
+def refuse(
+    op_name: str,
+    operands: typing.Sequence,
+    reason: str,
+    rule: str = "add a rule for it",
+    is_open: bool = False,
+) -> UnsupportedMaskError:
     """The one place that makes the error for an unsupported use.
 
     Args:
@@ -60,7 +68,9 @@ def refuse(op_name, operands, reason, rule="add a rule for it", is_open=False):
     return error
 
 
-def refuse_masked(op_name, operands, reason, rule="add a rule for it"):
+def refuse_masked(
+    op_name: str, operands: Nest, reason: str, rule: str = "add a rule for it"
+) -> None:
     """Raises that error if there is a mask anywhere in the nest `operands`.
 
     The arrays of `numpy.ma` count as masked tensors.
@@ -77,7 +87,7 @@ def _tensors(nest):
     return [from_foreign(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
 
 
-def first_only(function):
+def first_only(function: typing.Callable) -> typing.Callable:
     """Decorator: refuses masked tensors beyond the first argument by name.
 
     For op functions that look only at their first operands before they call
@@ -95,7 +105,7 @@ def first_only(function):
     return _refusing(function, others, reason)
 
 
-def plain_only(reason):
+def plain_only(reason: str) -> typing.Callable:
     """Decorator: refuses masked arguments of a function by name.
 
     Args:
@@ -137,7 +147,7 @@ def _refusing(function, watched, reason):
     return checked
 
 
-def keep_notes(error):
+def keep_notes(error: Exception) -> None:
     """Gives an error the notes of the one whose place it took.
 
     Keras raises a new one, with the arguments of the call in its message.
@@ -146,22 +156,3 @@ def keep_notes(error):
         for note in getattr(error.__context__, "__notes__", ()):
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
-
-
-def has_mask(x):
-    """Whether `x` is a masked tensor, eager or symbolic."""
-    return isinstance(x, MaskedTensorBase) or (
-        isinstance(x, KerasTensor) and x._mask_spec is not None
-    )
-
-
-def describe(x):
-    """Shapes of the values and of the mask of `x`, in words."""
-    return f"values of shape {tuple(x.shape)}, mask of shape " + str(
-        tuple(mask_or_spec(x).shape)
-    )
-
-
-def mask_or_spec(x):
-    """The mask of a masked tensor; its spec, for a symbolic one."""
-    return x.mask if isinstance(x, MaskedTensorBase) else x._mask_spec

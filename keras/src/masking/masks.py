@@ -4,17 +4,27 @@ Masks are boolean backend tensors, True where valid, over the leading axes of
 the values they belong to.
 """
 
+import typing
+
 import ml_dtypes
 import numpy as np
 
 from keras.src import backend
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.composite import mask_or_spec
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import DType
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_kernels import expand
+from keras.src.backend.common.masked_kernels import fill
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking.errors import has_mask
-from keras.src.masking.errors import mask_or_spec
 
 
-def wrap(values, mask):
+def wrap(values: Tensor, mask: Mask | None) -> AnyTensor:
     """A masked tensor of computed parts; the values as they are without one.
 
     Args:
@@ -24,7 +34,7 @@ def wrap(values, mask):
     return values if mask is None else backend.MaskedTensor._wrap(values, mask)
 
 
-def covered(x):
+def covered(x: typing.Any) -> int:
     """How many leading axes the mask of `x` covers, 0 for what is plain.
 
     Args:
@@ -33,12 +43,12 @@ def covered(x):
     return len(mask_or_spec(x).shape) if has_mask(x) else 0
 
 
-def is_masked(x):
-    """Whether `x` is a masked tensor that has values; see `errors.has_mask`."""
+def is_masked(x: typing.Any) -> bool:
+    """Whether `x` is a masked tensor that has values; see `has_mask`."""
     return isinstance(x, MaskedTensorBase)
 
 
-def as_bool(mask):
+def as_bool(mask: Tensor) -> Mask:
     """A mask of any dtype as a boolean one; the same object if it is one."""
     is_one = backend.is_tensor(mask) and (
         backend.standardize_dtype(mask.dtype) == "bool"
@@ -46,15 +56,7 @@ def as_bool(mask):
     return mask if is_one else backend.cast(mask, "bool")
 
 
-def expand(mask, ndim):
-    """The mask with axes of size 1 appended until it has `ndim` axes."""
-    missing = ndim - len(mask.shape)
-    if not missing:
-        return mask
-    return backend.numpy.expand_dims(mask, tuple(range(len(mask.shape), ndim)))
-
-
-def to_rank(mask, values, ndim):
+def to_rank(mask: Mask, values: Tensor, ndim: int) -> Mask:
     """The mask broadcast over the first `ndim` axes of its values."""
     if len(mask.shape) == ndim:
         return mask
@@ -62,7 +64,7 @@ def to_rank(mask, values, ndim):
     return backend.numpy.broadcast_to(expand(mask, ndim), shape)
 
 
-def over_axes(mask, values, ndim):
+def over_axes(mask: Mask, values: Tensor, ndim: int) -> Mask:
     """As `to_rank`, for a mask that may have axes of size 1 as well."""
     if same_shape(mask.shape, tuple(values.shape)[:ndim]):
         return mask
@@ -70,33 +72,18 @@ def over_axes(mask, values, ndim):
     return backend.numpy.broadcast_to(expand(mask, ndim), shape)
 
 
-def same_shape(shape, other):
+def same_shape(shape: Shape, other: Shape) -> bool:
     """Whether two shapes are known to be equal: two unknown sizes are not."""
     shape = tuple(shape)
     return None not in shape and shape == tuple(other)
 
 
-def fill(values, mask, value):
-    """The values with `value` wherever the mask is False.
-
-    Args:
-        values: Backend tensor.
-        mask: Mask that covers leading axes of the values, or, with as many
-            axes as they have, one that broadcasts with them.
-        value: Scalar. Nothing of what was there reaches the result or, by a
-            gradient, its source.
-    """
-    value = backend.MaskedTensor._constant(value, values.dtype)
-    mask = expand(mask, len(values.shape))
-    return backend.MaskedTensor._select(mask, values, value)
-
-
-def filled(x):
+def filled(x: AnyTensor) -> Tensor:
     """The values of a masked tensor with 0 under the mask; else `x` itself."""
     return fill(x.values, x.mask, 0) if is_masked(x) else x
 
 
-def put(x, value):
+def put(x: MaskedTensorBase, value: typing.Any) -> Tensor:
     """The values of a masked tensor with `value` under the mask, the fast way.
 
     As `fill`, for what is finite under the mask, or within `careful`: there
@@ -107,16 +94,16 @@ def put(x, value):
         value: Scalar.
     """
     if is_wide(x.dtype):
-        return x._put(value)
+        return backend.masked_kernels.put(x, value)
     return fill(x.values, x.mask, value)
 
 
-def zero(x):
+def zero(x: MaskedTensorBase) -> Tensor:
     """The values of a masked tensor with 0 under the mask, the fast way."""
     return put(x, 0)
 
 
-def total(x, axes, keepdims):
+def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     """The sum of the valid entries, a plain tensor.
 
     Args:
@@ -127,19 +114,19 @@ def total(x, axes, keepdims):
     return careful(x, lambda x: quick_total(x, axes, keepdims))
 
 
-def quick_total(x, axes, keepdims):
+def quick_total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     """As `total`, within a function that is computed carefully as a whole."""
     if is_wide(x.dtype):
-        return x._sum(axes, keepdims)
+        return backend.masked_kernels.total(x, axes, keepdims)
     return backend.numpy.sum(zero(x), axis=axes, keepdims=keepdims)
 
 
-def is_small(dtype):
+def is_small(dtype: DType) -> bool:
     """Whether ordinary numbers are soon infinite in a dtype."""
     return not is_wide(dtype) and backend.is_float_dtype(dtype)
 
 
-def is_wide(dtype):
+def is_wide(dtype: DType) -> bool:
     """Whether ordinary numbers stay finite in a dtype, whatever is computed."""
     return backend.standardize_dtype(dtype) in (
         "bfloat16",
@@ -148,7 +135,7 @@ def is_wide(dtype):
     )
 
 
-def narrows(dtype, new_dtype):
+def narrows(dtype: DType, new_dtype: DType) -> bool:
     """Whether a finite number of a dtype may be infinite in a new one."""
     dtypes = map(backend.standardize_dtype, (dtype, new_dtype))
     reach, new_reach = map(_reach, dtypes)
@@ -170,12 +157,12 @@ def _reach(dtype):
     return float(2**64) if "int" in dtype else 0.0
 
 
-def cast(x, dtype):
+def cast(x: MaskedTensorBase, dtype: DType) -> MaskedTensorBase:
     """A masked tensor in another dtype, finite under the mask."""
     return recast(x, backend.cast(x.values, dtype))
 
 
-def recast(x, values):
+def recast(x: MaskedTensorBase, values: Tensor) -> MaskedTensorBase:
     """A masked tensor of its values in another dtype, finite under the mask.
 
     What one dtype holds is infinite in a smaller one, and what is in a small
@@ -186,7 +173,7 @@ def recast(x, values):
     return wrap(values, x.mask)
 
 
-def trusted(x):
+def trusted(x: MaskedTensorBase) -> Tensor:
     """The values of a masked tensor, as an op may compute with them.
 
     In float16 ordinary numbers are infinite soon: there, 0 is put under the
@@ -195,7 +182,9 @@ def trusted(x):
     return fill(x.values, x.mask, 0) if is_small(x.dtype) else x.values
 
 
-def careful(x, function):
+def careful(
+    x: MaskedTensorBase, function: typing.Callable[[MaskedTensorBase], Tensor]
+) -> Tensor:
     """A function of a masked tensor, whatever is under the mask.
 
     It is computed the fast way, and once more with 0 there if NaN comes out:
@@ -206,10 +195,16 @@ def careful(x, function):
         x: Masked tensor.
         function: Takes it, returns a plain tensor.
     """
-    return x._careful(function) if is_wide(x.dtype) else function(x)
+    if not is_wide(x.dtype):
+        return function(x)
+    return backend.masked_kernels.careful(x, function)
 
 
-def in_blocks(x, axes, function):
+def in_blocks(
+    x: MaskedTensorBase,
+    axes: Axes,
+    function: typing.Callable[[MaskedTensorBase], Tensor],
+) -> Tensor:
     """A function of a masked tensor, block by block where that is faster.
 
     It is computed carefully.
@@ -223,13 +218,14 @@ def in_blocks(x, axes, function):
         function: Takes a masked tensor, returns a plain one in which the first
             axis, if it is not among `axes`, is still the first.
     """
-    blocks = [x] if 0 in axes else x._blocks()
+    blocks = [x] if 0 in axes else backend.masked_kernels.blocks(x)
     if len(blocks) == 1:
         return careful(blocks[0], function)
-    return x._join(careful(block, function) for block in blocks)
+    parts = (careful(block, function) for block in blocks)
+    return backend.masked_kernels.join(x, parts)
 
 
-def merge(operands):
+def merge(operands: typing.Sequence) -> Mask:
     """The mask of an elementwise result: valid where all masked operands are.
 
     Operands broadcast as their values do, from the last axis on, while a mask
@@ -262,7 +258,7 @@ def merge(operands):
     return _stretch(merged, operands, ndim, covered)
 
 
-def reach(operands, ndim):
+def reach(operands: typing.Iterable, ndim: int) -> int:
     """How many leading axes of `ndim` the masks cover after broadcasting.
 
     Args:
@@ -274,7 +270,7 @@ def reach(operands, ndim):
     )
 
 
-def align(mask, own_ndim, ndim, covered):
+def align(mask: Mask, own_ndim: int, ndim: int, covered: int) -> Mask:
     """A mask with axes of size 1, so that it broadcasts from the left.
 
     Args:
@@ -290,7 +286,9 @@ def align(mask, own_ndim, ndim, covered):
     return backend.numpy.expand_dims(mask, tuple(range(lead)))
 
 
-def guarded(operand, mask, value, ndim):
+def guarded(
+    operand: typing.Any, mask: Mask, value: typing.Any, ndim: int
+) -> typing.Any:
     """The values of an operand, with `value` wherever the result is masked.
 
     An operand that is the same for all entries of the mask is left alone.
@@ -315,7 +313,7 @@ def guarded(operand, mask, value, ndim):
     return fill(values, expand(mask, ndim), value)
 
 
-def is_ordinary(x):
+def is_ordinary(x: typing.Any) -> bool:
     """Whether a plain operand is not known to hold what is large or infinite.
 
     That is known of Python's numbers and of NumPy's arrays; what an engine
@@ -330,7 +328,7 @@ def is_ordinary(x):
     return len(x.shape) > 0
 
 
-def is_scalar(x):
+def is_scalar(x: typing.Any) -> bool:
     """Whether an operand is None, or plain and without axes."""
     return not is_masked(x) and (x is None or not len(getattr(x, "shape", ())))
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import inspect
+import types
+import typing
 import warnings
 
 from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common import global_state
+from keras.src.backend.common.kinds import Named
 
 ACTIONS = ("raise", "warn")
 
@@ -22,7 +25,7 @@ class UnsupportedMaskWarning(UserWarning):
 
 
 @keras_export("keras.config.unsupported_mask")
-def unsupported_mask():
+def unsupported_mask() -> str:
     """What an op does that can make nothing of a mask: "raise" or "warn".
 
     Example:
@@ -34,7 +37,7 @@ def unsupported_mask():
 
 
 @keras_export("keras.config.set_unsupported_mask")
-def set_unsupported_mask(action):
+def set_unsupported_mask(action: str) -> typing.ContextManager:
     """Sets what an op does that can make nothing of a mask.
 
     With "raise", the default, it raises
@@ -83,7 +86,9 @@ def set_unsupported_mask(action):
     return restore
 
 
-def settle(error, args, kwargs):
+def settle(
+    error: typing.Any, args: typing.Sequence, kwargs: Named
+) -> tuple[typing.Sequence, Named]:
     """The one place where a refusal is raised, or becomes a warning.
 
     A rule may call other ops. What those refuse is raised in any case, for the
@@ -127,7 +132,12 @@ def _warn(error, frame):
     )
 
 
-def warn_once(key, frame, message, category):
+def warn_once(
+    key: typing.Hashable,
+    frame: types.FrameType | None,
+    message: str,
+    category: type[Warning],
+) -> None:
     """Warns of the line that a frame is at, once for each key."""
     if key in _warned:
         return
@@ -136,7 +146,9 @@ def warn_once(key, frame, message, category):
     _warned.add(key)
 
 
-def warn_at(frame, message, category):
+def warn_at(
+    frame: types.FrameType | None, message: str, category: type[Warning]
+) -> None:
     """Warns of the line of code that a frame is at."""
     warnings.warn_explicit(
         message,
@@ -147,7 +159,7 @@ def warn_at(frame, message, category):
     )
 
 
-def users_frame(past_rules=False):
+def users_frame(past_rules: bool = False) -> types.FrameType | None:
     """The innermost frame of the user's code.
 
     Args:
@@ -180,7 +192,7 @@ def _is_users(frame):
     )
 
 
-def is_from_keras(module):
+def is_from_keras(module: str) -> bool:
     """Whether a module is part of Keras itself, its tests not counted."""
     inside = module == "keras" or module.startswith(("keras.src.", "keras."))
     return inside and not module.endswith("_test")

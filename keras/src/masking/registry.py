@@ -4,6 +4,7 @@ import inspect
 import typing
 
 from keras.src.api_export import keras_export
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.refusals import is_from_keras
 
@@ -41,7 +42,7 @@ class Row(typing.NamedTuple):
 _ROWS = {}
 
 
-def rows():
+def rows() -> dict[typing.Any, Row]:
     """All rows: the tables and what was registered.
 
     By operation class, or by the function where there is none.
@@ -57,7 +58,14 @@ def rows():
     return _ROWS
 
 
-def make_row(name, rule, op_class, fn, takes_nests=False, public=None):
+def make_row(
+    name: str,
+    rule: Rule,
+    op_class: typing.Any,
+    fn: typing.Callable,
+    takes_nests: bool = False,
+    public: typing.Callable | None = None,
+) -> Row:
     """A `Row`, with the names of its arguments read off the signatures.
 
     Args:
@@ -100,7 +108,7 @@ def make_row(name, rule, op_class, fn, takes_nests=False, public=None):
 
 
 @keras_export("keras.masking.rule_for")
-def rule_for(op_class):
+def rule_for(op_class: type) -> typing.Callable:
     """Decorator: gives an `Operation` of one's own a rule for masks.
 
     An operation whose `call` uses nothing but `keras.ops` needs none: its ops

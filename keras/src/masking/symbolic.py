@@ -3,22 +3,30 @@
 import contextlib
 import functools
 import re
+import typing
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Operation
+from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import calls
 from keras.src.masking import dispatch
 from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.errors import has_mask
 from keras.src.masking.masks import expand
 from keras.src.masking.masks import wrap
 
 
-def any_masked(args, kwargs):
+def any_masked(args: Nest, kwargs: Nest) -> bool:
     """Whether a masked tensor, eager or symbolic, is among the arguments."""
     items = (*args, *kwargs.values())
     return any(map(has_mask, items)) or any(
@@ -29,7 +37,7 @@ def any_masked(args, kwargs):
     )
 
 
-def values_spec(x):
+def values_spec(x: AnyTensor) -> AnyTensor:
     """The spec of the values of `x`; what has no mask, as it is."""
     if isinstance(x, MaskedTensorBase):
         return x.values
@@ -39,7 +47,7 @@ def values_spec(x):
     return x
 
 
-def output_spec(op, args, kwargs):
+def output_spec(op: Operation, args: typing.Sequence, kwargs: Named) -> Nest:
     """Spec of a call of an operation with masked operands.
 
     The values come from the operation's own `compute_output_spec`, the masks
@@ -75,7 +83,13 @@ def output_spec(op, args, kwargs):
         raise explained from None
 
 
-def told_spec(op, coverage, fn, args, kwargs):
+def told_spec(
+    op: Operation,
+    coverage: typing.Callable,
+    fn: typing.Callable,
+    args: typing.Sequence,
+    kwargs: Named,
+) -> Nest:
     """Spec of a call whose masks need no tracing, as far as that is so.
 
     Args:
@@ -101,7 +115,9 @@ def _plain_specs(op, args, kwargs):
     return op.compute_output_spec(*args, **kwargs)
 
 
-def traced_spec(op, fn, args, kwargs):
+def traced_spec(
+    op: Operation, fn: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """Spec of a call whose masks are found by tracing it.
 
     Args:
@@ -167,7 +183,7 @@ def _with_sizes(known, order, x):
     return covered_spec(spec, masks.covered(x))
 
 
-def with_mask_of(spec, traced):
+def with_mask_of(spec: KerasTensor, traced: AnyTensor) -> KerasTensor:
     """The spec of the values, with the mask that tracing found."""
     mask = getattr(traced, "_mask_spec", None)
     if mask is None or not isinstance(spec, KerasTensor):
@@ -175,7 +191,7 @@ def with_mask_of(spec, traced):
     return covered_spec(spec, len(mask.shape))
 
 
-def covered_spec(spec, covered):
+def covered_spec(spec: KerasTensor, covered: int | None) -> KerasTensor:
     """The spec of values, with a mask over so many leading axes.
 
     The sizes are those of the values: tracing makes up a number for an unknown
@@ -186,7 +202,7 @@ def covered_spec(spec, covered):
     return masked_spec(spec, KerasTensor(spec.shape[:covered], "bool"))
 
 
-def masked_spec(spec, mask):
+def masked_spec(spec: AnyTensor, mask: KerasTensor | None) -> KerasTensor:
     """A symbolic tensor like `spec` with this mask spec."""
     return KerasTensor(
         spec.shape,
@@ -197,7 +213,7 @@ def masked_spec(spec, mask):
     )
 
 
-def mask_as_given(x):
+def mask_as_given(x: KerasTensor) -> KerasTensor | None:
     """The spec of the mask in the form in which an old layer gave it.
 
     At run time the mask knows its form. It is the same object as long as there
@@ -227,7 +243,7 @@ def mask_as_given(x):
     return None if x._mask_spec is None else attributes.as_given(x._mask_spec)
 
 
-def note_form(mask, given):
+def note_form(mask: Mask, given: Mask) -> None:
     """Notes for a mask, or its spec, that old layers know it in this form.
 
     Args:
@@ -247,7 +263,12 @@ def note_form(mask, given):
     attributes.remember_as_given(mask, form)
 
 
-def carry_masks(compute_output_spec, fn, args, kwargs):
+def carry_masks(
+    compute_output_spec: typing.Callable,
+    fn: typing.Callable,
+    args: typing.Sequence,
+    kwargs: Named,
+) -> Nest:
     """Runs a backend's `compute_output_spec` on arguments with masks.
 
     A backend knows how to make a place holder of a symbolic tensor and a spec
@@ -343,7 +364,7 @@ def _name_unknown_sizes(error, symbols):
         notes[:] = map(rewritten, notes)
 
 
-def like_input(x, declared):
+def like_input(x: Tensor, declared: KerasTensor) -> AnyTensor:
     """A tensor for an input of a graph: all valid if declared masked."""
     if x is None or has_mask(x) or not has_mask(declared):
         return x
@@ -354,16 +375,16 @@ def like_input(x, declared):
     return backend.MaskedTensor._wrap(x, backend.numpy.ones(shape, "bool"))
 
 
-def same_spec(x, y):
+def same_spec(x: KerasTensor, y: KerasTensor) -> bool:
     """Whether two symbolic tensors agree in shape and in their mask's."""
     return x.shape == y.shape and mask_shape(x) == mask_shape(y)
 
 
-def mask_shape(x):
+def mask_shape(x: KerasTensor) -> Shape | None:
     return None if x._mask_spec is None else x._mask_spec.shape
 
 
-def copy_spec(x):
+def copy_spec(x: KerasTensor) -> KerasTensor:
     """A new symbolic tensor of this spec, part of no graph."""
     spec = KerasTensor(x.shape, x.dtype)
     return spec if x._mask_spec is None else masked_spec(spec, x._mask_spec)

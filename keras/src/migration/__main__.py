@@ -7,6 +7,7 @@ import argparse
 import collections
 import os
 import sys
+import typing
 
 import rich.console
 from rich.markup import escape
@@ -36,7 +37,7 @@ patterns:
   {patterns}"""
 
 
-def main(arguments=None):
+def main(arguments: typing.Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:

@@ -1,9 +1,14 @@
 """Where a mask is read off a tensor's attribute, or hung on it."""
 
+import typing
+
 import libcst as cst
 
+from keras.src.migration.finding import Finding
 from keras.src.migration.finding import find
 from keras.src.migration.sources import ATTRIBUTE_HINT
+from keras.src.migration.sources import Project
+from keras.src.migration.sources import Source
 from keras.src.migration.sources import has_all
 from keras.src.migration.sources import walk
 
@@ -20,7 +25,9 @@ BUILT_IN = {
 }
 
 
-def attribute_findings(source, project, layers):
+def attribute_findings(
+    source: Source, project: Project, layers: dict
+) -> typing.Iterator[Finding]:
     """Yields the uses of `_keras_mask` in a file with these layers."""
     if not has_all(source.data, (ATTRIBUTE_HINT,)):
         return

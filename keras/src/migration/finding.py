@@ -33,11 +33,17 @@ class Finding:
     change: typing.Any = None
 
     @property
-    def is_mechanical(self):
+    def is_mechanical(self) -> bool:
         return self.change is not None
 
 
-def find(source, node, name, change=None, **names):
+def find(
+    source: typing.Any,
+    node: cst.CSTNode,
+    name: str,
+    change: typing.Any = None,
+    **names: str,
+) -> "Finding":
     """A `Finding` of a pattern at a node; `names` fill in its texts."""
     pattern = PATTERNS[name]
     text = f"{pattern.what}. {pattern.replacement}.".format(**names)

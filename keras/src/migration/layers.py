@@ -2,13 +2,18 @@
 
 import functools
 import re
+import typing
 
 import libcst as cst
 
 from keras.src import ops
 from keras.src import random
 from keras.src.migration.finding import REMOVE
+from keras.src.migration.finding import Finding
 from keras.src.migration.finding import find
+from keras.src.migration.sources import Class
+from keras.src.migration.sources import Project
+from keras.src.migration.sources import Source
 from keras.src.migration.sources import children_of
 from keras.src.migration.sources import walk
 
@@ -49,7 +54,7 @@ STATIC_FUNCTIONS = STATIC | {"len", "isinstance", "type", "hasattr"}
 OF_CONTAINERS = {"append", "extend", "get", "items", "keys"}
 
 
-def layers_of(source, project):
+def layers_of(source: Source, project: Project) -> dict[cst.CSTNode, "Layer"]:
     """The layers and models of a file: a `Layer` for each definition."""
     return {
         cls.node: Layer(source, project, cls)
@@ -58,7 +63,9 @@ def layers_of(source, project):
     }
 
 
-def layer_findings(layers):
+def layer_findings(
+    layers: dict[cst.CSTNode, "Layer"],
+) -> typing.Iterator[Finding]:
     """Yields what is found in layers and models."""
     for layer in layers.values():
         yield from layer.flags()
@@ -70,7 +77,7 @@ def layer_findings(layers):
 class Layer:
     """A class of layers, as its source has it."""
 
-    def __init__(self, source, project, cls):
+    def __init__(self, source: Source, project: Project, cls: Class):
         self.source, self.project, self.cls = source, project, cls
         self.name = cls.short_name
         self.call = cls.methods.get("call")
@@ -89,7 +96,7 @@ class Layer:
 
     # `supports_masking`.
 
-    def flags(self):
+    def flags(self) -> typing.Iterator[Finding]:
         lines = set()
         for node in self._flag_nodes():
             line = self.source.line_of(node)
@@ -135,7 +142,7 @@ class Layer:
 
     # `compute_mask`.
 
-    def mask_computations(self):
+    def mask_computations(self) -> typing.Iterator[Finding]:
         method = self.cls.methods.get("compute_mask")
         if method is not None:
             name = f"compute_mask{_kind_of(method)}"
@@ -171,7 +178,7 @@ class Layer:
             )
         ]
 
-    def mask_arguments(self):
+    def mask_arguments(self) -> typing.Iterator[Finding]:
         if not self._mask_parameters or self._makes_masked_tensors:
             return
         for parameter in self._mask_parameters:
@@ -193,7 +200,7 @@ class Layer:
 
     # Functions that know no masks.
 
-    def raw_calls(self):
+    def raw_calls(self) -> typing.Iterator[Finding]:
         # A layer that asks for masks gets plain values.
         if self.call is None or self._mask_parameters:
             return
@@ -211,7 +218,7 @@ class Layer:
     # What a patch needs to know.
 
     @functools.cached_property
-    def goes_by_type(self):
+    def goes_by_type(self) -> bool:
         """Whether the layer takes masked tensors once the patch is applied.
 
         That is: nothing is left that makes it one of the old kind, and `call`
@@ -342,7 +349,7 @@ def _is_of_self(node):
 # Calls on what comes from the arguments of a function.
 
 
-def tensor_calls(source, function):
+def tensor_calls(source: Source, function: cst.FunctionDef) -> typing.Iterator:
     """Yields the calls in a method that are given tensors, and their names.
 
     Whatever is computed from its arguments counts as a tensor, but for shapes
@@ -355,7 +362,7 @@ def tensor_calls(source, function):
                 yield node, source.name_of(node.func)
 
 
-def tensors_in(function):
+def tensors_in(function: cst.FunctionDef) -> set[str]:
     """Names in a method of what is computed from its arguments."""
     names = {p.name.value for p in _parameters(function)} - {"training"}
     for star in (function.params.star_arg, function.params.star_kwarg):
@@ -392,7 +399,7 @@ def _assignment(node):
     return None, ()
 
 
-def reads(node, names):
+def reads(node: cst.CSTNode, names: typing.Container[str]) -> bool:
     """Whether an expression reads entries of what has one of these names."""
     return any(
         isinstance(n, cst.Name) and n.value in names
@@ -421,7 +428,7 @@ def _is_static(call):
     return False
 
 
-def is_raw(function):
+def is_raw(function: str) -> bool:
     """Whether a function of this full name takes tensors and knows no masks."""
     if LOCAL in function:
         return False
@@ -430,7 +437,7 @@ def is_raw(function):
     return bool(RAW.match(function))
 
 
-def op_like(function):
+def op_like(function: str) -> str | None:
     """The function of Keras that does what one of a backend does, or None."""
     path, _, name = function.rpartition(".")
     name = OTHER_NAMES.get(name, name)

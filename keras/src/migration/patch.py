@@ -3,19 +3,22 @@
 import difflib
 import os
 import re
+import typing
 
 import libcst as cst
 
 from keras.src.migration.finding import REMOVE
+from keras.src.migration.finding import Finding
+from keras.src.migration.sources import Source
 
 
-def patched(source, findings):
+def patched(source: Source, findings: typing.Iterable[Finding]) -> bytes:
     """The file with every mechanical finding replaced, as bytes."""
     changes = {f.node: f.change for f in findings if f.is_mechanical}
     return source.tree.visit(_Apply(changes)).bytes
 
 
-def unified_diff(path, before, after):
+def unified_diff(path: typing.Any, before: bytes, after: bytes) -> bytes:
     """A patch of one file that `patch -p0` and `git apply` take, as bytes.
 
     Args:
@@ -25,9 +28,13 @@ def unified_diff(path, before, after):
     """
     # `git apply` strips the first directory, and `patch -p0` strips none.
     path = os.path.relpath(path).replace(os.sep, "/").encode()
+    old, new = (
+        re.findall(rb"[^\n]*\n|[^\n]+", text) for text in (before, after)
+    )
     lines = difflib.diff_bytes(
         difflib.unified_diff,
-        *(re.findall(rb"[^\n]*\n|[^\n]+", text) for text in (before, after)),
+        old,
+        new,
         fromfile=b"./" + path,
         tofile=b"./" + path,
     )

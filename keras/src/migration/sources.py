@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import re
+import typing
 import warnings
 
 import libcst as cst
@@ -63,16 +64,16 @@ class Class:
     bases: tuple
 
     @property
-    def short_name(self):
+    def short_name(self) -> str:
         return self.node.name.value
 
     @functools.cached_property
-    def methods(self):
+    def methods(self) -> dict[str, cst.FunctionDef]:
         """Functions in its body, by name; the last of those of one name."""
         return {function.name.value: function for function in self._functions}
 
     @property
-    def has_twins(self):
+    def has_twins(self) -> bool:
         """Whether two functions in its body have the same name."""
         return len(self._functions) > len(self.methods)
 
@@ -92,7 +93,7 @@ class Source:
         classes: A `Class` for each definition of one.
     """
 
-    def __init__(self, path, data):
+    def __init__(self, path: typing.Any, data: bytes):
         self.path, self.data = path, data
         self._module, self._package = _module_of(path)
         # The parser makes no node twice, so that no copy is needed.
@@ -118,7 +119,7 @@ class Source:
         bases = (self.name_of(base.value) for base in node.bases)
         return Class(self.name_of(node), node, tuple(bases))
 
-    def name_of(self, node):
+    def name_of(self, node: cst.CSTNode) -> str:
         """Full name of what an expression names; empty if it is no name."""
         names = self._names.get(node, ())
         names = names() if callable(names) else names
@@ -135,25 +136,26 @@ class Source:
         packages = self._package.split(".")
         return ".".join([*packages[: len(packages) - dots + 1], rest])
 
-    def line_of(self, node):
+    def line_of(self, node: cst.CSTNode) -> int:
         named = (cst.ClassDef, cst.FunctionDef)
         node = node.name if isinstance(node, named) else node
         return self._positions[node].start.line
 
-    def code_of(self, node, limit=60):
+    def code_of(self, node: cst.CSTNode, limit: int = 60) -> str:
         code = " ".join(self.tree.code_for_node(node).split())
         return code if len(code) <= limit else code[: limit - 3] + "..."
 
-    def around(self, node, *types):
+    def around(self, node: cst.CSTNode, *types: type) -> typing.Iterator:
         """The nodes of these types around a node, from inside out."""
         while (node := self._parents.get(node)) is not None:
             if isinstance(node, types):
                 yield node
 
-    def class_around(self, node):
+    def class_around(self, node: cst.CSTNode) -> "Class | None":
         """The innermost `Class` that a node is in, or None."""
         for around in self.around(node, cst.ClassDef):
             return self.classes[around]
+        return None
 
 
 class Project:
@@ -164,7 +166,7 @@ class Project:
         extended: Bare names that stand in the header of a class.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths: typing.Iterable):
         self.problems = {}
         self.extended = set()
         self._data = {}
@@ -199,7 +201,7 @@ class Project:
         for header in _CLASS_HEADER.findall(data):
             self.extended.update(re.findall(r"\w+", header.decode("latin-1")))
 
-    def sources(self):
+    def sources(self) -> typing.Iterator["Source"]:
         """Yields, parsed, the files that may have anything to be found."""
         for path, data in self._data.items():
             if any(has_all(data, hints) for hints in _HINTS):
@@ -224,7 +226,7 @@ class Project:
                 bases[cls.name] = bases.get(cls.name, ()) + cls.bases
             return source
 
-    def is_a(self, kind, name):
+    def is_a(self, kind: str, name: str) -> bool:
         """Whether a class is a "layer", a "model" or a "score" of Keras.
 
         Args:
@@ -265,11 +267,13 @@ class Project:
 
 # The library visits the whole node for this.
 @functools.lru_cache(maxsize=50_000)
-def children_of(node):
+def children_of(node: cst.CSTNode) -> tuple:
     return tuple(node.children)
 
 
-def walk(node, into=children_of):
+def walk(
+    node: cst.CSTNode, into: typing.Callable = children_of
+) -> typing.Iterator:
     """Yields a node and those below it, in the order of the text.
 
     Args:
@@ -288,7 +292,7 @@ def _describe(error):
     return f"{where}{error.msg}"
 
 
-def has_all(data, hints):
+def has_all(data: bytes, hints: typing.Iterable[bytes]) -> bool:
     return all(re.search(hint, data) for hint in hints)
 
 

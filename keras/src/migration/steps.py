@@ -1,18 +1,24 @@
 """Where the last step of a sequence is taken by its place."""
 
+import typing
+
 import libcst as cst
 
+from keras.src.migration.finding import Finding
 from keras.src.migration.finding import find
 from keras.src.migration.layers import KERAS
 from keras.src.migration.layers import reads
 from keras.src.migration.layers import tensors_in
 from keras.src.migration.sources import LAST_STEP_HINT
 from keras.src.migration.sources import MASK_HINT
+from keras.src.migration.sources import Source
 from keras.src.migration.sources import has_all
 from keras.src.migration.sources import walk
 
 
-def last_step_findings(source, layers):
+def last_step_findings(
+    source: Source, layers: dict
+) -> typing.Iterator[Finding]:
     """Yields each `x[:, -1]` of what may be a padded sequence.
 
     That is a tensor in the `call` of a layer or model; and what a layer gave,

@@ -1,9 +1,14 @@
 """Models with masks that are compiled or fitted without weights."""
 
+import typing
+
 import libcst as cst
 
+from keras.src.migration.finding import Finding
 from keras.src.migration.finding import find
 from keras.src.migration.sources import TRAINING_HINTS
+from keras.src.migration.sources import Project
+from keras.src.migration.sources import Source
 from keras.src.migration.sources import children_of
 from keras.src.migration.sources import has_all
 from keras.src.migration.sources import walk
@@ -14,7 +19,9 @@ FITS = {"fit", "evaluate", "train_on_batch", "test_on_batch"}
 SET_UP = {"__init__", "build", "setUp"}
 
 
-def training_findings(source, project):
+def training_findings(
+    source: Source, project: Project
+) -> typing.Iterator[Finding]:
     """Yields `compile` and `fit` of models with masks, where weights lack."""
     if not has_all(source.data, TRAINING_HINTS):
         return

@@ -1,6 +1,6 @@
 """Clones of models have masked inputs where the models have."""
 
-from keras.src.masking.errors import has_mask
+from keras.src.backend.common.composite import has_mask
 from patchset.markers import keeps
 from patchset.markers import new
 

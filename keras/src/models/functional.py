@@ -60,7 +60,7 @@ class Functional:
         if any_composite((inputs,)) and not self._takes_composites():
             # Its layers ask for the rules of the type.
             inputs = as_wholes(inputs)
-        inputs = passing.join(inputs, mask)
+        inputs = passing.masked_inputs(inputs, mask)
         return self._plain_call(inputs, training=training, **kwargs)
 
     @keeps("_plain_convert_inputs")

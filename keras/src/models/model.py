@@ -2,9 +2,9 @@
 is exported takes and gives masks as tensors of their own."""
 
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import needs_dispatch
-from keras.src.masking.errors import has_mask
-from keras.src.masking.errors import mask_or_spec
 from keras.src.masking.training import batches
 from keras.src.masking.training import data
 from patchset.markers import keeps
@@ -16,7 +16,7 @@ class Model:
 
     fit = data.takes_ragged(Trainer.fit)
     evaluate = data.takes_ragged(Trainer.evaluate)
-    predict = data.takes_ragged(batches.joined(Trainer.predict))
+    predict = data.takes_ragged(batches.joins_batches(Trainer.predict))
 
     @new
     def train_on_batch(

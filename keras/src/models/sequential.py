@@ -22,7 +22,7 @@ class Sequential:
         return self.compute_output_spec(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        inputs = passing.join(inputs, mask)
+        inputs = passing.masked_inputs(inputs, mask)
         if self._functional:
             return self._functional.call(inputs, training=training, **kwargs)
         # No graph: typically since the input is a nest of tensors.

@@ -199,11 +199,8 @@ def convert_to_numpy(x):
     Example:
 
     >>> x = keras.MaskedTensor([1.0, 2.0], [True, False])
-    >>> keras.ops.convert_to_numpy(x)
-    masked_array(data=[1.0, --],
-                 mask=[False,  True],
-           fill_value=1e+20,
-                dtype=float32)
+    >>> print(keras.ops.convert_to_numpy(x))
+    [1.0 --]
     """
     if isinstance(x, np.ma.MaskedArray):
         return x

@@ -1,23 +1,30 @@
 """Ops that take a masked tensor apart and put one together."""
 
+import typing
+
 from keras.src import backend
 from keras.src.api_export import keras_export
 from keras.src.backend.common.backend_utils import canonicalize_axis
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.rules import asks_first
-from keras.src.masking.errors import has_mask
 from keras.src.ops.operation import Operation
 
 
 class MakeMasked(Operation):
     """Values and a mask become a masked tensor, in a graph."""
 
-    def call(self, values, mask):
+    def call(self, values: Tensor, mask: Mask) -> MaskedTensorBase:
         return backend.MaskedTensor(values, mask)
 
-    def compute_output_spec(self, values, mask):
+    def compute_output_spec(
+        self, values: KerasTensor, mask: KerasTensor
+    ) -> KerasTensor:
         mask = KerasTensor(mask.shape, mask.dtype)
         return KerasTensor(values.shape, values.dtype, mask=mask)
 
@@ -25,10 +32,10 @@ class MakeMasked(Operation):
 class GetMask(Operation):
     """The mask of a masked tensor, in a graph."""
 
-    def call(self, x):
+    def call(self, x: AnyTensor) -> AnyTensor:
         return get_mask(x)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: KerasTensor) -> KerasTensor:
         return KerasTensor(x._mask_spec.shape, "bool")
 
     def _call_spec(self, x):
@@ -38,35 +45,35 @@ class GetMask(Operation):
 class GetValues(Operation):
     """The values of a masked tensor, in a graph."""
 
-    def call(self, x):
+    def call(self, x: AnyTensor) -> AnyTensor:
         return x
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: KerasTensor) -> KerasTensor:
         return KerasTensor(x.shape, x.dtype)
 
     def _call_spec(self, x):
         return self.compute_output_spec(x)
 
 
-def get_values(x):
+def get_values(x: AnyTensor) -> Tensor:
     return x.values if has_mask(x) else x
 
 
 class Filled(Operation):
-    def __init__(self, value=0, *, name=None):
+    def __init__(self, value: float = 0, *, name: str | None = None):
         super().__init__(name=name)
         self.value = value
 
-    def call(self, x):
+    def call(self, x: AnyTensor) -> AnyTensor:
         return x
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: KerasTensor) -> KerasTensor:
         return KerasTensor(x.shape, x.dtype)
 
 
 @asks_first
 @keras_export("keras.ops.filled")
-def filled(x, value=0):
+def filled(x: AnyTensor, value: float = 0) -> Tensor:
     """The values of a tensor, with `value` in place of masked entries.
 
     Args:
@@ -89,20 +96,20 @@ def filled(x, value=0):
 
 
 class Last(Operation):
-    def __init__(self, axis=1, *, name=None):
+    def __init__(self, axis: int = 1, *, name: str | None = None):
         super().__init__(name=name)
         self.axis = axis
 
-    def call(self, x):
+    def call(self, x: AnyTensor) -> AnyTensor:
         return last(x, self.axis)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: KerasTensor) -> KerasTensor:
         axis = canonicalize_axis(self.axis, len(x.shape))
         return KerasTensor(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
 
 
 @keras_export("keras.ops.last")
-def last(x, axis=1):
+def last(x: AnyTensor, axis: int = 1) -> AnyTensor:
     """The last valid entry along an axis.
 
     Of sequences that are padded, `x[:, -1]` is padding. This is the last step
@@ -136,7 +143,7 @@ def last(x, axis=1):
 
 
 @keras_export("keras.ops.is_masked")
-def is_masked(x):
+def is_masked(x: typing.Any) -> bool:
     """Whether a tensor is a masked one, eager or symbolic.
 
     Args:
@@ -154,7 +161,7 @@ def is_masked(x):
 
 
 @keras_export("keras.ops.get_mask")
-def get_mask(x):
+def get_mask(x: AnyTensor) -> Mask | None:
     """The mask of a tensor, True where valid, or None for a plain tensor.
 
     Args:

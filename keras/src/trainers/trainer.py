@@ -1,11 +1,11 @@
 """Trainers build models on masked batches, and warn of padding that counts."""
 
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import refusals
-from keras.src.masking.errors import has_mask
 from keras.src.masking.training import padding
 from patchset.markers import keeps
 from patchset.markers import new

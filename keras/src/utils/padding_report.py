@@ -1,15 +1,17 @@
 """How much of a batch is padding, and what packing it would save."""
 
+import typing
+
 from keras.src import backend
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.composite import has_mask
 from keras.src.masking.calls import from_foreign
-from keras.src.masking.errors import has_mask
 from keras.src.masking.layers.steps import step_mask
 
 
 @keras_export("keras.utils.padding_report")
-def padding_report(x):
+def padding_report(x: typing.Any) -> str:
     """Tells how much of a batch is padding, and what packing would save.
 
     Args:

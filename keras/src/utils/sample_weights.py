@@ -1,16 +1,21 @@
 """Weights that leave padding out of losses and weighted metrics."""
 
+import typing
+
 import numpy as np
 
 from keras.src import backend
 from keras.src import ops
 from keras.src.api_export import keras_export
 from keras.src.backend.common import foreign
-from keras.src.masking.errors import has_mask
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import Tensor
 
 
 @keras_export("keras.utils.sample_weight_from_mask")
-def sample_weight_from_mask(mask, dtype=None):
+def sample_weight_from_mask(
+    mask: typing.Any, dtype: str | None = None
+) -> Tensor:
     """Sample weights that are 1 where a mask is valid, and 0 elsewhere.
 
     Losses and metrics never read a mask. To leave padding out, pass these
@@ -63,7 +68,7 @@ def _mask_of(x):
 
 
 @keras_export("keras.utils.shift_for_next_token")
-def shift_for_next_token(ids, padding=0):
+def shift_for_next_token(ids: typing.Any, padding: int = 0) -> tuple:
     """Splits sequences into what a causal model sees and what it is to say.
 
     Step `t` of the targets is step `t + 1` of the inputs. The mask is shifted

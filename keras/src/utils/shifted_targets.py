@@ -1,15 +1,19 @@
 """What a decoder reads, what it is to say next, and what counts of that."""
 
+import typing
+
 import numpy as np
 
 from keras.src import backend
 from keras.src.api_export import keras_export
+from keras.src.backend.common.composite import has_mask
 from keras.src.masking.calls import from_foreign
-from keras.src.masking.errors import has_mask
 
 
 @keras_export("keras.utils.shifted_targets")
-def shifted_targets(sequences, start, end, maxlen=None):
+def shifted_targets(
+    sequences: typing.Sequence, start: int, end: int, maxlen: int | None = None
+) -> tuple:
     """Makes the data that train a decoder to say the next id.
 
     The decoder reads `start` and then each id, and at each step it is to say

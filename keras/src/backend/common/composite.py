@@ -19,6 +19,12 @@ from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import dispatches
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Description
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import Operators
 from keras.src.backend.common.variables import standardize_dtype
@@ -71,6 +77,12 @@ class CompositeBase(Operators):
     [-2.0, -4.0]
     """
 
+    if typing.TYPE_CHECKING:
+        shape: Shape
+        _fields: typing.ClassVar[tuple[str, ...]]
+        _statics: typing.ClassVar[tuple[str, ...]]
+        _optional: typing.ClassVar[frozenset[str]]
+
     # Of the class: names of the fields, and of those of either kind.
     _fields = ()
     _statics = ()
@@ -87,7 +99,7 @@ class CompositeBase(Operators):
     def __check__(self):
         """Raises if the fields do not fit together. None by default."""
 
-    def replace(self, **changes):
+    def replace(self, **changes: typing.Any) -> typing.Self:
         """A composite tensor of this type with other values of some fields.
 
         Args:
@@ -96,6 +108,14 @@ class CompositeBase(Operators):
         Raises:
             TypeError: If there is no field of such a name, or as the
                 constructor does.
+
+        Example:
+
+        >>> class Scaled(keras.CompositeTensor):
+        ...     values: keras.KerasTensor
+        ...     scale: float = 1.0
+        >>> Scaled([1.0, 2.0]).replace(scale=0.5).scale
+        0.5
         """
         unknown = [x for x in changes if x not in self._field_names()]
         if unknown:
@@ -111,7 +131,7 @@ class CompositeBase(Operators):
         # Not asked of `dataclasses`, which PyTorch's compiler does not follow.
         return cls._fields
 
-    def get_config(self):
+    def get_config(self) -> dict[str, typing.Any]:
         """The fields by name, as `from_config()` takes them."""
         # Late: it imports the backend.
         from keras.src.saving import serialization_lib
@@ -122,7 +142,7 @@ class CompositeBase(Operators):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, typing.Any]) -> typing.Self:
         """Makes one of what `get_config()` gave."""
         # Late: it imports the backend.
         from keras.src.saving import serialization_lib
@@ -138,7 +158,7 @@ class CompositeBase(Operators):
         return cls(**fields | statics)
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         if not self._is_array_like:
             raise AttributeError(
                 f"`{type(self).__name__}` has no `ndim`: it is no array-like "
@@ -287,6 +307,28 @@ def _check_static(x, name, value):
         ) from error
 
 
+# What is asked everywhere.
+
+
+def has_mask(x: typing.Any) -> bool:
+    """Whether `x` is a masked tensor, eager or symbolic."""
+    return isinstance(x, MaskedTensorBase) or (
+        isinstance(x, KerasTensor) and x._mask_spec is not None
+    )
+
+
+def describe(x: AnyTensor) -> str:
+    """Shapes of the values and of the mask of `x`, in words."""
+    return f"values of shape {tuple(x.shape)}, mask of shape " + str(
+        tuple(mask_or_spec(x).shape)
+    )
+
+
+def mask_or_spec(x: AnyTensor) -> Mask:
+    """The mask of a masked tensor; its spec, for a symbolic one."""
+    return x.mask if isinstance(x, MaskedTensorBase) else x._mask_spec
+
+
 # The class, from its fields.
 
 # All types of users: without any, nothing has to be looked for.
@@ -297,7 +339,7 @@ ASKING = set()
 _TENSORS = (KerasTensor, MaskedTensorBase, CompositeBase)
 
 
-def define(cls):
+def define(cls: typing.Any) -> None:
     """Makes a class of its annotations: the fields, and the constructor.
 
     Args:
@@ -417,7 +459,7 @@ def _give_keywords(cls, hints):
 # A node of nests.
 
 
-def take_apart(x):
+def take_apart(x: "CompositeBase") -> tuple[tuple, Description]:
     """The parts of a composite tensor, and what else it is.
 
     Returns:
@@ -432,7 +474,9 @@ def take_apart(x):
     return parts, (names, tuple(fields[n] for n in x._statics))
 
 
-def put_together(cls, description, parts):
+def put_together(
+    cls: typing.Any, description: Description, parts: typing.Iterable
+) -> typing.Any:
     """A composite tensor of what `take_apart` gave: no check, no conversion.
 
     Engines, and whatever else walks nests, put into the parts what they like.
@@ -449,7 +493,7 @@ def put_together(cls, description, parts):
     return self
 
 
-def any_composite(args=None, kwargs=None):
+def any_composite(args: Nest = None, kwargs: Nest = None) -> bool:
     """Whether an operand, or one inside a nest, is a composite tensor.
 
     Args:
@@ -459,12 +503,12 @@ def any_composite(args=None, kwargs=None):
     return bool(DEFINED) and any_leaf(CompositeBase, args, kwargs)
 
 
-def is_array_like(x):
+def is_array_like(x: typing.Any) -> bool:
     """Whether `x` is a composite tensor that has a shape and a dtype."""
     return isinstance(x, CompositeBase) and x._is_array_like
 
 
-def check_array_like(layer, x):
+def check_array_like(layer: Layer, x: typing.Any) -> None:
     """Raises if a layer that takes one tensor is given a structure."""
     if isinstance(x, CompositeBase) and not x._is_array_like:
         # Late: it imports this type.
@@ -479,7 +523,7 @@ def check_array_like(layer, x):
         )
 
 
-def as_tensors(nest):
+def as_tensors(nest: Nest) -> Nest:
     """The nest with a symbolic tensor for each array-like composite tensor.
 
     It has the shape and the dtype, for whoever asks for nothing else.
@@ -498,22 +542,22 @@ def as_tensors(nest):
 # What engines write to files of their own.
 
 
-def name_of(cls):
+def name_of(cls: type) -> str:
     """The name of a type in the files of an engine."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def to_text(description):
+def to_text(description: Description) -> str:
     """A description, as `take_apart` gives it, as text."""
     # Late: it imports the backend.
     from keras.src.saving import serialization_lib
 
     names, statics = description
-    statics = [serialization_lib.serialize_keras_object(x) for x in statics]
-    return json.dumps([list(names), statics])
+    written = [serialization_lib.serialize_keras_object(x) for x in statics]
+    return json.dumps([list(names), written])
 
 
-def from_text(text):
+def from_text(text: str) -> Description:
     """The description that a text was made of."""
     # Late: it imports the backend.
     from keras.src.saving import serialization_lib

@@ -1,7 +1,7 @@
 """The masked tensor that every backend's `MaskedTensor` is built on."""
 
 import builtins
-import math
+import typing
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from keras.src import backend
 from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import dispatches
-from keras.src.backend.common.operators import ARITHMETIC
-from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.operators import Operators
-from keras.src.backend.common.operators import op_named
 from keras.src.backend.common.variables import standardize_dtype
 
 _NOT_AN_ARRAY = (
@@ -24,7 +25,7 @@ _NOT_AN_ARRAY = (
 )
 
 
-def check_parts(values, mask):
+def check_parts(values: Tensor, mask: Mask) -> None:
     """Raises unless `mask` is boolean and covers leading axes of `values`.
 
     Args:
@@ -55,7 +56,9 @@ def check_parts(values, mask):
         )
 
 
-def checked_and_filled(values, mask):
+def checked_and_filled(
+    values: typing.Any, mask: typing.Any
+) -> tuple[Tensor, Mask]:
     """The parts as backend tensors, with 0 under the mask."""
     # Late: it imports the backend.
     from keras.src.masking import calls
@@ -78,9 +81,6 @@ def checked_and_filled(values, mask):
 # Constants up to this size, written under a mask or multiplied in there, leave
 # what it holds far from infinite. It is far from the squares of larger ones.
 ORDINARY = 1e6
-
-# What a core keeps at hand of the operands and the result of one step.
-BLOCK_BYTES = 2**20
 
 
 @dispatches
@@ -127,6 +127,15 @@ class MaskedTensorBase(Operators):
     2.0
     """
 
+    if typing.TYPE_CHECKING:
+        # Fields, of which each engine makes what it has for such.
+        values: Tensor
+        mask: Mask
+        # Of a packed one.
+        flat: Tensor
+        with_flat: typing.Callable[[Tensor], "MaskedTensorBase"]
+        clearable: typing.Callable[[], "MaskedTensorBase"]
+
     # Whether it stores valid steps alone; see `packed`.
     is_packed = False
 
@@ -138,7 +147,7 @@ class MaskedTensorBase(Operators):
             return MakeMasked().symbolic_call(values, mask)
         return object.__new__(cls)
 
-    def __init__(self, values, mask=None):
+    def __init__(self, values: typing.Any, mask: typing.Any = None):
         values, mask = checked_and_filled(values, mask)
         self.__dict__.update(values=values, mask=mask)
 
@@ -175,7 +184,7 @@ class MaskedTensorBase(Operators):
         )
 
     @classmethod
-    def from_missing(cls, x, missing=None):
+    def from_missing(cls, x: typing.Any, missing: typing.Any = None) -> Nest:
         """Makes a masked tensor of an array in which something means missing.
 
         Args:
@@ -208,7 +217,9 @@ class MaskedTensorBase(Operators):
 
         return room.from_missing(x, missing)
 
-    def to_pandas(self, columns=None, index=None):
+    def to_pandas(
+        self, columns: typing.Any = None, index: typing.Any = None
+    ) -> typing.Any:
         """A Series, or a DataFrame of two axes, in which masked entries are NA.
 
         Args:
@@ -227,17 +238,19 @@ class MaskedTensorBase(Operators):
 
         Example:
 
-        >>> keras.MaskedTensor([1, 2], [True, False]).to_pandas("count")
-        0       1
+        >>> keras.MaskedTensor([1.5, 2.5], [True, False]).to_pandas("size")
+        0     1.5
         1    <NA>
-        Name: count, dtype: Int64
+        Name: size, dtype: Float32
         """
         # Late: it imports the backend.
         from keras.src.masking import missing
 
         return missing.to_pandas(self, columns, index)
 
-    def to_arrow(self, columns=None):
+    def to_arrow(
+        self, columns: typing.Sequence[str] | None = None
+    ) -> typing.Any:
         """An array of Arrow, or a table of two axes, in which masked are null.
 
         Args:
@@ -262,7 +275,13 @@ class MaskedTensorBase(Operators):
         return missing.to_arrow(self, columns)
 
     @classmethod
-    def from_ragged(cls, rows, length=None, ragged_rank=None, packed=False):
+    def from_ragged(
+        cls,
+        rows: typing.Any,
+        length: int | tuple[int, ...] | None = None,
+        ragged_rank: int | None = None,
+        packed: bool = False,
+    ) -> "MaskedTensorBase":
         """Makes a masked tensor of arrays of unequal length.
 
         Args:
@@ -291,11 +310,11 @@ class MaskedTensorBase(Operators):
 
         Example:
 
-        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]])
+        >>> x = keras.MaskedTensor.from_ragged([[1.0, 2.0, 3.0], [4.0]])
         >>> x
-        <MaskedTensor shape=(2, 3), dtype=int64, mask shape=(2, 3)
-        [[1 2 3]
-         [4 -- --]]>
+        <MaskedTensor shape=(2, 3), dtype=float32, mask shape=(2, 3)
+        [[1.0 2.0 3.0]
+         [4.0 -- --]]>
         >>> documents = [[[1, 2], [3]], [[4]]]
         >>> x = keras.MaskedTensor.from_ragged(documents, ragged_rank=2)
         >>> tuple(x.shape), tuple(x.mask.shape)
@@ -307,7 +326,7 @@ class MaskedTensorBase(Operators):
         x = cls(*ragged.padded(rows, length, ragged_rank))
         return x.packed() if packed else x
 
-    def packed(self, capacity=None):
+    def packed(self, capacity: int | None = None) -> "MaskedTensorBase":
         """The same, stored as its valid steps one after another.
 
         Nothing else changes: it has the same shape, mask, values and type, and
@@ -332,28 +351,35 @@ class MaskedTensorBase(Operators):
 
         Example:
 
-        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]]).packed()
+        >>> x = keras.MaskedTensor.from_ragged([[1.0, 2.0, 3.0], [4.0]])
+        >>> x = x.packed()
         >>> x.is_packed, tuple(x.shape)
         (True, (2, 3))
         >>> (x + 1).padded()
-        <MaskedTensor shape=(2, 3), dtype=int64, mask shape=(2, 3)
-        [[2 3 4]
-         [5 -- --]]>
+        <MaskedTensor shape=(2, 3), dtype=float32, mask shape=(2, 3)
+        [[2.0 3.0 4.0]
+         [5.0 -- --]]>
         """
         # Late: it imports the backend.
         from keras.src.masking import packing
 
         return packing.pack(self, capacity)
 
-    def padded(self):
+    def padded(self) -> "MaskedTensorBase":
         """The same, stored as values and mask.
 
         Returns:
             A masked tensor, for which `is_packed` is False.
+
+        Example:
+
+        >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]], packed=True)
+        >>> x.is_packed, x.padded().is_packed
+        (True, False)
         """
         return self
 
-    def to_ragged(self):
+    def to_ragged(self) -> list[np.ndarray]:
         """The valid steps of each row, as `from_ragged` takes them.
 
         Returns:
@@ -368,8 +394,8 @@ class MaskedTensorBase(Operators):
         Example:
 
         >>> x = keras.MaskedTensor.from_ragged([[1, 2, 3], [4]])
-        >>> x.to_ragged()
-        [array([1, 2, 3]), array([4])]
+        >>> [row.tolist() for row in x.to_ragged()]
+        [[1, 2, 3], [4]]
         """
         values = backend.convert_to_numpy(self.values)
         mask = backend.convert_to_numpy(self.mask)
@@ -387,15 +413,15 @@ class MaskedTensorBase(Operators):
         return [x[valid] for x, valid in zip(values, steps.any(-1))]
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         return self.values.shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> typing.Any:
         return self.values.dtype
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         return len(self.values.shape)
 
     @property
@@ -472,102 +498,18 @@ class MaskedTensorBase(Operators):
     def __copy__(self):
         return self
 
-    # The number that the engine's sort puts after all others.
-    sorts_last = math.nan
+    def to_numpy(self) -> np.ma.MaskedArray:
+        """The `numpy.ma` array with these entries (its mask is inverted).
 
-    # Whether the engine's `logsumexp` has a slope that is no NaN where all
-    # entries are -inf, once it is selected by the mask.
-    has_safe_logsumexp = False
+        Returns:
+            An array of the same shape and dtype, with a mask of all axes.
 
-    # How the engine computes with what is finite under the mask, measured.
+        Example:
 
-    def _put(self, value):
-        """The values with `value` under the mask."""
-        # Late: it imports the backend.
-        from keras.src.masking import masks
-
-        return masks.fill(self.values, self.mask, value)
-
-    def _sum(self, axes, keepdims):
-        """The sum of the valid entries over some axes."""
-        return backend.numpy.sum(self._put(0), axis=axes, keepdims=keepdims)
-
-    def _careful(self, function):
-        """A function of this tensor, whatever is under the mask.
-
-        By selection nothing of that reaches the result, and an engine that
-        computes with it looks at the result: NaN says that it was not finite.
+        >>> x = keras.MaskedTensor([[1.0, 2.0], [3.0, 4.0]], [True, False])
+        >>> float(x.to_numpy().mean())
+        1.5
         """
-        return function(self)
-
-    def _with_zeros(self):
-        """The same with 0 under the mask, by selection."""
-        # Late: it imports the backend.
-        from keras.src.masking import masks
-
-        return self._wrap(masks.fill(self.values, self.mask, 0), self.mask)
-
-    @staticmethod
-    def _select(mask, values, value):
-        """The values where a mask is True, else a `_constant`."""
-        return backend.numpy.where(mask, values, value)
-
-    @staticmethod
-    def _constant(value, dtype):
-        """A scalar in the dtype of the values among which it is put."""
-        dtype = standardize_dtype(dtype)
-        if dtype == "string":
-            return str(value or "")
-        return backend.convert_to_tensor(value, dtype)
-
-    @staticmethod
-    def _index(x, key):
-        """`x[key]` of a plain tensor, with arrays among the indices."""
-        return x[key]
-
-    def _blocks(self):
-        """The parts to compute one by one, each a masked tensor."""
-        return [self]
-
-    def _join(self, parts):
-        """One tensor of what was computed for each of the `_blocks`."""
-        return backend.numpy.concatenate(list(parts), axis=0)
-
-    def _join_in_place(self, parts, empty):
-        """As `_join`, so that the memory of a part serves the next one.
-
-        Fresh memory costs more than the arithmetic.
-
-        Args:
-            parts: What was computed, one by one.
-            empty: Function of a part and of a shape, which gives a tensor of
-                its dtype to write to.
-        """
-        joined, end = None, 0
-        for part in parts:
-            if joined is None:
-                joined = empty(part, (len(self.values), *part.shape[1:]))
-            start, end = end, end + len(part)
-            joined[start:end] = part
-        return joined
-
-    def _split_rows(self):
-        """The parts of some rows that stay in a cache, if it is large."""
-        length, *rest = self.values.shape
-        size = math.prod(rest) * self.values.dtype.itemsize
-        rows = max(BLOCK_BYTES // max(size, 1), 1)
-        if length < 4 * rows:
-            return [self]
-        parts = (slice(i, i + rows) for i in range(0, length, rows))
-        return [self._wrap(self.values[p], self.mask[p]) for p in parts]
-
-    @staticmethod
-    def _as_numpy(part):
-        """A NumPy view of values or a mask, where there can be one."""
-        return np.asarray(part)
-
-    def to_numpy(self):
-        """The `numpy.ma` array with these entries (its mask is inverted)."""
         values = backend.convert_to_numpy(self.values)
         valid = backend.convert_to_numpy(self.mask)
         valid = valid.reshape(valid.shape + (1,) * (values.ndim - valid.ndim))
@@ -587,36 +529,3 @@ def _entries(x):
         return str(x.to_numpy())
     except Exception:
         return None
-
-
-# Operators of the family `merge`, without a constant to guard their domain.
-MERGING = {"add", "subtract", "multiply", *COMPARISON.values()}
-
-
-def _merging(name):
-    """The operator of an op of that family, which most often has little to do:
-    a scalar, or two masks that broadcast as the values do."""
-    multiplies = name == "multiply"
-
-    def operator(self, other):
-        op, kind = op_named(name), type(other)
-        if kind is float or kind is int:
-            if -ORDINARY <= other <= ORDINARY:
-                return self._wrap(op(self.values, other), self.mask)
-        elif kind is type(self) and other.values.ndim == self.values.ndim:
-            mask, other_mask = self.mask, other.mask
-            # What is under two masks is not to be multiplied.
-            values = self._put(0) if multiplies else self.values
-            if mask is other_mask:
-                return self._wrap(op(values, other.values), mask)
-            if mask.ndim == other_mask.ndim:
-                values = op(values, other.values)
-                return self._wrap(values, mask & other_mask)
-        return op(self, other)
-
-    return operator
-
-
-for _method, _name in (ARITHMETIC | COMPARISON).items():
-    if _name in MERGING:
-        setattr(MaskedTensorBase, f"__{_method}__", _merging(_name))

@@ -1,6 +1,7 @@
 """Python's operators of Keras's own tensor types: functions of `keras.ops`."""
 
 import builtins
+import typing
 
 from keras.src.backend.common.variables import TakesOver
 from keras.src.backend.common.variables import standardize_dtype
@@ -45,6 +46,9 @@ LOGICAL = {
 class Operators(TakesOver):
     """Base of the types whose operators are the functions of `keras.ops`."""
 
+    if typing.TYPE_CHECKING:
+        _parts: tuple[str, ...]
+
     # Names of the parts of a composite tensor.
     _parts = ()
 
@@ -64,7 +68,7 @@ class Operators(TakesOver):
 _OPS = {}
 
 
-def op_named(name):
+def op_named(name: str) -> typing.Callable:
     """The function of `keras.ops` of this name."""
     # No `functools.cache`: PyTorch's compiler would look through it.
     if name not in _OPS:
@@ -115,4 +119,4 @@ for _method, _name in COMPARISON.items():
 for _method, _name in UNARY.items():
     setattr(Operators, f"__{_method}__", _unary(_name))
 # Of whatever has `__eq__`, Python takes away the hash.
-Operators.__hash__ = object.__hash__
+Operators.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -6,7 +6,6 @@ true of a packed one. What does not know of it asks for `values` and `mask`.
 
 import numpy as np
 
-from keras.src.backend.common.masked_tensor import MERGING
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import ARITHMETIC
 from keras.src.backend.common.operators import COMPARISON
@@ -173,8 +172,6 @@ class PackedBase(MaskedTensorBase):
         raise NotImplementedError
 
 
-# The fast path of a padded one reads both parts.
-for _method, _name in (ARITHMETIC | COMPARISON).items():
-    if _name in MERGING:
-        _method = f"__{_method}__"
-        setattr(PackedBase, _method, getattr(Operators, _method))
+# The fast path of a padded one, `rules.merge.shortcut`, reads both parts.
+for _name in ARITHMETIC | COMPARISON:
+    setattr(PackedBase, f"__{_name}__", getattr(Operators, f"__{_name}__"))

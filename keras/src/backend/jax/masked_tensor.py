@@ -1,7 +1,5 @@
 """The masked tensor of the JAX backend: a pytree node."""
 
-import math
-
 import numpy as np
 
 import jax
@@ -10,94 +8,12 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.packed_tensor import PackedBase
 
 
-def _runs_on_cpu():
-    return jax.default_backend() == "cpu"
-
-
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
 
     @staticmethod
-    def is_concrete(x):
+    def is_concrete(x: MaskedTensorBase) -> bool:
         return not isinstance(x.values, jax.core.Tracer)
-
-    def _put(self, value):
-        # Late: it imports the backend.
-        from keras.src.masking import masks
-
-        # XLA fuses arithmetic with the reduction that follows, and vectorizes
-        # it; on CPUs it does neither with a selection by a broadcast mask.
-        if not _runs_on_cpu():
-            return super()._put(value)
-        ndim, dtype = self.values.ndim, self.values.dtype
-        values = self.values
-        if not math.isinf(value):
-            values = values * masks.expand(self.mask.astype(dtype), ndim)
-        if value == 0:
-            return values
-        # In its own dtype from the start: the lowest float64 is no float32.
-        bias = jax.numpy.where(self.mask, 0, jax.numpy.asarray(value, dtype))
-        return values + masks.expand(bias.astype(dtype), ndim)
-
-    def _sum(self, axes, keepdims):
-        # A product of matrices, where XLA has one for it, is the faster one.
-        last = self.mask.ndim - 1
-        if (
-            not _runs_on_cpu()
-            or tuple(axes) != (last,)
-            or self.values.ndim == self.mask.ndim
-            or self.dtype not in ("float32", "float64")
-        ):
-            return super()._sum(axes, keepdims)
-        batch = tuple(range(last))
-        result = jax.lax.dot_general(
-            self.mask.astype(self.values.dtype),
-            self.values,
-            (((last,), (last,)), (batch, batch)),
-            # A sum is exact, whatever users set for products.
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        return jax.numpy.expand_dims(result, last) if keepdims else result
-
-    def _careful(self, function):
-        if not _runs_on_cpu():
-            return function(self)
-
-        def of(values, mask):
-            return function(self._wrap(values, mask))
-
-        def filled(values, mask):
-            return self._wrap(values, mask)._with_zeros().values
-
-        # Both parts are arguments: what is closed over would escape from
-        # layers that are rematerialized, and from what is exported.
-        @jax.custom_jvp
-        def careful(values, mask):
-            result = of(values, mask)
-            # No sum: XLA would make one of this and of that which gave the
-            # result.
-            is_nan = jax.numpy.any(jax.numpy.isnan(result))
-            try:
-                return of(filled(values, mask), mask) if is_nan else result
-            except jax.errors.TracerBoolConversionError:
-                return jax.lax.cond(
-                    is_nan,
-                    lambda: of(filled(values, mask), mask),
-                    lambda: result,
-                )
-
-        @careful.defjvp
-        def differentiate(primals, tangents):
-            # Its slope is 0 at masked entries, so the selection needs none. A
-            # choice would have to keep what both branches need.
-            mask = primals[1]
-            return jax.jvp(
-                lambda values: of(values, mask),
-                (filled(*primals),),
-                tangents[:1],
-            )
-
-        return careful(self.values, self.mask)
 
 
 def _parts_with_keys(x):
@@ -153,7 +69,7 @@ class PackedTensor(PackedBase, MaskedTensor):
     _index_dtype = "int32"
 
     @staticmethod
-    def is_concrete(x):
+    def is_concrete(x: MaskedTensorBase) -> bool:
         return not isinstance(x.flat, jax.core.Tracer)
 
     @staticmethod

@@ -3,8 +3,8 @@
 So does what puts a batch on several devices, where each has a layout.
 """
 
+from keras.src.backend.common.composite import has_mask
 from keras.src.masking import packing
-from keras.src.masking.errors import has_mask
 from keras.src.masking.training import batches
 from patchset.markers import keeps
 from patchset.markers import new
@@ -38,7 +38,7 @@ def _distribute_data(data, layouts=None, **kwargs):
     if distribution_lib.distribution() is not None:
         packing.refuse_several_devices(data)
     apart = tree.map_structure(
-        lambda x: x if packing.is_packed(x) else batches.take_apart(x), data
+        lambda x: x if packing.is_packed(x) else batches.to_parts(x), data
     )
     apart = _distribute_plain_data(apart, layouts, **kwargs)
     return batches.to_masked_tensors(apart)

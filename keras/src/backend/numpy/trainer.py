@@ -9,12 +9,12 @@ class NumpyTrainer:
             return self.predict_function
 
         def predict_steps(data):
-            steps = [batches.take_apart(self.predict_step(x)) for x in data]
+            steps = [batches.to_parts(self.predict_step(x)) for x in data]
             steps = tree.map_structure(lambda *xs: np.concatenate(xs), *steps)
             return batches.promise(self, steps)
 
         def predict_step(data):
-            outputs = batches.take_apart(self.predict_step(data[0]))
+            outputs = batches.to_parts(self.predict_step(data[0]))
             return batches.promise(self, outputs)
 
         several = self.steps_per_execution > 1

@@ -1,5 +1,7 @@
 """The masked tensor of the OpenVINO backend, which cannot carry one."""
 
+import typing
+
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 __when__ = "<3.16"
@@ -8,7 +10,7 @@ __when__ = "<3.16"
 class MaskedTensor(MaskedTensorBase):
     __doc__ = MaskedTensorBase.__doc__
 
-    def __init__(self, values, mask):
+    def __init__(self, values: typing.Any, mask: typing.Any):
         raise NotImplementedError(
             "The OpenVINO backend runs inference on plain tensors and cannot "
             "carry a `keras.MaskedTensor`: an OpenVINO graph has no composite "
@@ -18,5 +20,5 @@ class MaskedTensor(MaskedTensorBase):
         )
 
     @staticmethod
-    def is_concrete(x):
+    def is_concrete(x: MaskedTensorBase) -> bool:
         return False

@@ -6,6 +6,7 @@ and data pipelines take it apart by its spec.
 
 import functools
 import json
+import typing
 
 import numpy as np
 import optree
@@ -13,6 +14,7 @@ import optree
 import tensorflow as tf
 from keras.src.backend.common import composite
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import Description
 from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
 from keras.src.composite.errors import unsupported
@@ -132,13 +134,15 @@ class CompositeSpec(type_spec.BatchableTypeSpec):
 
     __slots__ = ["_type", "_description", "_specs"]
 
-    def __init__(self, type_, description, specs):
+    def __init__(
+        self, type_: type, description: Description, specs: typing.Iterable
+    ):
         self._type = type_
         self._description = description
         self._specs = specs
 
     @property
-    def value_type(self):
+    def value_type(self) -> type:
         return self._type
 
     def _serialize(self):
@@ -191,7 +195,9 @@ class CompositeSpec(type_spec.BatchableTypeSpec):
     def _from_components(self, components):
         return composite.put_together(self._type, self._description, components)
 
-    def cast(self, value, casting_context):
+    def cast(
+        self, value: typing.Any, casting_context: typing.Any
+    ) -> typing.Any:
         # The function of an `input_signature` is traced for this type alone,
         # and TensorFlow would look at the parts only.
         if not isinstance(value, tf.TypeSpec) and (

@@ -1,8 +1,8 @@
 """Loaded by TensorFlow, an endpoint takes masked tensors; served, pairs."""
 
 from keras.src import backend
+from keras.src.backend.common.composite import has_mask
 from keras.src.export.in_pairs import InPairs
-from keras.src.masking.errors import has_mask
 from patchset.markers import new
 
 

@@ -1,7 +1,5 @@
 """The masked tensor of the TensorFlow backend: an extension type."""
 
-import math
-
 import numpy as np
 
 import tensorflow as tf
@@ -9,31 +7,14 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.masked_tensor import checked_and_filled
 from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.common.packed_tensor import PackedBase
-from tensorflow.python.ops.numpy_ops import np_array_ops
 
 
 class _MaskedTensor(MaskedTensorBase):
     """What the extension type adds to the base, outside TensorFlow's reach."""
 
-    # Among NaN its sort leaves other numbers out of order.
-    sorts_last = math.inf
-
     @staticmethod
     def is_concrete(x):
         return hasattr(x.values, "numpy")
-
-    @staticmethod
-    def _index(x, key):
-        """As NumPy does it, which a tensor learns by a global switch only."""
-        if not any(len(getattr(k, "shape", ())) for k in key):
-            return x[key]
-        places = []
-        for k in key:
-            if getattr(k, "dtype", None) in (tf.bool, np.bool_):
-                places.extend(tf.unstack(tf.where(k), len(k.shape), axis=1))
-            else:
-                places.append(k)
-        return np_array_ops._getitem(x, tuple(places))
 
 
 class _Type(type(tf.experimental.BatchableExtensionType)):

@@ -43,7 +43,7 @@ def convert_to_np_if_not_ragged(x):
 @keeps("_concat_plain_if_not_ragged")
 def potentially_ragged_concat(tensors):
     if isinstance(tensors[0], MaskedTensor):
-        return batches.join(tensors)
+        return batches.to_one_array(tensors)
     return _concat_plain_if_not_ragged(tensors)
 
 

@@ -7,9 +7,10 @@ tensor has to stay one leaf.
 
 import dataclasses
 import functools
-import string
+import typing
 
 import torch
+from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import op_named
 from keras.src.backend.common.packed_tensor import PackedBase
@@ -46,21 +47,6 @@ _OPERATORS = {
 }
 
 
-def _computes_eagerly_on_cpu(values):
-    """Whether memory is slow beside arithmetic, which is exact.
-
-    On GPUs a product of matrices may round to fewer digits, and nothing can be
-    read without waiting for it. A compiler fuses selections, and can look at
-    no result.
-    """
-    return (
-        values.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not torch._C._functorch.is_batchedtensor(values)
-    )
-
-
 def _check_devices(values, mask):
     """Raises where a mask would be moved to the values, or made up there."""
     tensors = isinstance(values, torch.Tensor) and isinstance(
@@ -84,9 +70,7 @@ class MaskedTensor(MaskedTensorBase):
     values: torch.Tensor
     mask: torch.Tensor
 
-    has_safe_logsumexp = True
-
-    def __init__(self, values, mask=None):
+    def __init__(self, values: typing.Any, mask: typing.Any = None):
         _check_devices(values, mask)
         if isinstance(mask, torch.Tensor):
             # Not one that the caller may write to.
@@ -94,76 +78,8 @@ class MaskedTensor(MaskedTensorBase):
         super().__init__(values, mask)
 
     @staticmethod
-    def is_concrete(x):
+    def is_concrete(x: MaskedTensorBase) -> bool:
         return not x.values.is_meta
-
-    @staticmethod
-    def _as_numpy(part):
-        # NumPy reads only some of PyTorch's tensors by itself.
-        from keras.src import backend
-
-        return backend.convert_to_numpy(part)
-
-    @staticmethod
-    def _select(mask, values, value):
-        if isinstance(mask, torch.Tensor) and isinstance(values, torch.Tensor):
-            # The backend's looks for the dtype that they share.
-            return torch.where(mask, values, value)
-        return MaskedTensorBase._select(mask, values, value)
-
-    @staticmethod
-    def _constant(value, dtype):
-        is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-        if is_float and isinstance(value, (int, float)):
-            return value
-        return MaskedTensorBase._constant(value, dtype)
-
-    def _sum(self, axes, keepdims):
-        if not _computes_eagerly_on_cpu(self.values):
-            return super()._sum(axes, keepdims)
-        # It rounds products, and lets plain sums be as wide as they are.
-        with torch.autocast("cpu", enabled=False):
-            result = self._product(axes)
-        # What is not finite under the mask, 0 times it is NaN.
-        total = result.detach().sum().item()
-        if total != total:
-            return super()._sum(axes, keepdims)
-        if not keepdims:
-            return result
-        shape = self.values.shape
-        return result.reshape(
-            [1 if a in axes else shape[a] for a in range(len(shape))]
-        )
-
-    def _product(self, axes):
-        """The sum over axes as a product of matrices, values and mask.
-
-        No tensor of the size of the values is made.
-        """
-        letters = string.ascii_letters[: self.values.ndim]
-        covered = self.mask.ndim
-        kept = "".join(
-            letter
-            for axis, letter in enumerate(letters)
-            if axis >= covered or axis not in axes
-        )
-        result = torch.einsum(
-            f"{letters[:covered]},{letters}->{kept}",
-            self.mask.to(self.values.dtype),
-            self.values,
-        )
-        left = [kept.index(letters[a]) for a in axes if a >= covered]
-        return result.sum(left) if left else result
-
-    def _blocks(self):
-        if _computes_eagerly_on_cpu(self.values):
-            return self._split_rows()
-        return [self]
-
-    def _join(self, parts):
-        if torch.is_grad_enabled() and self.values.requires_grad:
-            return super()._join(parts)
-        return self._join_in_place(parts, torch.Tensor.new_empty)
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -189,11 +105,11 @@ class PackedTensor(PackedBase, MaskedTensor):
     limit: int
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         return self.mask.shape + self.flat.shape[1:]
 
     @staticmethod
-    def is_concrete(x):
+    def is_concrete(x: MaskedTensorBase) -> bool:
         return not x.flat.is_meta
 
     @staticmethod

@@ -13,6 +13,6 @@ class TorchTrainer:
         predict = self.predict_function
 
         def predict_in_parts(data):
-            return batches.promise(self, batches.take_apart(predict(data)))
+            return batches.promise(self, batches.to_parts(predict(data)))
 
         self.predict_function = predict_in_parts

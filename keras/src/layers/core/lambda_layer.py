@@ -22,7 +22,7 @@ class Lambda:
     def call(self, inputs, mask=None, training=None):
         if self._mask_protocol is protocols.by_type:
             # The function does not ask for it.
-            inputs = passing.join(inputs, mask)
+            inputs = passing.masked_inputs(inputs, mask)
         return self._plain_call(inputs, mask=mask, training=training)
 
     @keeps("_plain_from_config")

@@ -1,7 +1,7 @@
 """`Average` follows the mask rule of its ops; a union counts who is there."""
 
 from keras.src import ops
-from keras.src.masking.errors import has_mask
+from keras.src.backend.common.composite import has_mask
 from patchset.markers import new
 from patchset.markers import when
 

@@ -4,8 +4,8 @@
 with masked entries as the op's identity.
 """
 
+from keras.src.backend.common.composite import has_mask
 from keras.src.masking import masks
-from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.reduce import bound
 from patchset.markers import keeps
 from patchset.markers import new

@@ -19,7 +19,7 @@ class BatchNormalization:
     @keeps("_plain_call")
     def call(self, inputs, training=None, mask=None):
         if mask is not None and mask is not ops.get_mask(inputs):
-            inputs = passing.join(inputs, mask)
+            inputs = passing.masked_inputs(inputs, mask)
         if not ops.is_masked(inputs):
             return self._plain_call(inputs, training=training)
         learned = self._learned() if training and self.trainable else ()

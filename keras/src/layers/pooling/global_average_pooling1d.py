@@ -15,4 +15,4 @@ class GlobalAveragePooling1D:
             batch, _, steps = inputs.shape
             if explicit.fits(mask.shape, (batch, steps)):
                 mask = ops.expand_dims(mask, 1)
-        return values_of(self._plain_call(passing.join(inputs, mask)))
+        return values_of(self._plain_call(passing.masked_inputs(inputs, mask)))

@@ -2,8 +2,8 @@
 
 from keras.src import ops
 from keras.src.backend.common import foreign
+from keras.src.backend.common.composite import has_mask
 from keras.src.masking import masks
-from keras.src.masking.errors import has_mask
 from keras.src.masking.layers import adapting
 from patchset.markers import keeps
 from patchset.markers import new

@@ -13,7 +13,7 @@ class Pipeline:
         return protocols.choose(self)
 
     def call(self, inputs, training=True, mask=None):
-        outputs = passing.join(inputs, mask)
+        outputs = passing.masked_inputs(inputs, mask)
         for layer in self._pipeline_layers:
             takes_training = layer._call_has_training_arg
             kwargs = {"training": training} if takes_training else {}

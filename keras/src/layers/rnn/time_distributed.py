@@ -1,10 +1,10 @@
 """The wrapped layer takes each step as a masked tensor, by its own protocol."""
 
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
-from keras.src.masking.errors import has_mask
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import steps
 from patchset.markers import keeps
@@ -22,7 +22,7 @@ class TimeDistributed:
         inner = tuple(mask.shape)
         if not shape_equal(inner, tuple(inputs.shape)[: len(inner)]):
             mask = step_mask
-        sequences = passing.join(inputs, mask)
+        sequences = passing.masked_inputs(inputs, mask)
         # Time first, so that a step is an entry of the first axis.
         sequences = ops.swapaxes(sequences, 0, 1)
         outputs = ops.swapaxes(self._call_on_steps(sequences, training), 0, 1)

@@ -1,12 +1,17 @@
 """What preprocessing layers learn of masked data: that of valid entries."""
 
 import itertools
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common import foreign
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.refusals import users_frame
 from keras.src.masking.refusals import warn_at
@@ -14,7 +19,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
 
 
-def of_foreign(data):
+def of_foreign(data: typing.Any) -> typing.Any:
     """Data as they are to be learned of: foreign arrays as those of NumPy."""
     if foreign.is_foreign(data):
         return foreign.as_numpy(data)
@@ -23,12 +28,12 @@ def of_foreign(data):
     return data
 
 
-def is_masked(x):
+def is_masked(x: typing.Any) -> bool:
     """Whether `x` is a masked tensor or a `numpy.ma` array."""
     return isinstance(x, (MaskedTensorBase, np.ma.MaskedArray))
 
 
-def as_batches(data):
+def as_batches(data: typing.Any) -> typing.Any:
     """Masked data as an iterator over batches, any other as it is."""
     data = of_foreign(data)
     if is_masked(data):
@@ -38,12 +43,12 @@ def as_batches(data):
     return data
 
 
-def valid_entries(x):
+def valid_entries(x: typing.Any) -> np.ndarray:
     """The valid entries of a masked tensor, a NumPy array of rank 1."""
     return _as_numpy_ma(x).compressed()
 
 
-def documents(x):
+def documents(x: typing.Any) -> list[np.ndarray]:
     """The valid entries of each row that has any; of rank 1 it is one row."""
     rows = _as_numpy_ma(x)
     rows = rows if rows.ndim > 1 else rows[None]
@@ -54,7 +59,9 @@ def _as_numpy_ma(x):
     return ops.convert_to_numpy(x) if isinstance(x, MaskedTensorBase) else x
 
 
-def warn_of_nothing(layer, is_empty, consequence):
+def warn_of_nothing(
+    layer: Layer, is_empty: typing.Any, consequence: str
+) -> None:
     """Warns of features of which nothing was there to learn of.
 
     Args:
@@ -78,13 +85,13 @@ def warn_of_nothing(layer, is_empty, consequence):
     )
 
 
-def inputs_of(batch):
+def inputs_of(batch: Nest) -> Nest:
     """The inputs of a batch, which may come with targets and weights."""
     inputs = batch[0] if isinstance(batch, tuple) else batch
     return foreign.as_numpy(inputs, always=True)
 
 
-def look_into(data):
+def look_into(data: typing.Any) -> tuple[bool, typing.Any]:
     """Whether data is masked, and the data, to be read from its start.
 
     Args:
@@ -129,7 +136,7 @@ def _plain_only(batch):
     return batch
 
 
-def moments(x, axes):
+def moments(x: MaskedTensorBase, axes: Axes) -> list[Tensor]:
     """Count, mean and variance of the valid entries, plain tensors.
 
     Where nothing is valid, all three are 0.
@@ -143,7 +150,9 @@ def moments(x, axes):
     return [ops.filled(part) for part in parts]
 
 
-def pooled(one, other):
+def pooled(
+    one: typing.Sequence[Tensor], other: typing.Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and variance of two samples as those of all of it."""
     (count, mean, variance), (more, other_mean, other_variance) = one, other
     total = count + more

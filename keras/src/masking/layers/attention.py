@@ -1,7 +1,14 @@
 """What the attention layers do with masks, once for all of them."""
 
+import typing
+
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
@@ -12,7 +19,15 @@ from keras.src.masking.packing import narrowed
 from keras.src.masking.packing import packed
 
 
-def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
+def attend(
+    layer: Layer,
+    query: AnyTensor,
+    value: AnyTensor,
+    key: AnyTensor,
+    own_masks: typing.Sequence,
+    attention_mask: Mask | None,
+    **kwargs: typing.Any,
+) -> Nest:
     """Runs a layer's attention with the masks of its inputs.
 
     All masks become one attention mask.
@@ -66,7 +81,7 @@ def attend(layer, query, value, key, own_masks, attention_mask, **kwargs):
     return steps.with_mask(outputs, query_mask)
 
 
-def seen_by_call(layer, x):
+def seen_by_call(layer: Layer, x: Nest) -> Nest:
     """A packed tensor as it is: what projects features takes steps alone.
 
     A class from outside, whose attention may be its own, gets the values.
@@ -76,7 +91,13 @@ def seen_by_call(layer, x):
     return values_of(x)
 
 
-def on_padded(attend, inputs, attention_mask, may_narrow, **kwargs):
+def on_padded(
+    attend: typing.Callable,
+    inputs: typing.Sequence[AnyTensor],
+    attention_mask: Mask | None,
+    may_narrow: bool,
+    **kwargs: typing.Any,
+) -> Nest:
     """Runs attention on padded tensors, and packs its output as the query.
 
     Args:
@@ -113,7 +134,9 @@ def _cut(mask, x, narrow, axis):
     return mask[..., :length, :] if axis == -2 else mask[..., :length]
 
 
-def without_unseen(outputs, any_seen, bias=None):
+def without_unseen(
+    outputs: Nest, any_seen: Mask, bias: Tensor | None = None
+) -> Nest:
     """The outputs, with an attention of 0 where a query sees no key at all.
 
     Else it would be the average over all keys, those to come and the masked

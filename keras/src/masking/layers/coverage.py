@@ -6,22 +6,31 @@ traced.
 """
 
 import inspect
+import typing
 
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.masking import masks
-from keras.src.masking.errors import has_mask
 from keras.src.masking.refusals import is_from_keras
 from keras.src.masking.rules import contract
 from keras.src.masking.rules.layout import split_point
 
 
-def kept(layer, operands, spec):
+def kept(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """The mask of the first operand stays; the others are plain."""
     x, *others = operands
     return None if any(map(has_mask, others)) else masks.covered(x)
 
 
-def activated(layer, operands, spec):
+def activated(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As `kept`, before an activation that leaves masks as they are."""
     return kept(layer, operands, spec) if _keeps_masks(layer) else None
 
@@ -52,7 +61,9 @@ def _product(subscripts_of):
     return covered
 
 
-def windows(layer, operands, spec):
+def windows(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """The mask ends before the channels, which are last."""
     if layer.data_format != "channels_last":
         return None
@@ -60,43 +71,57 @@ def windows(layer, operands, spec):
     return covered and min(covered, len(spec.shape) - 1)
 
 
-def pooled(layer, operands, spec):
+def pooled(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """A mask over the batch stays, any other is used up."""
     covered = masks.covered(operands[0])
     return covered if covered == 1 else 0
 
 
-def embedded(layer, operands, spec):
+def embedded(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As many axes as the ids have, if their zeros are masked."""
     ids = operands[0]
     return len(ids.shape) if layer.mask_zero else masks.covered(ids)
 
 
-def found(layer, operands, spec):
+def found(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """Steps are masked as a whole, and entries that were before."""
     ndim = len(operands[0].shape)
     return max(ndim - 1, masks.covered(operands[0]))
 
 
-def steps(layer, operands, spec):
+def steps(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """A sequence of outputs has a mask over its steps."""
     if kept(layer, operands, spec) is None:
         return None
     return 2 if layer.return_sequences else 0
 
 
-def queries(layer, operands, spec):
+def queries(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """Steps are valid where the query is."""
     return min(masks.covered(operands[0]), 1) * 2
 
 
-def listed_queries(layer, operands, spec):
+def listed_queries(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As `queries`, with any number of batch axes."""
     query = operands[0]
     return len(query.shape) - 1 if has_mask(query) else 0
 
 
-def merged(layer, operands, spec):
+def merged(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As far as any mask reaches; a plain operand ends a union."""
     if layer.mask_mode == "union" and not all(map(has_mask, operands)):
         return 0
@@ -106,12 +131,16 @@ def merged(layer, operands, spec):
     return max(c + (n if c > 1 else 0) for c, n in zip(covered, lacking))
 
 
-def joined(layer, operands, spec):
+def joined(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As far as any mask reaches."""
     return max(map(masks.covered, operands))
 
 
-def reshaped(layer, operands, spec):
+def reshaped(
+    layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
+) -> int | None:
     """As `ops.reshape` tells of the axes after the batch."""
     x = operands[0]
     split = split_point(
@@ -172,7 +201,9 @@ ROWS = {
 }
 
 
-def coverage_of(layer, args, kwargs):
+def coverage_of(
+    layer: Layer, args: typing.Sequence, kwargs: Named
+) -> typing.Callable | None:
     """What tells of a call what the masks of its results cover.
 
     Args:

@@ -6,8 +6,13 @@ here, once: it is no masked tensor's, and there may be NaN.
 """
 
 import inspect
+import typing
 
 from keras.src import tree
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.refusals import is_from_keras
@@ -45,7 +50,7 @@ FORMS = {
 }
 
 
-def check(layer, arguments):
+def check(layer: Layer, arguments: Named) -> bool:
     """Raises if a mask does not fit the argument that it belongs to.
 
     `mask` belongs to the first argument, `<arg>_mask` to `<arg>`. What a
@@ -74,7 +79,12 @@ def check(layer, arguments):
     return found
 
 
-def set_to_0(layer, arguments, args, kwargs):
+def set_to_0(
+    layer: Layer,
+    arguments: Named,
+    args: typing.Sequence,
+    kwargs: Named,
+) -> tuple[tuple, Named]:
     """The arguments of a call, with 0 wherever an explicit mask is False.
 
     Args:
@@ -105,22 +115,24 @@ def set_to_0(layer, arguments, args, kwargs):
     return tuple(args), kwargs
 
 
-def aligned(mask, shape):
+def aligned(mask: Mask, shape: Shape) -> Mask:
     """A mask that broadcasts with values, as those of scores do.
 
     One that does not, from the last axis on, may be one over leading axes.
     """
     mask_shape = tuple(mask.shape)
     own = tuple(shape)[-len(mask_shape) :]
-    if _fits(mask_shape, own) or not fits(mask_shape, shape):
+    if _broadcasts(mask_shape, own) or not fits(mask_shape, shape):
         return mask
     return masks.expand(mask, len(shape))
 
 
-def fits(mask_shape, shape):
+def fits(mask_shape: Shape, shape: Shape) -> bool:
     """Whether a mask is one over leading axes, of which any may have size 1."""
     mask_shape = tuple(mask_shape)
-    return bool(mask_shape) and _fits(mask_shape, shape[: len(mask_shape)])
+    return bool(mask_shape) and _broadcasts(
+        mask_shape, shape[: len(mask_shape)]
+    )
 
 
 def _seen_under(owner, arguments):
@@ -165,7 +177,7 @@ def _check_one(layer, name, mask, owner, x):
     shape, mask_shape = tuple(x.shape), tuple(getattr(mask, "shape", ()))
     form = _form(layer)
     fitting = form and form(layer, shape)
-    if fitting is None or any(_fits(mask_shape, one) for one in fitting):
+    if fitting is None or any(_broadcasts(mask_shape, one) for one in fitting):
         return
     raise ValueError(
         f"Layer '{layer.name}' (of type {type(layer).__name__}) was given a "
@@ -183,7 +195,7 @@ def _form(layer):
     return _leading
 
 
-def _fits(mask_shape, shape):
+def _broadcasts(mask_shape, shape):
     return len(mask_shape) == len(shape) and all(
         m == 1 or m is None or n is None or m == n
         for m, n in zip(mask_shape, shape)

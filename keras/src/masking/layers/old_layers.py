@@ -6,15 +6,20 @@ tensors that carry their masks as an attribute, and what comes out is masked.
 
 import contextlib
 import inspect
+import typing
 from operator import eq
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import symbolic
-from keras.src.masking.errors import has_mask
 from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.origins import has_call_of_keras
 from keras.src.masking.layers.origins import is_flagged
@@ -31,12 +36,12 @@ from keras.src.masking.refusals import is_from_keras
 from keras.src.utils.python_utils import is_default
 
 
-def asks(names):
+def asks(names: typing.Iterable[str]) -> bool:
     """Whether there is a name for a mask among those of the arguments."""
     return "mask" in names or any(f"{name}_mask" in names for name in names)
 
 
-def is_legacy(layer):
+def is_legacy(layer: Layer) -> bool:
     """Whether a layer from outside Keras handles masks as upstream asks it.
 
     It overrides `compute_mask`, or it sets `supports_masking` and has a `call`
@@ -65,13 +70,15 @@ def _takes_over_flag(layer):
     return not is_named or owner_of(cls, "_choose_protocol").__name__ != "Layer"
 
 
-def tracing(layer):
+def tracing(layer: Layer) -> typing.ContextManager:
     """The scope to trace the `call` of a layer in."""
     is_old = layer._mask_protocol is legacy
     return all_plain() if is_old else contextlib.nullcontext()
 
 
-def legacy(layer, run, args, kwargs):
+def legacy(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """`supports_masking` and `compute_mask`: as upstream, through an adapter.
 
     The layer sees plain tensors that carry their masks as an attribute, and
@@ -79,10 +86,11 @@ def legacy(layer, run, args, kwargs):
     """
     found = _run_old(layer, run, args, kwargs)
     is_masked = symbolic.any_masked(args, kwargs)
-    return _masked_as_found(layer, *found, is_masked)
+    masked = layer, *found, is_masked
+    return _masked_as_found(*masked)
 
 
-def legacy_spec(layer, args, kwargs):
+def legacy_spec(layer: Layer, args: typing.Sequence, kwargs: Named) -> Nest:
     """Spec of the call of an old layer: what `legacy` does is traced.
 
     Of a layer that says itself what it puts out, as upstream, `call` is not.
@@ -99,7 +107,8 @@ def legacy_spec(layer, args, kwargs):
     outputs, *found = backend.compute_output_spec(traced, *args, **kwargs)
     outputs = outputs if specs is None else specs
     is_masked = symbolic.any_masked(args, kwargs)
-    return _masked_as_found(layer, outputs, *found, is_masked)
+    masked = layer, outputs, *found, is_masked
+    return _masked_as_found(*masked)
 
 
 def _has_own_spec(layer):
@@ -257,7 +266,9 @@ def _only_fitting(layer, outputs, computed):
     return computed
 
 
-def fill_in_as_upstream(layer, args, kwargs):
+def fill_in_as_upstream(
+    layer: Layer, args: typing.Sequence, kwargs: Named
+) -> tuple[tuple, Named, Mask | None]:
     """Fills in the mask arguments of an old layer, as upstream does.
 
     Returns:

@@ -1,23 +1,34 @@
 """Masks on their way into a `call` by name, and onto what it returns."""
 
 import inspect
+import typing
 
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
-from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.scopes import mask_as_given
 
 
-def as_passed(bound, given, args, kwargs):
+def as_passed(
+    bound: inspect.BoundArguments,
+    given: Named,
+    args: typing.Sequence,
+    kwargs: Named,
+) -> tuple[tuple, Named]:
     """The arguments of a call with new ones among them.
 
     What the caller passed by position stays there, and what is new goes by
@@ -47,13 +58,17 @@ def as_passed(bound, given, args, kwargs):
     return tuple(args), kwargs
 
 
-def fill_in_masks(layer, bound, take_apart=values_of):
+def fill_in_masks(
+    layer: Layer,
+    bound: inspect.BoundArguments,
+    values: typing.Callable = values_of,
+) -> Mask | None:
     """Takes masked arguments apart, and passes masks by their names.
 
     Args:
         layer: The layer.
         bound: `inspect.BoundArguments` of its `call`, changed in place.
-        take_apart: Function that gives the values of a masked tensor.
+        values: Function that gives the values of a masked tensor.
 
     Returns:
         The mask of the first argument, or None.
@@ -83,11 +98,11 @@ def fill_in_masks(layer, bound, take_apart=values_of):
             bound.arguments[mask_name] = mask
         if name == names[0]:
             first_mask = bound.arguments[mask_name]
-        bound.arguments[name] = tree.map_structure(take_apart, value)
+        bound.arguments[name] = tree.map_structure(values, value)
     return first_mask
 
 
-def fill_in_plain_masks(bound):
+def fill_in_plain_masks(bound: inspect.BoundArguments) -> None:
     """Makes plain ones of masks that are masked themselves: False is there.
 
     Where a model that upstream saved computes its masks in its graph, and
@@ -102,12 +117,14 @@ def _own_mask(x):
     return x.mask if isinstance(x, MaskedTensorBase) else None
 
 
-def _fits(x, mask):
+def _covers(x, mask):
     """Whether a mask covers leading axes of a tensor, as far as is known."""
     return axes_covered(x, mask) == len(mask.shape) > 0
 
 
-def axes_covered(x, mask, equal=shape_equal):
+def axes_covered(
+    x: AnyTensor, mask: Mask, equal: typing.Callable = shape_equal
+) -> int:
     """The number of leading axes of a tensor that a mask covers, 0 if none.
 
     Axes of size 1 at its end, as in `(batch, time, 1)`, broadcast over what
@@ -127,7 +144,9 @@ def axes_covered(x, mask, equal=shape_equal):
     return len(mask_shape)
 
 
-def masked_at_the_door(x, mask, fills=True):
+def masked_at_the_door(
+    x: AnyTensor, mask: Mask, fills: bool = True
+) -> AnyTensor:
     """A masked tensor of a plain one and the mask that was hung on it.
 
     A mask that does not cover leading axes cannot be one of a masked tensor;
@@ -161,14 +180,14 @@ def masked_at_the_door(x, mask, fills=True):
     return y
 
 
-def masked_as_told(outputs, mask):
+def masked_as_told(outputs: Nest, mask: Mask) -> Nest:
     """The result for an explicit mask: masked by it, if a mask can be."""
     return (
-        masked_at_the_door(outputs, mask) if _fits(outputs, mask) else outputs
+        masked_at_the_door(outputs, mask) if _covers(outputs, mask) else outputs
     )
 
 
-def join(inputs, mask):
+def masked_inputs(inputs: Nest, mask: Nest) -> Nest:
     """Merges masks that were passed beside the inputs into the inputs.
 
     Args:

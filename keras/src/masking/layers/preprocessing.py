@@ -4,6 +4,8 @@ They compute with functions of a backend that need not be Keras's own, as in a
 `tf.data` pipeline, or with TensorFlow's functions of strings and of tables.
 """
 
+import typing
+
 import numpy as np
 
 from keras.src import backend
@@ -11,6 +13,9 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
@@ -30,13 +35,17 @@ from keras.src.utils.module_utils import tensorflow as tf
 _STRINGS = "OSU"
 
 
-def instead_of_by_type(layer, protocol):
+def instead_of_by_type(
+    layer: Layer, protocol: typing.Callable
+) -> typing.Callable:
     """This protocol, but for a layer that handles masks by name, or of old."""
     chosen = protocols.choose(layer)
     return protocol if chosen is protocols.by_type else chosen
 
 
-def by_public_functions(layer, run, args, kwargs):
+def by_public_functions(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """By type, with public functions for those of the layer's backend."""
     if not _any_masked(args, kwargs):
         return protocols.by_type(layer, run, args, kwargs)
@@ -54,7 +63,9 @@ def by_public_functions(layer, run, args, kwargs):
         return protocols.by_type(layer, run, args, kwargs)
 
 
-def at_the_door(layer, call, inputs, kwargs):
+def at_the_door(
+    layer: Layer, call: typing.Callable, inputs: Nest, kwargs: Named
+) -> Nest:
     """Calls a layer that converts its inputs for a backend of its own.
 
     Args:
@@ -89,7 +100,13 @@ def _in_pipeline_of_another_backend(x):
     )
 
 
-def of_each(layer, function, x, core, reason):
+def of_each(
+    layer: Layer,
+    function: typing.Callable,
+    x: Nest,
+    core: typing.Any,
+    reason: str,
+) -> Nest:
     """A function that treats each part of a batch by itself, under the mask.
 
     Args:
@@ -110,7 +127,13 @@ def of_each(layer, function, x, core, reason):
         return steps.on_values(function, x)
 
 
-def entry_by_entry(layer, run, args, kwargs, values_of=values_of):
+def entry_by_entry(
+    layer: Layer,
+    run: typing.Callable,
+    args: typing.Sequence,
+    kwargs: Named,
+    values_of: typing.Callable = values_of,
+) -> Nest:
     """Of each entry a number, or a row that the layer adds up.
 
     For layers that compute with TensorFlow's functions. They are given the
@@ -148,7 +171,9 @@ def _added_up(output_mode, rows, mask):
     return ops.squeeze(rows, -2) if alone else rows
 
 
-def lookup(layer, run, args, kwargs):
+def lookup(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """As entry by entry, with a token that the table has for masked ones.
 
     Without indices for tokens that are not in it, a table takes no others.
@@ -164,7 +189,9 @@ def lookup(layer, run, args, kwargs):
     return entry_by_entry(layer, run, args, kwargs, known)
 
 
-def text_by_text(layer, run, args, kwargs):
+def text_by_text(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """Each text by itself: a masked one, or a masked part of it, is empty."""
     args, kwargs = _taken(args, kwargs)
     if not _any_masked(args, kwargs):

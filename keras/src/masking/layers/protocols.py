@@ -6,16 +6,21 @@ for, and gives back what comes out as masked tensors. It is chosen once for
 each layer and applies wherever `call` is run.
 """
 
+import typing
+
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import WAYS_OUT
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import keep_notes
 from keras.src.masking.layers.old_layers import asks
 from keras.src.masking.layers.old_layers import fill_in_as_upstream
@@ -32,7 +37,7 @@ from keras.src.masking.layers.telling import warn_if_lost
 from keras.src.masking.packing import like_first
 
 
-def of(layer):
+def of(layer: Layer) -> typing.Callable:
     """The protocol of a layer: what its class asks for, or Keras's choice.
 
     A class from outside that asks for masks in a `call` of its own, or that
@@ -45,14 +50,16 @@ def of(layer):
     return layer._choose_protocol()
 
 
-def choose(layer):
+def choose(layer: Layer) -> typing.Callable:
     """The protocol of a layer, read off its class and its `call`."""
     if is_legacy(layer):
         return legacy
     return named if asks(layer.call_signature_parameters) else by_type
 
 
-def by_type(layer, run, args, kwargs):
+def by_type(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """`call(self, x)` sees masked tensors and returns what its ops make."""
     if has_mask(kwargs.get("mask")):
         kwargs = {**kwargs, "mask": masks.filled(kwargs["mask"])}
@@ -64,7 +71,9 @@ def by_type(layer, run, args, kwargs):
         raise
 
 
-def using_up(layer, run, args, kwargs):
+def using_up(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """As by type, for a layer whose job is to use the masked axes up.
 
     What it returns is plain, 0 where nothing was valid. A mask over the batch
@@ -92,7 +101,9 @@ def _explain(error, layer):
     )
 
 
-def named(layer, run, args, kwargs):
+def named(
+    layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """`call(self, x, mask=None)` asks for the mask, and gets plain values.
 
     `mask` belongs to the first argument, `<arg>_mask` to `<arg>`. A mask that
@@ -124,7 +135,9 @@ def named(layer, run, args, kwargs):
     return outputs
 
 
-def with_empty_masks(layer, args, kwargs):
+def with_empty_masks(
+    layer: Layer, args: typing.Sequence, kwargs: Named
+) -> tuple[typing.Sequence, Named]:
     """The arguments of a call on a plain nest, which upstream gives a mask.
 
     It is a nest, too, of None for each tensor: authors take it apart.

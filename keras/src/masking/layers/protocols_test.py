@@ -11,8 +11,14 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
+from keras.src.backend.common.operators import ARITHMETIC
+from keras.src.backend.common.operators import COMPARISON
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.layers import protocols
+from keras.src.masking.rules.merge import SHORTCUTS
+from keras.src.masking.rules.merge import merge
+from keras.src.masking.rules.merge import multiply
+from keras.src.masking.tables.numpy import RULES
 from keras.src.utils import traceback_utils
 
 MASK = np.array([[True, True, False], [True, False, False]])
@@ -435,15 +441,14 @@ class LegacyTest(testing.TestCase):
 
 
 class OperatorTest(testing.TestCase):
-    def test_the_shortcut_of_operators_is_the_merge_rule(self):
-        from keras.src.backend.common.masked_tensor import MERGING
-        from keras.src.masking.rules.merge import merge
-        from keras.src.masking.rules.merge import multiply
-        from keras.src.masking.tables import numpy as table
-
-        for name in MERGING:
-            rule = multiply if name == "multiply" else merge
-            self.assertIs(table.RULES[name], rule)
+    def test_the_operators_of_a_merge_row_have_its_shortcut(self):
+        for method, name in (ARITHMETIC | COMPARISON).items():
+            rule = RULES[name]
+            is_short = SHORTCUTS.get(name) is rule
+            self.assertEqual(is_short, rule in (merge, multiply), name)
+            made_here = getattr(backend.MaskedTensor, f"__{method}__")
+            where = "shortcut" if is_short else "_binary"
+            self.assertIn(f"{where}.", made_here.__qualname__)
 
     def test_the_same_mask_over_another_rank_is_no_shortcut(self):
         x = backend.MaskedTensor(np.ones((2, 2, 2)), np.eye(2) > 0)

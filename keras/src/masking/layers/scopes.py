@@ -2,16 +2,21 @@
 
 import contextlib
 import threading
+import typing
 
 from keras.src import tree
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import symbolic
-from keras.src.masking.errors import has_mask
 
 
-def mask_as_given(x):
+def mask_as_given(x: AnyTensor) -> Mask:
     """The mask of a tensor in the form in which an old layer gave it.
 
     Args:
@@ -31,11 +36,11 @@ class Scope:
     it. When the call ends, nothing carries the attribute any more.
     """
 
-    def __init__(self, is_old=True):
+    def __init__(self, is_old: bool = True):
         self.is_old = is_old
         self.carriers = []
 
-    def hang(self, x):
+    def hang(self, x: AnyTensor) -> AnyTensor:
         """The values of a masked tensor, with the mask hung on them."""
         if not isinstance(x, MaskedTensorBase):
             return x
@@ -45,25 +50,25 @@ class Scope:
         attributes._set_mask_attribute(x.values, mask_as_given(x))
         return x.values
 
-    def clear(self):
+    def clear(self) -> None:
         for x, mask in reversed(self.carriers):
             attributes._set_mask_attribute(x, mask)
 
 
 class _State(threading.local):
-    scope = None
+    scope: "Scope | None" = None
 
 
 _state = _State()
 
 
-def current_scope():
+def current_scope() -> "Scope | None":
     """The scope of the old layer whose `call` is running, or None."""
     scope = _state.scope
     return scope if scope is not None and scope.is_old else None
 
 
-def handed_out(outputs, args, kwargs):
+def handed_out(outputs: Nest, args: typing.Sequence, kwargs: Named) -> Nest:
     """What a layer returns, in the form that its caller works with.
 
     Args:
@@ -86,7 +91,7 @@ def _is_old_form(args, kwargs):
 
 
 @contextlib.contextmanager
-def in_scope(scope):
+def in_scope(scope: "Scope | None") -> typing.Iterator["Scope | None"]:
     """Runs what is inside in the scope of an old layer, or in none."""
     outer, _state.scope = _state.scope, scope
     try:
@@ -97,12 +102,14 @@ def in_scope(scope):
             scope.clear()
 
 
-def all_plain():
+def all_plain() -> typing.ContextManager:
     """The scope of a layer to which those that it calls give plain tensors."""
     return in_scope(Scope())
 
 
-def without_scope(run, args, kwargs):
+def without_scope(
+    run: typing.Callable, args: typing.Sequence, kwargs: Named
+) -> Nest:
     """Runs the `call` of a layer that is not an old one."""
     if _state.scope is None:
         return run(*args, **kwargs)

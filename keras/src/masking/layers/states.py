@@ -1,12 +1,17 @@
 """States of layers, which a step without a valid entry leaves as they are."""
 
 import contextlib
+import typing
 
 from keras.src import backend
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.variables import changed_only_where
 
 
-def kept_without(mask, variables, axes=None):
+def kept_without(
+    mask: Mask, variables: typing.Sequence, axes: Axes | None = None
+) -> typing.ContextManager:
     """Scope in which variables change only where there is something valid.
 
     Engines that compile decide it as they run: no mask is looked at here.

@@ -1,7 +1,12 @@
 """What layers do with steps and entries under a mask."""
 
+import typing
+
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
@@ -10,7 +15,7 @@ from keras.src.masking.packing import is_packed
 from keras.src.masking.rules import packed
 
 
-def step_mask(mask, ndim=2):
+def step_mask(mask: Mask, ndim: int = 2) -> Mask:
     """The mask over batch and time: a step counts if any entry of it does.
 
     Args:
@@ -23,7 +28,9 @@ def step_mask(mask, ndim=2):
     return backend.numpy.any(mask, axis=inner) if inner else mask
 
 
-def by_steps(sequences, mask, ndim=2):
+def by_steps(
+    sequences: AnyTensor, mask: Mask | None, ndim: int = 2
+) -> tuple[AnyTensor, Mask | None]:
     """A sequence, with 0 where it is masked, and its step mask.
 
     Args:
@@ -45,7 +52,12 @@ def by_steps(sequences, mask, ndim=2):
     return sequences, masks.over_axes(steps, sequences, ndim)
 
 
-def on_values(function, x, *args, **kwargs):
+def on_values(
+    function: typing.Callable,
+    x: AnyTensor,
+    *args: typing.Any,
+    **kwargs: typing.Any,
+) -> AnyTensor:
     """A function that treats each entry by itself, run under the mask."""
     if not isinstance(x, MaskedTensorBase):
         return function(x, *args, **kwargs)
@@ -54,19 +66,19 @@ def on_values(function, x, *args, **kwargs):
     return masks.wrap(function(x.values, *args, **kwargs), x.mask)
 
 
-def scaled(function, x):
+def scaled(function: typing.Callable, x: AnyTensor) -> AnyTensor:
     """As `on_values`, for a function that multiplies by what it draws."""
     if not is_packed(x):
         return on_values(function, x)
     return packed.scaled(function, x)
 
 
-def again(outputs):
+def again(outputs: Nest) -> Nest:
     """Masked outputs as `with_mask` gives them."""
     return outputs if current_scope() is None else outputs.values
 
 
-def with_mask(outputs, mask):
+def with_mask(outputs: Nest, mask: Mask | None) -> Nest:
     """The first of the outputs with this mask; the others as they are.
 
     Inside the `call` of an old layer, which may call that of its base, all are

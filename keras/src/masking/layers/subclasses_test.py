@@ -17,7 +17,7 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking.errors import has_mask
+from keras.src.backend.common.composite import has_mask
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases import layers as cases
 from keras.src.utils import set_random_seed

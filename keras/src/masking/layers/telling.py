@@ -2,15 +2,19 @@
 
 import inspect
 import itertools
+import typing
 import warnings
 import weakref
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.masking.errors import has_mask
 from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.origins import is_flagged
 from keras.src.masking.layers.origins import place_of
@@ -22,7 +26,9 @@ _warned = set()
 _asked = weakref.WeakSet()
 
 
-def warn_if_lost(layer, inputs, mask, outputs, given):
+def warn_if_lost(
+    layer: Layer, inputs: Nest, mask: Mask, outputs: Nest, given: Nest
+) -> None:
     """Warns once per class if a user's layer returns its steps unmasked.
 
     Args:
@@ -135,7 +141,7 @@ INSTEAD_OF_COMPUTE_MASK = """\
 """
 
 
-def warn_deprecated(layer):
+def warn_deprecated(layer: Layer) -> None:
     """Says once per class what to write in place of the old ways it uses."""
     cls = type(layer)
     if is_from_keras(cls.__module__):
@@ -146,8 +152,8 @@ def warn_deprecated(layer):
         "overrides `compute_mask`": overrides,
         "reads `_keras_mask`": reads_attribute(cls.call),
     }
-    uses = [use for use, is_used in uses.items() if is_used]
-    if not uses:
+    used = [use for use, is_used in uses.items() if is_used]
+    if not used:
         # It counts on a flag that Keras set.
         return
     place = vars(layer).get("_flagged_outside")
@@ -156,7 +162,7 @@ def warn_deprecated(layer):
     _warn_once(
         cls,
         DeprecationWarning,
-        f"Layer class `{cls.__name__}` {', '.join(uses)}. It goes on working, "
+        f"Layer class `{cls.__name__}` {', '.join(used)}. It goes on working, "
         "but masks are part of the tensors now. Delete these lines, and let "
         "`call` take a `keras.MaskedTensor` and compute with `keras.ops`:\n\n"
         f"{INSTEAD_OF_COMPUTE_MASK if overrides else INSTEAD}",
@@ -164,7 +170,7 @@ def warn_deprecated(layer):
     )
 
 
-def reads_attribute(function):
+def reads_attribute(function: typing.Callable) -> bool:
     code = getattr(inspect.unwrap(function), "__code__", None)
     words = {"_keras_mask", "get_keras_mask"}
     return code is not None and bool(

@@ -2,9 +2,12 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.layout import paired
@@ -13,7 +16,7 @@ from keras.src.masking.rules.merge import only_operand
 from keras.src.masking.rules.reduce import canonical_axes
 
 
-def stacked(axis, ndim):
+def stacked(axis: int, ndim: int) -> Rule:
     """Joining along one axis, after axes of size 1 are added.
 
     Args:
@@ -39,7 +42,7 @@ def _at_least(x, ndim):
     return ops.expand_dims(x, added) if added else x
 
 
-def split_along(axis):
+def split_along(axis: int) -> Rule:
     """Splitting along one axis, the first where there is no other."""
 
     def rule(call):
@@ -55,7 +58,7 @@ def split_along(axis):
     return rule
 
 
-def flip_along(axis):
+def flip_along(axis: int) -> Rule:
     """Flipping along one axis."""
 
     @covers(kept)
@@ -67,7 +70,7 @@ def flip_along(axis):
     return rule
 
 
-def append(call):
+def append(call: Call) -> AnyTensor:
     """As `concatenate`, of flat tensors if no axis is named."""
     xs, axis = call.args, call.argument("axis")
     if axis is None:
@@ -75,7 +78,7 @@ def append(call):
     return ops.concatenate(list(xs), axis=axis)
 
 
-def rot90(call):
+def rot90(call: Call) -> AnyTensor:
     """The mask is turned too, if it covers one of the two axes."""
     x = only_operand(call)
     axes = call.argument("axes", (0, 1))
@@ -89,20 +92,20 @@ def rot90(call):
 
 
 @covers(coverage.whole)
-def moved(call):
+def moved(call: Call) -> AnyTensor:
     """Any motion of entries: the op does the same to the whole mask."""
     return paired(call.compute(), call.compute(full_rank(only_operand(call))))
 
 
 @covers(coverage.whole)
-def among_zeros(call):
+def among_zeros(call: Call) -> AnyTensor:
     """Entries between zeros that the op makes, which are valid."""
     hidden = backend.numpy.logical_not(full_rank(only_operand(call)))
     hidden = call.compute(backend.cast(hidden, "int32"))
     return masks.wrap(call.compute(), backend.numpy.equal(hidden, 0))
 
 
-def meshgrid(call):
+def meshgrid(call: Call) -> list[AnyTensor]:
     """Each grid has the mask of the vector that it repeats."""
     own = [
         full_rank(x)
@@ -117,7 +120,7 @@ def meshgrid(call):
     ]
 
 
-def select(call):
+def select(call: Call) -> AnyTensor:
     """As `where` upon `where`: valid where every masked operand is."""
     conditions, choices = call.args[:2]
     result = call.argument("default")
@@ -126,7 +129,7 @@ def select(call):
     return result
 
 
-def full(call):
+def full(call: Call) -> AnyTensor:
     """The filling value is repeated, with its mask."""
     dtype = call.argument("dtype") or backend.floatx()
     return ops.broadcast_to(
@@ -134,7 +137,7 @@ def full(call):
     )
 
 
-def spaced(constant):
+def spaced(constant: float) -> Rule:
     """Steps between two ends, along a new axis: valid where both ends are.
 
     Args:
@@ -174,20 +177,20 @@ def _along(mask, values, axis):
 
 
 @covers(kept)
-def unravel_index(call):
+def unravel_index(call: Call) -> tuple:
     """Each of the indices has the mask; masked ones are those of entry 0."""
     x = only_operand(call)
     return tuple(masks.wrap(y, x.mask) for y in call.compute(masks.zero(x)))
 
 
 @covers(kept)
-def powers(call):
+def powers(call: Call) -> AnyTensor:
     """A row of powers for each entry, masked where that is."""
     x = only_operand(call)
     return masks.wrap(call.compute(masks.fill(x.values, x.mask, 1)), x.mask)
 
 
-def view(call):
+def view(call: Call) -> AnyTensor:
     """The same bytes in another dtype: the mask stays.
 
     That may not cut entries up. Bytes of an integer can be those of NaN, so 0

@@ -1,9 +1,11 @@
 """Attention in one op: masked keys take no part."""
 
 from keras.src import backend
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 
 
 def _check(call):
@@ -23,7 +25,7 @@ def _covered(call, spec):
 
 
 @covers(_covered)
-def dot_product_attention(call):
+def dot_product_attention(call: Call) -> AnyTensor:
     """Valid where the query is, if its batch has a valid key at all.
 
     The explicit mask and causality leave keys out for some of the queries, and

@@ -13,16 +13,22 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 
 
-def refused(reason):
+def refused(reason: str) -> Rule:
     """A rule for an op that can do nothing sensible with a mask.
 
     Args:
@@ -53,7 +59,7 @@ class Core(typing.NamedTuple):
     harmless: typing.Any = 0
 
 
-def well_conditioned(matrices):
+def well_conditioned(matrices: Tensor) -> Tensor:
     """A diagonal of different numbers between 1/2 and 2, whose product is 1.
 
     Equal eigenvalues would give NaN gradients, and a determinant must not
@@ -82,7 +88,7 @@ TRANSFORM = Core(1, np.array([1, 0, 0, 0, 1, 0, 0, 0], "float32"))
 CORNERS = Core(2, np.array([[0, 0], [0, 1], [1, 0], [1, 1]], "float32"))
 
 
-def batch_only(*cores, hint=""):
+def batch_only(*cores: Core | typing.Callable, hint: str = "") -> Rule:
     """A rule for an op over core axes: the masks of the batch axes are merged.
 
     Args:
@@ -121,7 +127,9 @@ def batch_only(*cores, hint=""):
     return rule
 
 
-def on_batch(call, cores, hint=""):
+def on_batch(
+    call: Call, cores: typing.Sequence[Core], hint: str = ""
+) -> tuple[Nest, Mask]:
     """The op on what is valid, and the mask over the batch axes.
 
     Args:
@@ -187,7 +195,7 @@ def _batch_of(x, core):
     return masks.wrap(masks.to_rank(x.mask, x.values, batch), x.mask)
 
 
-def as_tensors(call):
+def as_tensors(call: Call) -> list[AnyTensor]:
     """The operands, with tensors for lists of numbers."""
     call.args = [
         x if hasattr(x, "shape") else backend.convert_to_tensor(x)
@@ -196,14 +204,14 @@ def as_tensors(call):
     return call.args
 
 
-def solve(call):
+def solve(call: Call) -> tuple[Core, ...]:
     """The right-hand side has one vector or one matrix for each matrix."""
     a, b = as_tensors(call)
     return MATRIX, Core(1 + (len(b.shape) >= len(a.shape)))
 
 
 @takes_whole
-def cholesky_inverse(call):
+def cholesky_inverse(call: Call) -> AnyTensor:
     """A mask of batch axes stays; the last 2 axes may have none.
 
     From the inverse of the factor: some backends take one matrix only, and mix
@@ -218,7 +226,7 @@ def cholesky_inverse(call):
     return ops.matmul(*(both[::-1] if upper else both))
 
 
-def cross(call):
+def cross(call: Call) -> AnyTensor:
     """Masks of batch axes are merged; that of the vectors may have none.
 
     The axis of the components goes last, and where it belongs after.
@@ -237,7 +245,7 @@ def cross(call):
     return ops.moveaxis(result, -1, axes[2])
 
 
-def colour(call):
+def colour(call: Call) -> tuple[Core, ...]:
     """The channels of an image, with three different ones: no gray.
 
     The hue of gray is a division by 0.
@@ -249,13 +257,13 @@ def colour(call):
     return (Core(3, harmless[:, None, None]),)
 
 
-def gray(call):
+def gray(call: Call) -> tuple[Core, ...]:
     """The channels of an image, one or three."""
     (core,) = colour(call)
     return (Core(core.axes),)
 
 
-def resampled(call):
+def resampled(call: Call) -> tuple[Core, ...]:
     """The axes from the first one that is resampled on."""
     ndim = len(call.args[0].shape)
     axes = [a % ndim for a in call.argument("spatial_dims")]

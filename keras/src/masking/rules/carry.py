@@ -10,33 +10,37 @@ so that specs come from the very same lines.
 
 import functools
 import re
+import typing
 
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Nest
 from keras.src.composite import fields
 from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.errors import unsupported
 from keras.src.masking import masks
 from keras.src.masking import symbolic
+from keras.src.masking.calls import Call
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
-from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import refuse
 from keras.src.masking.errors import refuse_masked
 from keras.src.masking.rules.reduce import canonical_axes
 from keras.src.masking.training.batches import Parts
-from keras.src.masking.training.batches import put_together
+from keras.src.masking.training.batches import from_parts
 
 AGREE = "give both the same kind of mask with `keras.MaskedTensor`"
 
 
-def carries(carried):
+def carries(carried: typing.Callable) -> typing.Callable:
     """Decorator: the function carries masked tensors in eager calls.
 
     Symbolic calls stay upstream's: their operation carries them.
@@ -58,7 +62,7 @@ def carries(carried):
 
 
 @takes_whole
-def by_function(call):
+def by_function(call: Call) -> Nest:
     """Carries masked tensors whole; its functions say what becomes of them."""
     return call.pass_on()
 
@@ -77,7 +81,7 @@ def _parts(x):
     return Parts(x.values, x.mask)
 
 
-def apart(nest):
+def apart(nest: Nest) -> Nest:
     """The nest with `Parts` for each masked tensor, eager or symbolic."""
     if not needs_dispatch((nest,)):
         return nest
@@ -95,11 +99,11 @@ def _whole(values, mask):
     return masks.wrap(values, mask)
 
 
-def together(nest, make=_whole):
+def together(nest: Nest, make: typing.Callable = _whole) -> Nest:
     """The nest with a masked tensor for each `Parts`."""
     if not _has_parts(nest):
         return nest
-    return fields.together(put_together(nest, make))
+    return fields.together(from_parts(nest, make))
 
 
 def _has_parts(nest):
@@ -135,7 +139,9 @@ def _in_parts(function, check=None):
     return function_in_parts
 
 
-def agree(op_name, first_name, first, second_name, second):
+def agree(
+    op_name: str, first_name: str, first: Nest, second_name: str, second: Nest
+) -> None:
     """Raises unless two nests have masks in the same places, of equal rank.
 
     Nests without any mask are left to the engine.
@@ -185,7 +191,12 @@ def _branches(op_name, functions):
     return [branch(name, function) for name, function in functions]
 
 
-def cond(plain, pred, true_fn, false_fn):
+def cond(
+    plain: typing.Callable,
+    pred: AnyTensor,
+    true_fn: typing.Callable,
+    false_fn: typing.Callable,
+) -> Nest:
     """The branch that is taken may return masked tensors."""
     _refuse_composite("keras.ops.cond", pred)
     functions = ("`true_fn`", true_fn), ("`false_fn`", false_fn)
@@ -198,12 +209,17 @@ def _refuse_composite(name, x):
 
 
 @takes_whole
-def refused_predicate(call):
+def refused_predicate(call: Call) -> Nest:
     """Branches may give masked tensors; a masked predicate is refused."""
     raise call.refuse("A masked predicate is neither true nor false.")
 
 
-def switch(plain, index, branches, *operands):
+def switch(
+    plain: typing.Callable,
+    index: AnyTensor,
+    branches: typing.Sequence,
+    *operands: Nest,
+) -> Nest:
     """The branch that is taken may take and return masked tensors."""
     refuse_masked("switch", index, "A masked index names no branch.")
     _refuse_composite("keras.ops.switch", index)
@@ -215,7 +231,13 @@ def switch(plain, index, branches, *operands):
 # --------------------------------------------------------------------- loops
 
 
-def while_loop(plain, cond, body, loop_vars, maximum_iterations=None):
+def while_loop(
+    plain: typing.Callable,
+    cond: typing.Callable,
+    body: typing.Callable,
+    loop_vars: Nest,
+    maximum_iterations: int | None = None,
+) -> Nest:
     """Loop variables may be masked, and stay so."""
     single = has_mask(from_foreign(loop_vars)) or isinstance(
         loop_vars, CompositeBase
@@ -246,7 +268,13 @@ def while_loop(plain, cond, body, loop_vars, maximum_iterations=None):
     return outputs[0] if single else outputs
 
 
-def fori_loop(plain, lower, upper, body_fun, init_val):
+def fori_loop(
+    plain: typing.Callable,
+    lower: typing.Any,
+    upper: typing.Any,
+    body_fun: typing.Callable,
+    init_val: Nest,
+) -> Nest:
     """The state may hold masked tensors, and stays of its kind."""
     refuse_masked("fori_loop", (lower, upper), "The bounds are plain numbers.")
 
@@ -310,13 +338,15 @@ def _where_there(outputs, there):
     return tree.map_structure(one, outputs)
 
 
-def map_(plain, f, xs):
+def map_(plain: typing.Callable, f: typing.Callable, xs: Nest) -> Nest:
     """Elements may be masked; one that is not there gives none."""
     xs, there = _elements(xs)
     return _where_there(together(plain(_in_parts(f), xs)), there)
 
 
-def vectorized_map(plain, function, elements):
+def vectorized_map(
+    plain: typing.Callable, function: typing.Callable, elements: Nest
+) -> Nest:
     """As `map_`, whose arguments have other names."""
     return map_(plain, function, elements)
 
@@ -396,7 +426,13 @@ def _with_masks(nest, ranks):
     return tree.map_structure(one, nest)
 
 
-def associative_scan(plain, f, elems, reverse=False, axis=0):
+def associative_scan(
+    plain: typing.Callable,
+    f: typing.Callable,
+    elems: Nest,
+    reverse: bool = False,
+    axis: int = 0,
+) -> Nest:
     """Elements may be masked, as the function takes and returns them."""
     elems = fields.apart(elems)
     leaves = [from_foreign(x) for x in tree.flatten(elems)]
@@ -410,29 +446,32 @@ def associative_scan(plain, f, elems, reverse=False, axis=0):
     leaves = [_over_axis(x, axis) if has_mask(x) else x for x in leaves]
     elems = tree.pack_sequence_as(elems, leaves)
 
-    # Masks as integers: some backends add up what they interleave.
-    def as_integers(nest):
-        def part(values, mask):
-            return Parts(values, ops.cast(mask, "int32"))
-
-        return put_together(apart(nest), part)
-
-    def whole(values, mask):
-        return _whole(values, ops.cast(mask, "bool"))
-
     def combine(a, b):
-        c = f(together(a, whole), together(b, whole))
+        c = f(together(a, _of_integer), together(b, _of_integer))
         agree("associative_scan", "`elems`", elems, "what `f` returns", c)
-        return as_integers(c)
+        return _as_integers(c)
 
-    scans = plain(combine, as_integers(elems), reverse=reverse, axis=axis)
+    scans = plain(combine, _as_integers(elems), reverse=reverse, axis=axis)
     # Some come back in another dtype, again from being added up.
     scans = tree.map_structure(
         lambda y, x: ops.cast(y, backend.standardize_dtype(x.dtype)),
         scans,
-        as_integers(elems),
+        _as_integers(elems),
     )
-    return together(scans, whole)
+    return together(scans, _of_integer)
+
+
+# Masks as integers: some backends add up what they interleave.
+
+
+def _as_integers(nest):
+    return from_parts(
+        apart(nest), lambda values, mask: Parts(values, ops.cast(mask, "int32"))
+    )
+
+
+def _of_integer(values, mask):
+    return _whole(values, ops.cast(mask, "bool"))
 
 
 def _over_axis(x, axis):
@@ -465,7 +504,53 @@ def _check_tangents(primals, tangents):
         ) from None
 
 
-def jvp(plain, fun, primals, tangents, has_aux=False):
+def _of_number(values, mask):
+    """A masked tensor of its values, and of a mask that is a number."""
+    return _whole(values, ops.greater(mask, 0.5))
+
+
+def _primal(x):
+    """`Parts` for a masked primal, with a number for its mask."""
+    if not has_mask(x):
+        return x
+    values, mask = _parts(x)
+    return Parts(values, ops.cast(mask, "float32"))
+
+
+def _tangent(x, t):
+    """`Parts` for the tangent of a masked primal."""
+    if not has_mask(x):
+        reason = "A tangent may be masked where its primal is."
+        refuse_masked("jvp", t, reason, rule=AGREE)
+        return t
+    t = ops.filled(t, 0)
+    mask = ops.cast(_parts(x).mask, "float32")
+    if not isinstance(t, KerasTensor) and not isinstance(x, KerasTensor):
+        t = masks.fill(backend.convert_to_tensor(t), x.mask, 0)
+    return Parts(t, ops.zeros_like(mask))
+
+
+def _masks_aside(outputs):
+    """The nest with `Parts` of values alone, and the masks that were there."""
+    found = []
+
+    def aside(y):
+        if not has_mask(y):
+            return y
+        found.append(y.mask)
+        # An empty nest says that there is a mask.
+        return Parts(y.values, ())
+
+    return tree.map_structure(aside, fields.apart(outputs)), found
+
+
+def jvp(
+    plain: typing.Callable,
+    fun: typing.Callable,
+    primals: Nest,
+    tangents: Nest,
+    has_aux: bool = False,
+) -> tuple:
     """Primals may be masked; a tangent has the mask of its primal.
 
     A mask is a constant. It is passed as a number with the tangent 0, since
@@ -477,47 +562,17 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
         for nest in (primals, tangents)
     )
     _check_tangents(primals, tangents)
-    flat = tree.flatten(primals)
-    number = "float32"
-
-    def whole(values, mask):
-        return _whole(values, ops.greater(mask, 0.5))
-
-    def primal(x):
-        if not has_mask(x):
-            return x
-        values, mask = _parts(x)
-        return Parts(values, ops.cast(mask, number))
-
-    def tangent(x, t):
-        if not has_mask(x):
-            reason = "A tangent may be masked where its primal is."
-            refuse_masked("jvp", t, reason, rule=AGREE)
-            return t
-        t = ops.filled(t, 0)
-        mask = ops.cast(_parts(x).mask, number)
-        if not isinstance(t, KerasTensor) and not isinstance(x, KerasTensor):
-            t = masks.fill(backend.convert_to_tensor(t), x.mask, 0)
-        return Parts(t, ops.zeros_like(mask))
 
     def with_masks_aside(*args):
-        outputs = fun(*together(args, whole))
+        outputs = fun(*together(args, _of_number))
         outputs, aux = outputs if has_aux else (outputs, ())
-        found = []
-
-        def aside(y):
-            if not has_mask(y):
-                return y
-            found.append(y.mask)
-            # An empty nest says that there is a mask.
-            return Parts(y.values, ())
-
-        outputs = tree.map_structure(aside, fields.apart(outputs))
+        outputs, found = _masks_aside(outputs)
         return outputs, (found, apart(aux))
 
-    tangents = [tangent(*p) for p in zip(flat, tree.flatten(tangents))]
+    flat = tree.flatten(primals)
+    tangents = [_tangent(*p) for p in zip(flat, tree.flatten(tangents))]
     tangents = tree.pack_sequence_as(primals, tangents)
-    primals = tree.map_structure(primal, primals)
+    primals = tree.map_structure(_primal, primals)
     outputs, slopes, (found, aux) = plain(
         with_masks_aside, primals, tangents, has_aux=True
     )
@@ -533,13 +588,7 @@ def jvp(plain, fun, primals, tangents, has_aux=False):
 # ----------------------------------------------------------------- vectorize
 
 
-def vectorize(plain, pyfunc, *, excluded=None, signature=None):
-    """The vectorized function merges the masks of its arguments.
-
-    `pyfunc` meets no mask: it sees scalars, or with a signature the core axes,
-    which have none. What it makes of masked entries is replaced by 0.
-    """
-
+def _giving_plain(pyfunc):
     def one(*args, **kwargs):
         result = pyfunc(*args, **kwargs)
         refuse_masked(
@@ -547,24 +596,47 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
         )
         return result
 
+    return one
+
+
+def _looped(args, kwargs, excluded):
+    """The arguments that are looped over; others must be plain."""
+    looped = [x for i, x in enumerate(args) if i not in excluded]
+    others = [x for i, x in enumerate(args) if i in excluded]
+    others += [x for x in looped if isinstance(x, KerasTensor)]
+    refuse_masked(
+        "vectorize",
+        (others, kwargs),
+        "Only eager arguments that are passed by position and not excluded "
+        "may be masked.",
+    )
+    return looped
+
+
+def vectorize(
+    plain: typing.Callable,
+    pyfunc: typing.Callable,
+    *,
+    excluded: typing.Any = None,
+    signature: str | None = None,
+) -> typing.Callable:
+    """The vectorized function merges the masks of its arguments.
+
+    `pyfunc` meets no mask: it sees scalars, or with a signature the core axes,
+    which have none. What it makes of masked entries is replaced by 0.
+    """
+
     if not callable(pyfunc):
         return plain(pyfunc)
-    vectorized = plain(one, excluded=excluded, signature=signature)
+    of_plain = _giving_plain(pyfunc)
+    vectorized = plain(of_plain, excluded=excluded, signature=signature)
     cores_in, cores_out = _core_ranks(signature)
     excluded = excluded or ()
 
     @functools.wraps(pyfunc)
     def function(*args, **kwargs):
         args = [from_foreign(x) for x in args]
-        looped = [x for i, x in enumerate(args) if i not in excluded]
-        others = [x for i, x in enumerate(args) if i in excluded]
-        others += [x for x in looped if isinstance(x, KerasTensor)]
-        refuse_masked(
-            "vectorize",
-            (others, kwargs),
-            "Only eager arguments that are passed by position and not excluded "
-            "may be masked.",
-        )
+        looped = _looped(args, kwargs, excluded)
         cores = cores_in or [0] * len(looped)
         own = [
             _loop_mask(x, core) for x, core in zip(looped, cores) if has_mask(x)
@@ -573,17 +645,21 @@ def vectorize(plain, pyfunc, *, excluded=None, signature=None):
         if not own:
             return outputs
         mask = functools.reduce(ops.logical_and, own)
-
-        def with_mask(y, core):
-            loop = backend.shape(y)[: len(y.shape) - core]
-            return backend.MaskedTensor(y, ops.broadcast_to(mask, loop))
-
-        if isinstance(outputs, (list, tuple)):
-            cores = cores_out or [0] * len(outputs)
-            return type(outputs)(map(with_mask, outputs, cores))
-        return with_mask(outputs, cores_out[0] if cores_out else 0)
+        return _masked_loop(outputs, mask, cores_out)
 
     return function
+
+
+def _masked_loop(outputs, mask, cores):
+    """What a loop gave, with the mask of its axes."""
+
+    def one(y, core):
+        loop = backend.shape(y)[: len(y.shape) - core]
+        return backend.MaskedTensor(y, ops.broadcast_to(mask, loop))
+
+    if isinstance(outputs, (list, tuple)):
+        return type(outputs)(map(one, outputs, cores or [0] * len(outputs)))
+    return one(outputs, cores[0] if cores else 0)
 
 
 def _core_ranks(signature):

@@ -6,11 +6,16 @@ no mask covers (the features of a Dense) needs nothing, since what is finite
 stays in its own row.
 """
 
+import typing
+
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -18,8 +23,13 @@ from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.reduce import canonical_axes
 from keras.src.masking.rules.reduce import floating
 
+# Of each axis of a tensor: axes of one name are multiplied entry by entry.
+Labels: typing.TypeAlias = typing.Sequence[str]
+# Operands, the labels of each, and those of the result.
+Labelled: typing.TypeAlias = tuple[list, list, list]
 
-def contract(labels_of):
+
+def contract(labels_of: typing.Callable) -> Rule:
     """A rule for an op that multiplies its operands and sums.
 
     Args:
@@ -30,32 +40,14 @@ def contract(labels_of):
     def coverage(call, spec):
         operands, labels, out = labels_of(call)
         covered = [_covered(x, names) for x, names in zip(operands, labels)]
-        contracted = [{*names} - {*out} for names in covered]
-        if set.intersection(*contracted) and _is_larger(covered, labels):
+        if _shared(covered, out) and _is_larger(covered, labels):
             return len(out)
         return reach(covered, out)
 
     @packs(packed.contracted(labels_of))
     @covers(coverage)
     def rule(call):
-        operands, labels, out = labels_of(call)
-        covered = [_covered(x, names) for x, names in zip(operands, labels)]
-        mask = _mask_that_stays(operands, covered, labels, out)
-        if mask is not None:
-            return masks.wrap(call.compute(), mask)
-        contracted = [[a for a in names if a not in out] for names in covered]
-        values = _compute(call, _filled(operands, labels, contracted))
-        if not any(a in out for names in covered for a in names):
-            return values
-        shared = set.intersection(*map(set, contracted))
-        if shared and _is_larger(covered, labels):
-            return masks.wrap(values, _count_pairs(call, operands))
-        parts = [
-            _reduced_mask(x, names, [a for a in gone if a not in shared])
-            for x, names, gone in zip(operands, covered, contracted)
-            if names
-        ]
-        return masks.wrap(values, _joint_mask(parts, out, values))
+        return _contracted(call, *labels_of(call))
 
     rule.__name__ = f"contract({labels_of.__name__})"
     rule.__doc__ = (
@@ -63,6 +55,32 @@ def contract(labels_of):
         "meets."
     )
     return rule
+
+
+def _contracted(call, operands, labels, out):
+    """The result of such an op, with its mask."""
+    covered = [_covered(x, names) for x, names in zip(operands, labels)]
+    mask = _mask_that_stays(operands, covered, labels, out)
+    if mask is not None:
+        return masks.wrap(call.compute(), mask)
+    contracted = [[a for a in names if a not in out] for names in covered]
+    values = _compute(call, _filled(operands, labels, contracted))
+    if not any(a in out for names in covered for a in names):
+        return values
+    shared = _shared(covered, out)
+    if shared and _is_larger(covered, labels):
+        return masks.wrap(values, _count_pairs(call, operands))
+    parts = [
+        _reduced_mask(x, names, [a for a in gone if a not in shared])
+        for x, names, gone in zip(operands, covered, contracted)
+        if names
+    ]
+    return masks.wrap(values, _joint_mask(parts, out, values))
+
+
+def _shared(covered, out):
+    """The labels that all masks cover and the sum takes away."""
+    return set.intersection(*({*names} - {*out} for names in covered))
 
 
 def _mask_that_stays(operands, covered, labels, out):
@@ -81,7 +99,7 @@ def _mask_that_stays(operands, covered, labels, out):
     return operands[first].mask
 
 
-def reach(covered, out):
+def reach(covered: typing.Iterable[Labels], out: Labels) -> int:
     """How many axes a mask covers, of all that go into a result.
 
     Args:
@@ -92,7 +110,12 @@ def reach(covered, out):
     return max(places, default=-1) + 1
 
 
-def quantized(run, subscripts, inputs, **kwargs):
+def quantized(
+    run: typing.Callable,
+    subscripts: str,
+    inputs: AnyTensor,
+    **kwargs: typing.Any,
+) -> AnyTensor:
     """What a layer makes of a masked tensor and of a quantized kernel.
 
     The layer sees plain values, with 0 under the mask: the largest of them is
@@ -149,7 +172,7 @@ def _without_unmet(x, names, operands, covered):
     return x
 
 
-def labels_of_first(subscripts, inputs, ndim):
+def labels_of_first(subscripts: str, inputs: AnyTensor, ndim: int) -> tuple:
     """The labels that the mask of the first operand covers, and the result's.
 
     Args:
@@ -237,7 +260,7 @@ def _arranged(mask, labels, order):
 
 
 @covers(coverage.whole)
-def correlate(call):
+def correlate(call: Call) -> AnyTensor:
     """Masked entries count as 0; valid where any pair of valid ones meets."""
     call.args = tuple(map(ops.convert_to_tensor, call.args))
     values = call.compute(*(ops.filled(x, 0) for x in call.args))
@@ -247,7 +270,7 @@ def correlate(call):
 
 
 @covers(coverage.whole)
-def kron(call):
+def kron(call: Call) -> AnyTensor:
     """Every entry of the first times all of the second, valid if both are."""
     x, y = map(ops.convert_to_tensor, call.args)
     ndim = max(len(x.shape), len(y.shape))
@@ -263,7 +286,7 @@ def kron(call):
     return ops.reshape(product, tuple(n * m for n, m in sizes))
 
 
-def cdist(call):
+def cdist(call: Call) -> AnyTensor:
     """The distance of every row to every row, valid where both are."""
     x, y = map(ops.convert_to_tensor, call.args)
     for operand in (x, y):
@@ -277,7 +300,7 @@ def cdist(call):
     return ops.sqrt(ops.sum(ops.square(between), axis=-1))
 
 
-def matmul(call):
+def matmul(call: Call) -> Labelled:
     """(..., n, k) by (..., k, m), with batch axes that broadcast."""
     x, y = call.args
     x_batch = [f"batch{i}" for i in range(len(x.shape) - 2, 0, -1)]
@@ -292,7 +315,7 @@ def matmul(call):
     )
 
 
-def dot(call):
+def dot(call: Call) -> Labelled:
     """The last axis of the first with the last but one of the second."""
     x, y = call.args
     if not len(x.shape) or not len(y.shape):
@@ -303,7 +326,7 @@ def dot(call):
     return [x, y], [rows + ["k"], y_labels], rows + others
 
 
-def inner(call):
+def inner(call: Call) -> Labelled:
     """The last axes of both."""
     x, y = call.args
     rows = [f"n{i}" for i in range(len(x.shape) - 1)]
@@ -311,7 +334,7 @@ def inner(call):
     return [x, y], [rows + ["k"], others + ["k"]], rows + others
 
 
-def outer(call):
+def outer(call: Call) -> Labelled:
     """Every entry of the first with every entry of the second."""
     x, y = call.args
     if len(x.shape) > 1 or len(y.shape) > 1:
@@ -319,17 +342,15 @@ def outer(call):
     return [x, y], [["n"], ["m"]], ["n", "m"]
 
 
-def vdot(call):
+def vdot(call: Call) -> Labelled:
     """All entries of both, in their order."""
     x, y = call.args
     x_labels = [f"n{i}" for i in range(len(x.shape))]
     return [x, y], [x_labels, [f"m{i}" for i in range(len(y.shape))]], []
 
 
-def tensordot(call):
-    """The axes that are named, in pairs."""
-    x, y = call.args
-    axes = call.argument("axes", 2)
+def _paired_axes(x, y, axes):
+    """The axes of either operand that are summed over, in pairs."""
     if isinstance(axes, int):
         if not 0 <= axes <= min(len(x.shape), len(y.shape)):
             raise ValueError(
@@ -337,22 +358,25 @@ def tensordot(call):
                 f"must have. Received: axes={axes}, shapes {tuple(x.shape)} "
                 f"and {tuple(y.shape)}."
             )
-        x_axes = range(len(x.shape) - axes, len(x.shape))
-        y_axes = range(axes)
-    else:
-        x_axes, y_axes = (
-            a if isinstance(a, (list, tuple)) else [a] for a in axes
+        return range(len(x.shape) - axes, len(x.shape)), range(axes)
+    x_axes, y_axes = (a if isinstance(a, (list, tuple)) else [a] for a in axes)
+    x_axes = [canonical_axes(a, len(x.shape))[0] for a in x_axes]
+    y_axes = [canonical_axes(a, len(y.shape))[0] for a in y_axes]
+    # Of each operand an axis once, and as many of one as of the other.
+    canonical_axes(x_axes, len(x.shape))
+    canonical_axes(y_axes, len(y.shape))
+    if len(x_axes) != len(y_axes):
+        raise ValueError(
+            "`axes` must name as many axes of one operand as of the other. "
+            f"Received: axes={axes}."
         )
-        x_axes = [canonical_axes(a, len(x.shape))[0] for a in x_axes]
-        y_axes = [canonical_axes(a, len(y.shape))[0] for a in y_axes]
-        # Of each operand an axis once, and as many of one as of the other.
-        canonical_axes(x_axes, len(x.shape))
-        canonical_axes(y_axes, len(y.shape))
-        if len(x_axes) != len(y_axes):
-            raise ValueError(
-                "`axes` must name as many axes of one operand as of the other. "
-                f"Received: axes={axes}."
-            )
+    return x_axes, y_axes
+
+
+def tensordot(call: Call) -> Labelled:
+    """The axes that are named, in pairs."""
+    x, y = call.args
+    x_axes, y_axes = _paired_axes(x, y, call.argument("axes", 2))
     x_labels = [f"n{i}" for i in range(len(x.shape))]
     y_labels = [f"m{i}" for i in range(len(y.shape))]
     for i, j in zip(x_axes, y_axes):
@@ -362,7 +386,7 @@ def tensordot(call):
     return [x, y], [x_labels, y_labels], out
 
 
-def einsum(call):
+def einsum(call: Call) -> Labelled:
     """The axes as the subscripts name them."""
     subscripts = call.argument("subscripts").replace(" ", "")
     operands = list(call.args)

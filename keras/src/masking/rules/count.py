@@ -2,15 +2,17 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.merge import only_operand
 
 
-def bincount(call):
+def bincount(call: Call) -> AnyTensor:
     """Masked entries are not counted.
 
     They are zeros without weight, so there is a place for 0 even if nothing is
@@ -35,7 +37,7 @@ def bincount(call):
 
 
 @covers(coverage.plain)
-def histogram(call):
+def histogram(call: Call) -> tuple[AnyTensor, AnyTensor]:
     """Counts of the valid entries, between the bounds of these.
 
     As in NumPy the bounds are one apart if there is but one value; if there is
@@ -59,7 +61,7 @@ def histogram(call):
 
 
 @covers(lambda call, spec: masks.covered(call.args[0]))
-def isin(call):
+def isin(call: Call) -> AnyTensor:
     """Whether an entry is among valid ones of the second: its mask stays."""
     entries, elements = call.args
     if not ops.is_masked(elements):

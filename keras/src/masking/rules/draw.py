@@ -2,8 +2,11 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -16,12 +19,12 @@ from keras.src.masking.rules.reduce import canonical_axes
 
 @packs(packed.dropped)
 @covers(kept)
-def dropout(call):
+def dropout(call: Call) -> AnyTensor:
     """Each entry by itself: the mask stays."""
     return each_entry(call)
 
 
-def with_parameters(**in_domain):
+def with_parameters(**in_domain: float) -> Rule:
     """A draw for each entry of its parameters, valid where they are.
 
     Args:
@@ -52,7 +55,7 @@ def with_parameters(**in_domain):
     return rule
 
 
-def categorical(call):
+def categorical(call: Call) -> AnyTensor:
     """A masked class is never drawn; a row without a class gives 0."""
     x = only_operand(call)
     values = masks.filled(x)
@@ -67,7 +70,7 @@ def categorical(call):
     return masks.wrap(masks.fill(call.compute(logits), valid, 0), valid)
 
 
-def shuffle(call):
+def shuffle(call: Call) -> AnyTensor:
     """Values and mask in the same new order.
 
     A backend may shuffle each column by itself, so the places of all entries

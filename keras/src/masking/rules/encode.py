@@ -2,7 +2,9 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -24,7 +26,7 @@ def _one_hot(call, spec):
 
 @packs(packed.one_hot)
 @covers(_one_hot)
-def one_hot(call):
+def one_hot(call: Call) -> AnyTensor:
     """A masked index gives a row of zeros, under the mask."""
     x = only_operand(call)
     _check_dense(call)
@@ -37,7 +39,7 @@ def one_hot(call):
     return masks.wrap(masks.fill(values, mask, 0), mask)
 
 
-def multi_hot(call):
+def multi_hot(call: Call) -> AnyTensor:
     """The largest of the one-hot rows; valid where there was an index."""
     x = only_operand(call)
     rows = ops.one_hot(x, **call.kwargs)

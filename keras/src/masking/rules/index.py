@@ -1,13 +1,17 @@
 """Indexing: the part of the key that falls on the mask indexes it too."""
 
+import typing
+
 import numpy as np
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import entry
@@ -27,7 +31,7 @@ def _get_item(call, spec):
 
 @packs(packed.indexed)
 @covers(_get_item)
-def get_item(call):
+def get_item(call: Call) -> AnyTensor:
     """The part of the key that falls on the mask indexes it too.
 
     The mask is raised to as many axes as arrays of the key reach: where these
@@ -40,8 +44,8 @@ def get_item(call):
     _check_plain(call, keys)
     keys = _without_dots(keys, x)
     mask = masks.to_rank(x.mask, x.values, _reach(keys, len(x.mask.shape)))
-    values = x._index(x.values, tuple(keys))
-    mask = x._index(mask, _first(keys, len(mask.shape)))
+    values = backend.masked_kernels.index(x.values, tuple(keys))
+    mask = backend.masked_kernels.index(mask, _first(keys, len(mask.shape)))
     if not len(mask.shape):
         return entry(values, mask)
     return masks.wrap(values, mask)
@@ -79,7 +83,7 @@ def _reach(keys, covered):
     return max(covered, sum(map(_axes, keys[:last])))
 
 
-def as_keys(key):
+def as_keys(key: typing.Any) -> list:
     """The indices that a key consists of; a list of numbers is an array."""
     if isinstance(key, list) and not any(
         k is None or k is Ellipsis or isinstance(k, slice) for k in key
@@ -89,7 +93,7 @@ def as_keys(key):
     return list(map(_as_index, keys))
 
 
-def is_basic(keys):
+def is_basic(keys: typing.Iterable) -> bool:
     """Whether there are no tensors or arrays among the indices."""
     return not any(hasattr(k, "shape") for k in keys)
 

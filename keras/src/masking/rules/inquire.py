@@ -1,8 +1,10 @@
 """Questions about a tensor, which get a plain answer."""
 
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
@@ -13,21 +15,21 @@ from keras.src.masking.rules.merge import only_operand
 
 @takes_whole
 @covers(coverage.plain)
-def of_values(call):
+def of_values(call: Call) -> AnyTensor:
     """The op on the values: the answer does not depend on the mask."""
     return call.compute()
 
 
 @takes_whole
 @covers(coverage.plain)
-def get_mask(call):
+def get_mask(call: Call) -> AnyTensor:
     """The mask, a plain tensor."""
     return call.args[0].mask
 
 
 @takes_whole
 @covers(coverage.plain)
-def filled(call):
+def filled(call: Call) -> AnyTensor:
     """A plain tensor, with a value in place of masked entries."""
     x, value = call.args[0], call.argument("value")
     values = call.compute(x)
@@ -37,7 +39,7 @@ def filled(call):
 @takes_whole
 @packs(packed.each_step)
 @covers(kept)
-def like(call):
+def like(call: Call) -> AnyTensor:
     """A tensor of the same shape, and with the same mask."""
     x = only_operand(call)
     return masks.wrap(call.compute(), x.mask)
@@ -46,7 +48,7 @@ def like(call):
 @takes_whole
 @packs(packed.each_step)
 @covers(kept)
-def full_like(call):
+def full_like(call: Call) -> AnyTensor:
     """A tensor of the same shape and mask, with no large value under it."""
     value, result = call.argument("fill_value"), like(call)
     if isinstance(value, (int, float)) and masks.is_ordinary(value):
@@ -55,7 +57,7 @@ def full_like(call):
 
 
 @covers(kept)
-def empty_like(call):
+def empty_like(call: Call) -> AnyTensor:
     """Zeros with the same mask: memory as it is found may hold NaN."""
     return ops.zeros_like(call.args[0], dtype=call.argument("dtype"))
 
@@ -73,7 +75,7 @@ def _to_tensor(call, spec):
 @takes_whole
 @packs(packed.each_step)
 @covers(_to_tensor)
-def to_tensor(call):
+def to_tensor(call: Call) -> AnyTensor:
     """The same with its mask, in another dtype if one is asked for."""
     _check_dense(call)
     x, dtype = call.args[0], call.argument("dtype")

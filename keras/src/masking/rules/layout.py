@@ -1,17 +1,25 @@
 """Operations that move entries: the mask makes the same motion."""
 
 import math
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
@@ -20,12 +28,12 @@ from keras.src.masking.rules.merge import only_operand
 from keras.src.masking.rules.reduce import canonical_axes
 
 
-def full_rank(x):
+def full_rank(x: MaskedTensorBase) -> Mask:
     """The mask of a masked tensor over all of its axes."""
     return masks.to_rank(x.mask, x.values, len(x.shape))
 
 
-def axes_motion(numpy_function):
+def axes_motion(numpy_function: typing.Callable) -> Rule:
     """Ops that permute, add or remove whole axes.
 
     Args:
@@ -94,7 +102,7 @@ def _last_kept(origins, covered):
     return max(kept, default=0)
 
 
-def entry(values, mask):
+def entry(values: Tensor, mask: Mask) -> Tensor:
     """What is left when no axis of the mask is: plain, 0 if it was masked."""
     return masks.fill(values, masks.expand(mask, len(values.shape)), 0)
 
@@ -118,7 +126,7 @@ def _along_axis(call, spec):
 
 @packs(packed.along("axis"))
 @covers(_along_axis)
-def along_axis(call):
+def along_axis(call: Call) -> Nest:
     """The mask is moved like the entries, if it covers the axis.
 
     For ops that move, pick or repeat entries along one axis.
@@ -139,7 +147,7 @@ def along_axis(call):
     return paired(call.compute(), moved)
 
 
-def paired(values, moved_masks):
+def paired(values: Nest, moved_masks: Nest) -> Nest:
     """Values and masks that moved alike, or nests of them, put together."""
 
     def one(values, mask):
@@ -155,7 +163,7 @@ def _reshape(call, spec):
 
 @packs(packed.reshaped)
 @covers(_reshape)
-def reshape(call):
+def reshape(call: Call) -> AnyTensor:
     """The mask is reshaped with the axes it covers, where they stay together.
 
     That is so if the axes it does not cover end up as trailing axes of the
@@ -183,7 +191,7 @@ def _split_point_of(call, x, new_shape):
     return split_point(shape, masks.covered(x), new_shape)
 
 
-def split_point(shape, covered, new_shape):
+def split_point(shape: Shape, covered: int, new_shape: Shape) -> int | None:
     """How many leading axes of the new shape hold what a mask covers.
 
     Args:
@@ -243,7 +251,7 @@ def _with_names(shape, new_shape):
         + masks.covered(call.args[0])
     )
 )
-def broadcast_to(call):
+def broadcast_to(call: Call) -> AnyTensor:
     """The mask is stretched as its values are."""
     x = only_operand(call)
     values = call.compute()
@@ -255,7 +263,7 @@ def broadcast_to(call):
 
 
 @covers(kept)
-def pad(call):
+def pad(call: Call) -> AnyTensor:
     """Entries that a constant adds along an axis of the mask are masked."""
     x = only_operand(call)
     widths = _pairs(call.argument("pad_width"), len(x.shape))
@@ -284,7 +292,7 @@ def _pairs(pad_width, ndim):
 
 
 @covers(broadcast_to.coverage)
-def tile(call):
+def tile(call: Call) -> AnyTensor:
     """The mask is repeated along the axes that it covers."""
     x = only_operand(call)
     values = call.compute()
@@ -299,7 +307,7 @@ def tile(call):
     return masks.wrap(values, backend.numpy.tile(mask, repeats[:covered]))
 
 
-def join(new_axis):
+def join(new_axis: bool) -> Rule:
     """Joining tensors: the masks are joined along an axis that they cover.
 
     Plain tensors are all valid. Along any other axis the masks are merged.
@@ -348,7 +356,7 @@ def _without_nan(xs, mask):
     ]
 
 
-def mask_or_ones(x, ndim):
+def mask_or_ones(x: AnyTensor, ndim: int) -> Mask:
     """The mask over the first `ndim` axes, all True for a plain tensor."""
     if isinstance(x, MaskedTensorBase):
         return masks.to_rank(x.mask, x.values, ndim)
@@ -378,7 +386,7 @@ def _taken(call):
 
 @packs(packed.looked_up)
 @covers(_take)
-def take(call):
+def take(call: Call) -> AnyTensor:
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices, axis = _taken(call)
     if axis is not None:
@@ -425,7 +433,7 @@ def _under_both(one, other):
 
 
 @covers(coverage.whole)
-def take_along_axis(call):
+def take_along_axis(call: Call) -> AnyTensor:
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")
     if call.argument("axis") is not None:
@@ -442,7 +450,7 @@ def take_along_axis(call):
 
 
 @covers(kept)
-def slice_(call):
+def slice_(call: Call) -> AnyTensor:
     """A window of the tensor; the mask is sliced along the axes it covers."""
     x = only_operand(call)
     starts, shape = call.argument("start_indices"), call.argument("shape")
@@ -457,7 +465,7 @@ def _where(call, spec):
 
 @packs(packed.chosen)
 @covers(_where)
-def where(call):
+def where(call: Call) -> AnyTensor:
     """Valid where the branch that is taken is; a fill is neutral.
 
     A branch that has an entry for each entry of the other's mask is data, and

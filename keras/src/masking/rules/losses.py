@@ -2,8 +2,11 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.rules import batch
 from keras.src.masking.rules.batch import Core
 from keras.src.masking.rules.reduce import canonical_axes
@@ -11,7 +14,7 @@ from keras.src.masking.rules.reduce import canonical_axes
 PER_FRAME = "One of shape `(batch, time)` is taken: it leaves out frames."
 
 
-def crossentropy(call):
+def crossentropy(call: Call) -> AnyTensor:
     """A loss for each step, valid where target and output are.
 
     The classes go last; where a step is masked, all are as likely.
@@ -34,7 +37,7 @@ def crossentropy(call):
     return batch.batch_only(target_core, Core(1, 1))(call)
 
 
-def in_front(x):
+def in_front(x: MaskedTensorBase) -> tuple[Tensor, Tensor]:
     """The valid steps of each row first, zeros after them, and their number.
 
     Args:
@@ -78,7 +81,7 @@ def _ctc_cores(call):
     return Core(1, label), Core(2), Core(0, 1), Core(0, 1)
 
 
-def ctc_loss(call):
+def ctc_loss(call: Call) -> AnyTensor:
     """Masked labels and frames are left out; a length counts valid ones.
 
     A row without a valid frame has no loss: it is masked. One without a label
@@ -94,7 +97,7 @@ def ctc_loss(call):
     return batch.batch_only(_ctc_cores, hint=PER_FRAME)(call)
 
 
-def ctc_decode(call):
+def ctc_decode(call: Call) -> tuple[AnyTensor, AnyTensor]:
     """Masked frames are left out; valid where any is, and the length.
 
     The sequences have a new first axis.

@@ -1,14 +1,23 @@
 """Elementwise operations: the result is valid where every operand is."""
 
+import typing
+
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.operators import ARITHMETIC
+from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.operators import op_named
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 
@@ -16,7 +25,7 @@ from keras.src.masking.rules import packed
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
-def merge(call):
+def merge(call: Call) -> AnyTensor:
     """Valid where every masked operand is; plain operands are neutral.
 
     A plain operand that varies along the mask, or holds what is infinite or
@@ -38,12 +47,60 @@ def merge(call):
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
-def multiply(call):
+def multiply(call: Call) -> AnyTensor:
     """Valid where every masked operand is; no two masked numbers multiply."""
     first = call.args[0]
     if all(map(masks.is_masked, call.args)):
         call.args = (masks.wrap(masks.zero(first), first.mask), call.args[1])
     return merge(call)
+
+
+# The operators that have a shortcut, each to the rule of its row.
+SHORTCUTS = {
+    "add": merge,
+    "subtract": merge,
+    "multiply": multiply,
+    **dict.fromkeys(COMPARISON.values(), merge),
+}
+
+
+def shortcut(name: str) -> typing.Callable:
+    """The operator of an op, which most often has little to do.
+
+    That is a scalar, or two masks that broadcast as the values do; anything
+    else goes the way of the op, to the rule.
+
+    Args:
+        name: Name of an op in `SHORTCUTS`.
+    """
+    multiplies = SHORTCUTS[name] is multiply
+
+    def operator(self, other):
+        op, kind = op_named(name), type(other)
+        if kind is float or kind is int:
+            if -ORDINARY <= other <= ORDINARY:
+                return self._wrap(op(self.values, other), self.mask)
+        elif kind is type(self) and other.values.ndim == self.values.ndim:
+            mask, other_mask = self.mask, other.mask
+            # What is under two masks is not to be multiplied.
+            values = (
+                backend.masked_kernels.put(self, 0)
+                if multiplies
+                else self.values
+            )
+            if mask is other_mask:
+                return self._wrap(op(values, other.values), mask)
+            if mask.ndim == other_mask.ndim:
+                values = op(values, other.values)
+                return self._wrap(values, mask & other_mask)
+        return op(self, other)
+
+    return operator
+
+
+for _method, _name in (ARITHMETIC | COMPARISON).items():
+    if _name in SHORTCUTS:
+        setattr(MaskedTensorBase, f"__{_method}__", shortcut(_name))
 
 
 def _harmless(x, mask, ndim, operands):
@@ -81,12 +138,12 @@ def _as_tensor(x):
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
-def cast(call):
+def cast(call: Call) -> AnyTensor:
     """The mask stays; under it nothing is infinite in a smaller dtype."""
     return masks.cast(only_operand(call), call.argument("dtype"))
 
 
-def guarded(*constants):
+def guarded(*constants: float | None) -> Rule:
     """An op that makes an ordinary finite number non-finite, or is steep.
 
     Args:
@@ -133,7 +190,7 @@ def _is_moderate(x):
     return not hasattr(x, "dtype") and 1 / ORDINARY <= abs(x) <= ORDINARY
 
 
-def only_operand(call):
+def only_operand(call: Call) -> MaskedTensorBase:
     """The first operand, which must be the only masked one."""
     x = call.args[0]
     others = [y for y in call.operands() if y is not x]
@@ -142,21 +199,21 @@ def only_operand(call):
     return x
 
 
-def kept(call, spec):
+def kept(call: Call, spec: Nest) -> int:
     """The mask of the only operand that may be masked stays."""
     return masks.covered(only_operand(call))
 
 
 @packs(packed.first_alone)
 @covers(kept)
-def each_entry(call):
+def each_entry(call: Call) -> AnyTensor:
     """Each entry by itself, beside plain arguments: the mask stays."""
     mask = only_operand(call).mask
     return masks.wrap(call.compute(), mask)
 
 
 @covers(coverage.kept)
-def unchanged(call):
+def unchanged(call: Call) -> AnyTensor:
     """One masked operand, whose mask is that of the result.
 
     For ops whose other operands do not vary along the mask: the scale of a
@@ -171,7 +228,7 @@ def unchanged(call):
 
 
 @covers(kept)
-def glu(call):
+def glu(call: Call) -> AnyTensor:
     """One half times the sigmoid of the other: valid where both are."""
     halves = ops.split(only_operand(call), 2, axis=call.argument("axis", -1))
     return masks.wrap(call.compute(), masks.merge(halves))

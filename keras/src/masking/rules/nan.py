@@ -7,6 +7,7 @@ all NaN give what upstream gives for them.
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import full_rank
@@ -16,7 +17,7 @@ from keras.src.masking.rules.reduce import after_new_axes
 from keras.src.masking.rules.scan import running
 
 
-def skip_nan(plain, of_nan):
+def skip_nan(plain: str, of_nan: float) -> Rule:
     """A rule for a reduction that skips NaN.
 
     Args:
@@ -60,7 +61,7 @@ def _masked_where_nan(x):
     return masks.wrap(masks.fill(x.values, number, 0), mask)
 
 
-def cumulate_skipping_nan(plain, identity):
+def cumulate_skipping_nan(plain: str, identity: float) -> Rule:
     """A rule for a running reduction that skips NaN.
 
     Args:

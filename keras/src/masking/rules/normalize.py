@@ -2,9 +2,11 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
@@ -24,7 +26,7 @@ def _softmax(call, spec):
 
 @packs(packed.along("axis"))
 @covers(_softmax)
-def softmax(call):
+def softmax(call: Call) -> AnyTensor:
     """Masked entries take no part; a row without a valid one gives 0.
 
     They get the smallest number, whose exponential is 0. A finite one, since
@@ -47,7 +49,7 @@ def softmax(call):
 
 @packs(packed.along("axis"))
 @covers(kept)
-def sparsemax(call):
+def sparsemax(call: Call) -> AnyTensor:
     """Masked entries take no part: too far below the largest for a share."""
     x, axis = call.args[0], call.argument("axis", -1)
     axis = canonical_axes(axis, len(x.shape))[0]
@@ -81,7 +83,7 @@ def _scaled(call, spec):
 
 @packs(packed.along("axis"))
 @covers(_scaled)
-def layer_normalization(call):
+def layer_normalization(call: Call) -> AnyTensor:
     """Over axes without a mask as ever, else with the moments of the valid.
 
     With `rms_scaling` upstream does not move the mean, and adds no offset.
@@ -100,7 +102,7 @@ def layer_normalization(call):
 
 @packs(packed.along("axis"))
 @covers(_scaled)
-def rms_normalization(call):
+def rms_normalization(call: Call) -> AnyTensor:
     """As layer normalization, by the mean square."""
     _check_scale(call)
     if not _takes_in_mask(call):
@@ -142,7 +144,7 @@ def _over_axes(weight, axes, x):
 
 @packs(packed.along("axis"))
 @covers(kept)
-def normalize(call):
+def normalize(call: Call) -> AnyTensor:
     """Divides by the norm of the valid entries, of 1 where there are none."""
     x, valid = call.args[0], call.args[0].mask
     axes = canonical_axes(call.argument("axis", -1), len(x.shape))
@@ -157,7 +159,7 @@ def normalize(call):
 
 @packs(packed.along("axis"))
 @covers(merge.coverage)
-def batch_normalization(call):
+def batch_normalization(call: Call) -> AnyTensor:
     """Elementwise, given mean and variance: the mask stays."""
     canonical_axes(call.argument("axis"), len(call.args[0].shape))
     return merge(call) if len(call.operands()) == 1 else unchanged(call)

@@ -7,7 +7,9 @@ sorted values are asked for, what ties is equal, and the number does.
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
@@ -31,7 +33,7 @@ def _sorted(call, spec):
 
 
 @covers(_sorted)
-def sort(call):
+def sort(call: Call) -> AnyTensor:
     """What is valid in ascending order, then what is masked."""
     x, axis = _sorted_axis(call)
     if axis >= len(x.mask.shape):
@@ -49,12 +51,12 @@ def _last(x):
     """What sorts after all entries of a masked tensor, or equals the last."""
     is_real = backend.is_float_dtype(backend.standardize_dtype(x.dtype))
     if is_real or is_complex(x):
-        return x.sorts_last
+        return backend.masked_kernels.sorts_last(x)
     return bound(x.dtype, "highest")
 
 
 @covers(_sorted)
-def argsort(call):
+def argsort(call: Call) -> AnyTensor:
     """The indices that sort; those of masked entries are masked."""
     x, axis = _sorted_axis(call)
     if axis >= len(x.mask.shape):
@@ -65,7 +67,7 @@ def argsort(call):
 
 @takes_whole
 @covers(_sorted)
-def argpartition(call):
+def argpartition(call: Call) -> AnyTensor:
     """The indices that sort, which is one of the partitions."""
     # Upstream rounds the entries to integers on two of the backends.
     return ops.argsort(only_operand(call), axis=call.argument("axis", -1))
@@ -111,7 +113,7 @@ def _valid_first(x, axis):
 
 
 @covers(kept)
-def top_k(call):
+def top_k(call: Call) -> tuple[AnyTensor, AnyTensor]:
     """The largest that are valid; masked where there are fewer than `k`."""
     x, k = only_operand(call), call.argument("k")
     axis = len(x.shape) - 1
@@ -128,7 +130,7 @@ def top_k(call):
     return masks.wrap(values, mask), masks.wrap(order, mask)
 
 
-def in_top_k(call):
+def in_top_k(call: Call) -> AnyTensor:
     """Whether fewer than `k` valid classes exceed that of the target.
 
     Masked where the target is, or the prediction for its class.
@@ -146,7 +148,7 @@ def in_top_k(call):
     )
 
 
-def searchsorted(call):
+def searchsorted(call: Call) -> AnyTensor:
     """Places among the valid entries of the sequence, for each value.
 
     The sequence need not hold what is masked last.
@@ -184,19 +186,19 @@ def _quantiles(call, spec):
 
 
 @covers(_quantiles)
-def median(call):
+def median(call: Call) -> AnyTensor:
     """The middle of the valid entries, or between the two in the middle."""
     return _quantile(call, 0.5)
 
 
 @covers(_quantiles)
-def quantile(call):
+def quantile(call: Call) -> AnyTensor:
     """As `median`, for any share of the valid entries."""
     return _quantile(call, call.argument("q"))
 
 
 @covers(_quantiles)
-def percentile(call):
+def percentile(call: Call) -> AnyTensor:
     """As `quantile`, in hundredths."""
     return _quantile(call, call.argument("q"), whole=100)
 
@@ -231,25 +233,12 @@ def _quantile(call, q, whole=1):
     _check_share(q, whole)
     if not reduction.mask_axes:
         return reduction.wrap(call.compute(), len(q.shape))
-    method = call.argument("method", "linear")
     if 0 in tuple(x.shape):
-        # Of nothing, or no rows at all.
-        named = {"axis": reduction.axes, "keepdims": reduction.keepdims}
-        values = values_of(ops.cast(ops.mean(x, **named), dtype))
-        shape = (*backend.shape(q), *backend.shape(values))
-        values = backend.numpy.broadcast_to(values, shape)
-        return reduction.wrap(values, len(q.shape))
+        return _of_nothing(reduction, q, dtype)
     rows = _rows(ops.cast(x, wide), reduction.axes)
-    count = backend.numpy.sum(
-        backend.cast(full_rank(rows), wide), axis=-1, keepdims=True
-    )
-    last = backend.numpy.maximum(count - 1, 0)
     share = backend.numpy.reshape(q, (-1,)) / whole
     share = backend.numpy.clip(share, 0, 1)
-    values = _between(ops.sort(rows).values, last * share, method)
-    # NaN sorts last, and would be found in the upper places only.
-    nan = values_of(ops.any(ops.isnan(rows), axis=-1, keepdims=True))
-    values = backend.numpy.where(nan, float("nan"), values)
+    values = _at_share(rows, share, call.argument("method", "linear"))
     values = backend.cast(backend.numpy.moveaxis(values, -1, 0), dtype)
     if reduction.keepdims:
         added = tuple(a + 1 for a in reduction.axes)
@@ -258,6 +247,28 @@ def _quantile(call, q, whole=1):
         return reduction.finish(backend.numpy.squeeze(values, 0))
     valid = backend.numpy.expand_dims(reduction.any_valid, 0)
     return reduction.wrap(masks.fill(values, valid, 0), lead=1)
+
+
+def _of_nothing(reduction, q, dtype):
+    """The result for no entries, or no rows at all."""
+    named = {"axis": reduction.axes, "keepdims": reduction.keepdims}
+    values = values_of(ops.cast(ops.mean(reduction.x, **named), dtype))
+    shape = (*backend.shape(q), *backend.shape(values))
+    values = backend.numpy.broadcast_to(values, shape)
+    return reduction.wrap(values, len(q.shape))
+
+
+def _at_share(rows, share, method):
+    """What is at some shares of the valid entries of each row, in order."""
+    wide = backend.standardize_dtype(rows.dtype)
+    count = backend.numpy.sum(
+        backend.cast(full_rank(rows), wide), axis=-1, keepdims=True
+    )
+    last = backend.numpy.maximum(count - 1, 0)
+    values = _between(ops.sort(rows).values, last * share, method)
+    # NaN sorts last, and would be found in the upper places only.
+    nan = values_of(ops.any(ops.isnan(rows), axis=-1, keepdims=True))
+    return backend.numpy.where(nan, float("nan"), values)
 
 
 def _check_share(q, whole):

@@ -1,7 +1,12 @@
 """Operations that move pixels: the mask makes the same motion."""
 
+import typing
+
 from keras.src import backend
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.merge import only_operand
@@ -9,7 +14,7 @@ from keras.src.masking.rules.window import row_ends
 from keras.src.masking.rules.window import within
 
 
-def moved(core):
+def motion(core: int | typing.Callable) -> Rule:
     """Ops that move the entries of each example of a batch.
 
     A mask over the batch axes stays. Any other is moved by the op itself, over
@@ -49,7 +54,7 @@ def _moved(call, mask):
     return backend.numpy.greater(moved, 0)
 
 
-def reframed(call):
+def reframed(call: Call) -> AnyTensor:
     """The mask is cropped or padded too; pixels that are added are masked.
 
     It stays one that is the same for all channels.
@@ -58,20 +63,20 @@ def reframed(call):
     ndim, covered = len(x.shape), len(x.mask.shape)
     data_format = backend.standardize_data_format(call.argument("data_format"))
     if data_format == "channels_first" or not ndim - 3 < covered < ndim:
-        return moved(3)(call)
+        return motion(3)(call)
     mask = masks.to_rank(x.mask, x.values, ndim - 1)
     mask = _moved(call, masks.expand(mask, ndim))
     return masks.wrap(call.compute(), backend.numpy.squeeze(mask, axis=-1))
 
 
-@covers(moved(3).coverage)
-def unfold(call):
+@covers(motion(3).coverage)
+def unfold(call: Call) -> AnyTensor:
     """The mask moves as the entries do; a patch must lie within the image.
 
     An image reaches from its first valid pixel to its last, with the padding.
     """
     x = only_operand(call)
-    result = moved(3)(call)
+    result = motion(3)(call)
     if len(x.mask.shape) == 1:
         return result
     size, dilation, padding, stride = (
@@ -92,15 +97,15 @@ def unfold(call):
     return masks.wrap(result.values, result.mask & whole)
 
 
-@covers(lambda call, spec: moved(patch_axes).coverage(call, spec))
-def patches(call):
+@covers(lambda call, spec: motion(patch_axes).coverage(call, spec))
+def patches(call: Call) -> AnyTensor:
     """The mask moves as the entries do; a patch must lie within the image.
 
     The latter with `padding="valid"`: an image reaches from its first valid
     pixel to its last.
     """
     x, axes = only_operand(call), patch_axes(call)
-    result = moved(axes)(call)
+    result = motion(axes)(call)
     ndim = len(x.shape)
     is_batch = len(x.mask.shape) <= ndim - axes
     if is_batch or call.argument("padding").lower() != "valid":
@@ -147,7 +152,7 @@ def _whole(mask, channel, spatial, counts, strides, extents):
     return found
 
 
-def patch_axes(call):
+def patch_axes(call: Call) -> int:
     """An image or a volume, as the patches are."""
     size = call.argument("size")
     return 3 if isinstance(size, int) else len(size) + 1
@@ -159,7 +164,7 @@ def _folded(call, spec):
 
 
 @covers(_folded)
-def fold(call):
+def fold(call: Call) -> AnyTensor:
     """Masked entries add 0; valid where a valid entry was added."""
     x = only_operand(call)
     values = call.compute(masks.filled(x))

@@ -2,23 +2,32 @@
 
 import math
 import operator
+import typing
 
 import ml_dtypes
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import DType
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 
 
-def canonical_axes(axis, ndim):
+def canonical_axes(axis: int | typing.Sequence[int] | None, ndim: int) -> Axes:
     """The axes as a sorted tuple of non-negative integers; all for None.
 
     Args:
@@ -50,7 +59,7 @@ class Reduction:
         mask_axes: The reduced axes that the mask covers.
     """
 
-    def __init__(self, call, axis_name="axis"):
+    def __init__(self, call: Call, axis_name: str = "axis"):
         self.call = call
         self.x = call.args[0]
         others = call.kwargs.values()
@@ -67,17 +76,17 @@ class Reduction:
         )
 
     @property
-    def any_valid(self):
+    def any_valid(self) -> Mask:
         """Whether there was a valid entry, for each entry of the result."""
         return _any(self.x.mask, self.mask_axes, self.keepdims)
 
     @property
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether no axis of the mask is left."""
         return len(self.mask_axes) == masks.covered(self.x)
 
     @property
-    def out_covered(self):
+    def out_covered(self) -> int:
         """How many axes the mask of the result covers, 0 if that is plain."""
         if self.is_plain:
             return 0
@@ -85,13 +94,13 @@ class Reduction:
         return masks.covered(self.x) - gone
 
     @property
-    def out_mask(self):
+    def out_mask(self) -> Mask | None:
         """The mask of the result, None if that is plain."""
         if self.is_plain:
             return None
         return self.any_valid if self.mask_axes else self.x.mask
 
-    def finish(self, values):
+    def finish(self, values: Tensor) -> AnyTensor:
         """The result, with 0 where no entry was valid."""
         if not self.mask_axes:
             return masks.wrap(values, self.x.mask)
@@ -99,7 +108,7 @@ class Reduction:
         values = masks.fill(values, masks.expand(valid, len(values.shape)), 0)
         return masks.wrap(values, None if self.is_plain else valid)
 
-    def wrap(self, values, lead=0):
+    def wrap(self, values: Tensor, lead: int = 0) -> AnyTensor:
         """The result, whose mask is repeated along `lead` new first axes."""
         mask = self.out_mask
         if mask is None or not lead:
@@ -109,12 +118,12 @@ class Reduction:
         return masks.wrap(values, backend.numpy.broadcast_to(mask, shape))
 
 
-def reduced(call, spec):
+def reduced(call: Call, spec: Nest) -> int:
     """What is left of the mask."""
     return Reduction(call).out_covered
 
 
-def ordered(call, spec):
+def ordered(call: Call, spec: Nest) -> int:
     """What is left of the mask; complex numbers are refused."""
     reduction = Reduction(call)
     if reduction.mask_axes:
@@ -122,7 +131,7 @@ def ordered(call, spec):
     return reduction.out_covered
 
 
-def after_new_axes(call, spec):
+def after_new_axes(call: Call, spec: Nest) -> int:
     """What is left of the mask, repeated along new first axes."""
     reduction = Reduction(call)
     covered = reduction.out_covered
@@ -135,7 +144,7 @@ def _any(mask, axes, keepdims):
     return backend.numpy.any(mask, axis=axes, keepdims=keepdims)
 
 
-def reduce(identity):
+def reduce(identity: float | str) -> Rule:
     """Masked entries are the identity, then the op as ever.
 
     Args:
@@ -172,7 +181,7 @@ def reduce(identity):
 
 @packs(packed.over_time(packed.sums))
 @covers(reduced)
-def total(call):
+def total(call: Call) -> AnyTensor:
     """The sum of the valid entries; of none it is 0."""
     reduction = Reduction(call)
     if not reduction.mask_axes or not backend.is_float_dtype(reduction.x.dtype):
@@ -181,17 +190,17 @@ def total(call):
     return reduction.wrap(sums)
 
 
-def is_complex(x):
+def is_complex(x: AnyTensor) -> bool:
     return backend.standardize_dtype(x.dtype).startswith("complex")
 
 
-def need_order(call):
+def need_order(call: Call) -> None:
     """Refuses complex numbers, in an order on some of the backends only."""
     if is_complex(call.args[0]):
         raise call.refuse("Complex numbers have no order.")
 
 
-def bound(dtype, identity):
+def bound(dtype: DType, identity: float | str) -> typing.Any:
     """The identity of a reduction in a dtype."""
     dtype = backend.standardize_dtype(dtype)
     if identity not in ("lowest", "highest"):
@@ -219,7 +228,7 @@ FINITE = {
 
 @packs(packed.over_time(packed.means))
 @covers(reduced)
-def mean(call):
+def mean(call: Call) -> AnyTensor:
     """The sum of the valid entries, over their number."""
 
     def of_block(x, axes, keepdims):
@@ -250,22 +259,20 @@ def _averaged(call, function, dtype):
     return reduction.wrap(backend.cast(values, dtype))
 
 
-def promoted(x, dtype):
+def promoted(x: MaskedTensorBase, dtype: DType) -> MaskedTensorBase:
     """A masked tensor in the type that it shares with a real one."""
     return masks.cast(x, floating(x.dtype, other=dtype))
 
 
-def floating(*dtypes, other=float):
+def floating(*dtypes: DType, other: DType = float) -> str:
     """The type that some dtypes share with a real one.
 
     Upstream makes float32 of float64 where types meet.
     """
-    dtypes = [backend.standardize_dtype(dtype) for dtype in dtypes]
-    return (
-        "float64"
-        if "float64" in dtypes
-        else backend.result_type(*dtypes, other)
-    )
+    names = [backend.standardize_dtype(dtype) for dtype in dtypes]
+    if "float64" in names:
+        return "float64"
+    return backend.result_type(*names, other)
 
 
 def _divide(sums, x, axes, keepdims):
@@ -289,7 +296,7 @@ def _divide(sums, x, axes, keepdims):
 
 
 @covers(reduced)
-def count_nonzero(call):
+def count_nonzero(call: Call) -> AnyTensor:
     """The number of entries that are valid and not 0."""
     hits = ops.cast(ops.not_equal(call.args[0], 0), "int32")
     return ops.sum(hits, axis=call.argument("axis"))
@@ -297,7 +304,7 @@ def count_nonzero(call):
 
 @packs(packed.reduced())
 @covers(reduced)
-def var(call):
+def var(call: Call) -> AnyTensor:
     """The mean squared distance from the mean, both over valid entries."""
 
     def of_all(x, axes, keepdims):
@@ -320,7 +327,7 @@ def var(call):
 
 @packs(packed.reduced())
 @covers(reduced)
-def std(call):
+def std(call: Call) -> AnyTensor:
     """The root of the variance of valid entries, with no slope at 0.
 
     It often is, with one valid entry; the slope of the root is infinite there.
@@ -331,14 +338,14 @@ def std(call):
 
 
 @covers(ordered)
-def ptp(call):
+def ptp(call: Call) -> AnyTensor:
     """The largest less the smallest of the valid entries."""
     x = call.args[0]
     return ops.subtract(ops.max(x, **call.kwargs), ops.min(x, **call.kwargs))
 
 
 @takes_whole
-def average(call):
+def average(call: Call) -> AnyTensor:
     """The weighted mean of what is valid and has a valid weight.
 
     The weighted sum over the sum of the weights, as in `numpy.ma`.
@@ -366,7 +373,7 @@ def _along(x, axis, ndim):
     return ops.expand_dims(x, added)
 
 
-def trapezoid(call):
+def trapezoid(call: Call) -> AnyTensor:
     """The areas between neighbours of which both are valid."""
     y, x = call.args[0], call.argument("x")
     ndim = len(y.shape)
@@ -386,7 +393,7 @@ def trapezoid(call):
     return ops.sum(ops.multiply(heights, widths), axis=axis)
 
 
-def trace(call):
+def trace(call: Call) -> AnyTensor:
     """The sum of the valid entries of a diagonal."""
     x, offset = call.args[0], call.argument("offset", 0)
     axes = [
@@ -406,12 +413,12 @@ def trace(call):
 
 @takes_whole
 @covers(coverage.plain)
-def allclose(call):
+def allclose(call: Call) -> AnyTensor:
     """Whether all pairs of valid entries are close."""
     return ops.all(ops.isclose(*call.args, **call.kwargs))
 
 
-def psnr(call):
+def psnr(call: Call) -> AnyTensor:
     """From the mean squared difference of valid entries; 0 if there is none."""
     x, y = map(ops.convert_to_tensor, call.args[:2])
     if not shape_equal(tuple(x.shape), tuple(y.shape)):
@@ -437,7 +444,7 @@ def _moments(call, spec):
 
 @packs(packed.reduced("axes"))
 @covers(_moments)
-def moments(call):
+def moments(call: Call) -> tuple[AnyTensor, AnyTensor]:
     """Mean and variance of the valid entries, in one call."""
     _check_moments(call)
     axes, keepdims = call.argument("axes"), call.argument("keepdims", False)
@@ -448,7 +455,7 @@ def moments(call):
 
 
 @covers(ordered)
-def logsumexp(call):
+def logsumexp(call: Call) -> AnyTensor:
     """Over the valid entries; of none it is 0.
 
     The largest entry plus the log of the sum of what is left of each.
@@ -465,7 +472,7 @@ def logsumexp(call):
     lowest, highest = FINITE[backend.standardize_dtype(x.dtype)]
 
     def of_block(x):
-        if x.has_safe_logsumexp:
+        if backend.masked_kernels.HAS_SAFE_LOGSUMEXP:
             return call.compute(masks.put(x, -math.inf))
         # Another number than below: XLA would keep what the two share, a mask
         # of the size of the values.
@@ -496,7 +503,13 @@ def _one_where_nothing_is_valid(rest, x, axis):
     return ops.where(valid, rest, 1)
 
 
-def arg_extreme(extreme):
+def _first_valid(mask, axis, ndim):
+    """The first place along an axis that a mask allows, 0 if it allows none."""
+    first = ops.argmax(backend.cast(mask, "int32"), axis, keepdims=True)
+    return masks.expand(first, ndim)
+
+
+def arg_extreme(extreme: str) -> Rule:
     """The place that the engine finds, of the valid entries.
 
     No sentinel: if the best is no better than what goes under the mask, then
@@ -524,8 +537,7 @@ def arg_extreme(extreme):
                 values, mask, axis = ops.ravel(values), ops.ravel(mask), 0
             place = getattr(ops, f"arg{extreme}")(values, axis, keepdims=True)
             best = ops.take_along_axis(values, place, axis=axis)
-            first = ops.argmax(backend.cast(mask, "int32"), axis, keepdims=True)
-            first = masks.expand(first, len(values.shape))
+            first = _first_valid(mask, axis, len(values.shape))
             place = ops.where(ops.equal(best, value), first, place)
             if len(axes) > 1:
                 kept = (1,) * len(axes) if reduction.keepdims else ()
@@ -555,7 +567,7 @@ def _norm(call, spec):
 
 
 @covers(_norm)
-def norm(call):
+def norm(call: Call) -> AnyTensor:
     """The Euclidean norm over valid entries; another order is refused.
 
     By the op itself, which knows which squares overflow, over 0 in place of

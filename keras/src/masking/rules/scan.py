@@ -1,7 +1,11 @@
 """What follows the entries along an axis: running results, steps, frames."""
 
 from keras.src import backend
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Nest
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import entry
 from keras.src.masking.rules.layout import full_rank
@@ -11,14 +15,14 @@ from keras.src.masking.rules.reduce import bound
 from keras.src.masking.rules.reduce import canonical_axes
 
 
-def running(call, spec):
+def running(call: Call, spec: Nest) -> int:
     """The mask stays; without an axis all entries are in one row."""
     if call.argument("axis") is None:
         return len(spec.shape)
     return masks.covered(only_operand(call))
 
 
-def cumulate(identity):
+def cumulate(identity: float | str) -> Rule:
     """A running reduction: masked entries are its identity, the mask stays.
 
     Args:
@@ -43,7 +47,7 @@ def cumulate(identity):
 
 
 @covers(kept)
-def diff(call):
+def diff(call: Call) -> AnyTensor:
     """Differences of neighbours, valid where all that go into one are."""
     x, n = only_operand(call), call.argument("n", 1)
     axis = canonical_axes(call.argument("axis", -1), len(x.shape))[0]
@@ -64,7 +68,7 @@ def _frames(call, spec):
 
 
 @covers(_frames)
-def extract_sequences(call):
+def extract_sequences(call: Call) -> AnyTensor:
     """The mask has the frames that the entries have."""
     x = only_operand(call)
     if len(x.mask.shape) < len(x.shape):
@@ -82,7 +86,7 @@ def _last(call, spec):
 
 
 @covers(_last)
-def last(call):
+def last(call: Call) -> AnyTensor:
     """The last valid entry along an axis; of none 0, masked as in `max`."""
     x = only_operand(call)
     axis = canonical_axes(call.argument("axis"), len(x.shape))[0]

@@ -2,8 +2,11 @@
 
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import coverage
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import Rule
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
 from keras.src.masking.rules.layout import mask_or_ones
@@ -36,7 +39,7 @@ def _neutral(x, reduction):
 
 
 @covers(coverage.plain)
-def scatter(call):
+def scatter(call: Call) -> AnyTensor:
     """Adds values to zeros: one that is masked, or has no place, adds 0.
 
     All entries of the result are there, so it is plain.
@@ -53,7 +56,7 @@ def scatter(call):
     return call.compute(indices, _neutral(values, "add"))
 
 
-def scatter_update(call):
+def scatter_update(call: Call) -> AnyTensor:
     """Assignment: an entry is valid if what is written there is.
 
     A reduction is over the entry and its updates, those of them that are
@@ -88,7 +91,7 @@ def _updated_mask(call, reduction):
     return backend.cast(counts, "bool")
 
 
-def slice_update(call):
+def slice_update(call: Call) -> AnyTensor:
     """Assignment: an entry is valid if what is written there is."""
     inputs, starts, updates = (call.args[0], call.args[1], call.args[2])
     if masks.is_masked(starts):
@@ -107,7 +110,7 @@ def slice_update(call):
     return masks.wrap(call.compute(), mask)
 
 
-def segment(reduction):
+def segment(reduction: str) -> Rule:
     """A reduction of the rows of each segment, over those that are there.
 
     A row is not there if it, or the number of its segment, is masked. A

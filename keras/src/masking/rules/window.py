@@ -7,11 +7,17 @@ last: so a row that is padded has the windows that it has alone, and holes in a
 row cost none.
 """
 
+import typing
+
 from keras.src import backend
 from keras.src import ops
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Tensor
 from keras.src.masking import masks
+from keras.src.masking.calls import Call
 from keras.src.masking.coverage import covers
-from keras.src.masking.errors import has_mask
 from keras.src.masking.refusals import users_frame
 from keras.src.masking.refusals import warn_once
 from keras.src.masking.rules.reduce import bound
@@ -26,7 +32,7 @@ class Window:
         spatial: The spatial axes.
     """
 
-    def __init__(self, call, size):
+    def __init__(self, call: Call, size: typing.Any):
         self.call = call
         self.x = call.args[0]
         if not has_mask(self.x) or any(map(has_mask, call.operands()[1:])):
@@ -46,7 +52,7 @@ class Window:
         self.strides = _per_axis(size if strides is None else strides, rank)
         self.padding = call.argument("padding", "valid").lower()
 
-    def out_mask(self, values):
+    def out_mask(self, values: Tensor) -> Mask:
         """The mask over the leading axes of a result that mixes channels."""
         mask = self.x.mask
         covered = len(mask.shape)
@@ -61,7 +67,7 @@ class Window:
             return backend.numpy.squeeze(mask, axis=self.channel)
         return mask
 
-    def anchors(self, mask, values):
+    def anchors(self, mask: Mask, values: Tensor) -> Mask:
         """The mask at the anchor of each window."""
         found = mask
         for axis, extent, stride in zip(
@@ -121,7 +127,9 @@ class Window:
         return backend.numpy.arange(0, count, dtype="int32")
 
 
-def row_ends(mask, axis, spatial):
+def row_ends(
+    mask: Mask, axis: int, spatial: typing.Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """The first and the last valid entry of each row, along an axis.
 
     A mask of several spatial axes is that of a box.
@@ -148,7 +156,13 @@ def row_ends(mask, axis, spatial):
     return masked_before(mask), backend.shape(mask)[axis] - 1 - after
 
 
-def within(row, start, extent, axis, ndim):
+def within(
+    row: tuple[Tensor, Tensor],
+    start: Tensor,
+    extent: typing.Any,
+    axis: int,
+    ndim: int,
+) -> Mask:
     """Whether each window lies within its row.
 
     Args:
@@ -181,7 +195,7 @@ def _mixed(call, spec):
 
 
 @covers(_mixed)
-def conv(call):
+def conv(call: Call) -> AnyTensor:
     """Masked entries count as 0; valid where the window's anchor is."""
     kernel = call.argument("kernel")
     if kernel is None:
@@ -199,11 +213,11 @@ class AdaptiveWindow(Window):
     They go over the row, however far it is padded.
     """
 
-    def __init__(self, call):
+    def __init__(self, call: Call):
         super().__init__(call, 1)
         self.count = _per_axis(call.argument("output_size"), len(self.spatial))
 
-    def reduced(self, function):
+    def reduced(self, function: typing.Callable) -> AnyTensor:
         """A reduction of each window; valid where its anchor is."""
         values, mask = self.x.values, self.x.mask
         ndim = max(len(mask.shape), self.spatial[-1] + 1)
@@ -289,7 +303,7 @@ class TransposedWindow(Window):
     if it was alone.
     """
 
-    def __init__(self, call, size):
+    def __init__(self, call: Call, size: typing.Any):
         super().__init__(call, size)
         shift = call.argument("output_padding")
         self.output_padding = _per_axis(shift, len(self.spatial))
@@ -318,7 +332,7 @@ class TransposedWindow(Window):
 
 
 @covers(_mixed)
-def conv_transpose(call):
+def conv_transpose(call: Call) -> AnyTensor:
     """Masked entries count as 0; a row reaches as far as if it was alone."""
     kernel = call.argument("kernel")
     window = TransposedWindow(call, [int(n) for n in kernel.shape[:-2]])
@@ -333,25 +347,25 @@ def _pooled(call, spec):
 
 
 @covers(_pooled)
-def max_pool(call):
+def max_pool(call: Call) -> AnyTensor:
     """The largest valid entry of a window; valid where its anchor is."""
     return _max(call, Window(call, call.argument("pool_size")))
 
 
 @covers(_pooled)
-def average_pool(call):
+def average_pool(call: Call) -> AnyTensor:
     """The mean of valid entries of a window; valid where its anchor is."""
     return _average(call, Window(call, call.argument("pool_size")))
 
 
 @covers(_pooled)
-def adaptive_max_pool(call):
+def adaptive_max_pool(call: Call) -> AnyTensor:
     """The largest valid entry of each window, as many to a row."""
     return _adaptive(call, "max")
 
 
 @covers(_pooled)
-def adaptive_average_pool(call):
+def adaptive_average_pool(call: Call) -> AnyTensor:
     """The mean of the valid entries of each window, as many to a row."""
     return _adaptive(call, "mean")
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from keras.src import backend
 from keras.src import tree
 from keras.src.api_export import keras_export
+from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.layer import Layer
 from keras.src.masking.layers import protocols
@@ -70,7 +71,7 @@ class SeenCall(typing.NamedTuple):
     error: Exception | None = None
 
     @property
-    def outcome(self):
+    def outcome(self) -> str:
         """What became of the mask, in a word; empty if there was none."""
         if self.masks_out is None:
             return "refused" if self.error is not None else "not reached"
@@ -86,7 +87,13 @@ class SeenCall(typing.NamedTuple):
 
 
 @keras_export("keras.utils.explain_mask")
-def explain_mask(model, x, print_fn=None, line_length=None, **kwargs):
+def explain_mask(
+    model: Model,
+    x: Nest,
+    print_fn: typing.Callable | None = None,
+    line_length: int | None = None,
+    **kwargs: typing.Any,
+) -> list:
     """Runs a model on real input and prints what becomes of its masks.
 
     For each layer, in the order of the calls: which masks went in, which came

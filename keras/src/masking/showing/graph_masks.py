@@ -1,9 +1,11 @@
 """The masks along the graph of a model, as summaries and plots show them."""
 
 import types
+import typing
 
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.kinds import Model
 from keras.src.masking import symbolic
 
 UNKNOWN = "?"
@@ -13,7 +15,7 @@ NOTE = (
 )
 
 
-def along_graph(model):
+def along_graph(model: Model) -> dict:
     """What becomes of masks in each operation of the graph of a model.
 
     Nested models are walked with the masks that they are called with here,
@@ -34,7 +36,9 @@ def along_graph(model):
     return calls
 
 
-def mask_text(calls, format_shape=str):
+def mask_text(
+    calls: typing.Sequence, format_shape: typing.Callable = str
+) -> str:
     """The masks that come out of an operation, as text.
 
     Args:
@@ -47,11 +51,15 @@ def mask_text(calls, format_shape=str):
     """
     if not calls:
         return UNKNOWN
-    lines = dict.fromkeys(_call_text(*call, format_shape) for call in calls)
+    lines = dict.fromkeys(
+        _call_text(ins, outs, format_shape) for ins, outs in calls
+    )
     return "\n".join(lines)
 
 
-def with_names(function, **names):
+def with_names(
+    function: types.FunctionType, **names: typing.Any
+) -> types.FunctionType:
     """A copy of a function for which some names of its module mean others.
 
     So that one call of upstream's code can be given another table or another

@@ -7,6 +7,9 @@ can do nothing sensible with a mask has the rule `refused`, with the reason.
 take no tensor, or they are written in terms of others.
 """
 
+import typing
+
+from keras.src.masking.registry import Row
 from keras.src.masking.registry import make_row
 from keras.src.masking.tables import activations
 from keras.src.masking.tables import core
@@ -86,7 +89,7 @@ WITHOUT_A_ROW = {
 }
 
 
-def all_rows():
+def all_rows() -> dict[typing.Any, Row]:
     """Rows of all tables, by operation class, or by plain function."""
     rows = {}
     for table in TABLES:

@@ -61,9 +61,9 @@ RULES = {
     "max_pool": w.max_pool,
     "separable_conv": w.conv,
     # Pixels that move.
-    "depth_to_space": p.moved(3),
+    "depth_to_space": p.motion(3),
     "fold": p.fold,
-    "space_to_depth": p.moved(3),
+    "space_to_depth": p.motion(3),
     "unfold": p.unfold,
     # Indices.
     "multi_hot": encode.multi_hot,

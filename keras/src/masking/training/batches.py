@@ -11,18 +11,23 @@ longest is shows with the last one, so the trainer collects promises.
 import collections
 import functools
 import itertools
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Model
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.masks import is_masked
 
 # A node of `keras.tree`, unlike the masked tensor that it stands for.
 Parts = collections.namedtuple("Parts", ["values", "mask"])
 
 
-def take_apart(outputs):
+def to_parts(outputs: Nest) -> Nest:
     """The structure with a `Parts` for each masked tensor."""
 
     def part(x):
@@ -31,7 +36,7 @@ def take_apart(outputs):
     return tree.map_structure(part, outputs)
 
 
-def put_together(outputs, make):
+def from_parts(outputs: Nest, make: typing.Callable) -> Nest:
     """The structure with `make(values, mask)` for each `Parts`."""
 
     def whole(x):
@@ -40,7 +45,7 @@ def put_together(outputs, make):
     return tree.traverse(whole, outputs)
 
 
-def to_masked_tensors(outputs):
+def to_masked_tensors(outputs: Nest) -> Nest:
     """The structure with a masked tensor for each `Parts`."""
 
     def make(values, mask):
@@ -48,7 +53,7 @@ def to_masked_tensors(outputs):
             values, mask = values.array, mask.array
         return backend.MaskedTensor._wrap(values, mask)
 
-    return put_together(outputs, make)
+    return from_parts(outputs, make)
 
 
 class _Promise:
@@ -70,7 +75,7 @@ class _Promise:
         return self.array.dtype
 
     def __array__(self, dtype=None, copy=None):
-        array = backend.MaskedTensor._as_numpy(self.array)
+        array = backend.masked_kernels.as_numpy(self.array)
         widths = np.zeros((array.ndim, 2), int)
         lengths = slice(1, 1 + len(self._lengths))
         widths[lengths, 1] = np.subtract(self._lengths, array.shape[lengths])
@@ -78,7 +83,7 @@ class _Promise:
         return np.array(array, dtype, copy=copy)
 
 
-def joined(predict):
+def joins_batches(predict: typing.Callable) -> typing.Callable:
     """Decorator: `predict` of a trainer, which may give masked outputs.
 
     It joins masked batches of different lengths, and returns a `numpy.ma` array
@@ -96,7 +101,7 @@ def joined(predict):
     return of_any_length
 
 
-def promise(trainer, outputs):
+def promise(trainer: Model, outputs: Nest) -> Nest:
     """The structure with promises in each `Parts`, if they are collected."""
     lengths = vars(trainer).get("_lengths")
     if lengths is None:
@@ -108,10 +113,12 @@ def promise(trainer, outputs):
         of_both = (_Promise(x, mask.ndim, of_output) for x in (values, mask))
         return Parts(*of_both)
 
-    return put_together(outputs, make)
+    return from_parts(outputs, make)
 
 
-def join(batches):
+def to_one_array(
+    batches: typing.Sequence[MaskedTensorBase],
+) -> np.ma.MaskedArray:
     """The `numpy.ma` array of masked tensors, joined along the batch axis."""
     lengths = []
     ndim = batches[0].mask.ndim
@@ -120,13 +127,13 @@ def join(batches):
     return _numpy_ma(np.concatenate(values), np.concatenate(masks))
 
 
-def to_numpy(outputs):
+def to_numpy(outputs: Nest) -> Nest:
     """The structure with a `numpy.ma` array for each `Parts` of NumPy arrays.
 
     To be called once, on outputs that are joined already: NumPy's own
     functions lose the masks of `numpy.ma` arrays.
     """
-    return put_together(outputs, _numpy_ma)
+    return from_parts(outputs, _numpy_ma)
 
 
 def _numpy_ma(values, mask):
@@ -135,17 +142,17 @@ def _numpy_ma(values, mask):
     return np.ma.MaskedArray(values, ~np.broadcast_to(mask, values.shape))
 
 
-def step_in_parts(step):
+def step_in_parts(step: typing.Callable) -> typing.Callable:
     """Wraps a step that returns outputs and a state."""
 
     def step_that_takes_apart(*args):
         outputs, state = step(*args)
-        return take_apart(outputs), state
+        return to_parts(outputs), state
 
     return step_that_takes_apart
 
 
-def concat_batches(batches):
+def concat_batches(batches: typing.Sequence[AnyTensor]) -> AnyTensor:
     """Joins tensors, masked or all plain, along the batch axis.
 
     Args:

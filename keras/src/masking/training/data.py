@@ -9,6 +9,7 @@ import collections
 import functools
 import inspect
 import types
+import typing
 
 import numpy as np
 
@@ -17,12 +18,16 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import any_composite
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Model
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.masking.calls import check_text
 from keras.src.masking.calls import tensor_of
-from keras.src.masking.errors import has_mask
 from keras.src.masking.training import ragged
 from keras.src.masking.training import scoring
 from keras.src.masking.training.batches import Parts
@@ -43,7 +48,7 @@ Hidden = collections.namedtuple("Hidden", ["mask"])
 _Inputs = collections.namedtuple("_Inputs", ["x", "targets"])
 
 
-def of_foreign(structure, always=False):
+def of_foreign(structure: Nest, always: bool = False) -> Nest:
     """The structure with arrays of NumPy for those of other libraries.
 
     Args:
@@ -69,7 +74,7 @@ def of_foreign(structure, always=False):
     return tree.map_structure(array_of, structure)
 
 
-def inputs_for(model, x):
+def inputs_for(model: Model, x: Nest) -> Nest:
     """Inputs of a model, with columns by name for a table if it has several.
 
     Args:
@@ -96,22 +101,22 @@ def _text(array, name=None):
     return array if has_mask(array) else backend.convert_to_tensor(array)
 
 
-def is_masked_array(x):
+def is_masked_array(x: typing.Any) -> bool:
     """Whether this is a masked tensor or a `numpy.ma` array."""
     return has_mask(x) or isinstance(x, np.ma.MaskedArray)
 
 
-def any_masked_array(*data):
+def any_masked_array(*data: Nest) -> bool:
     """Whether there is a masked tensor or a `numpy.ma` array in the data."""
     return any(map(is_masked_array, tree.flatten(data)))
 
 
-def is_to_take_apart(*data):
+def is_to_take_apart(*data: Nest) -> bool:
     """Whether an adapter cannot slice these data as they are."""
     return any_masked_array(data) or any_composite(data)
 
 
-def take_apart(x, y, sample_weight):
+def to_arrays(x: Nest, y: Nest, sample_weight: Nest) -> tuple:
     """Data in plain arrays, which an adapter can slice.
 
     Args:
@@ -135,7 +140,7 @@ def take_apart(x, y, sample_weight):
     )
 
 
-def rows_apart(x):
+def rows_apart(x: Nest) -> Nest:
     """Inputs to be sliced by rows, with the flat steps of packed ones aside.
 
     Args:
@@ -157,8 +162,8 @@ def rows_apart(x):
     return tree.map_structure(one, x), flats
 
 
-def put_together(data, flats=()):
-    """What a step takes, of a batch of what `take_apart` gave.
+def from_arrays(data: Nest, flats: typing.Sequence = ()) -> Nest:
+    """What a step takes, of a batch of what `to_arrays` gave.
 
     Args:
         data: The inputs, or a tuple of them, the targets and the weights.
@@ -183,7 +188,7 @@ def put_together(data, flats=()):
     )
 
 
-def batch_apart(batch, class_weight=None):
+def batch_apart(batch: Nest, class_weight: dict | None = None) -> Nest:
     """A batch as it comes from a source of batches, in plain arrays.
 
     Args:
@@ -197,34 +202,33 @@ def batch_apart(batch, class_weight=None):
     batch = of_foreign(of_ragged(batch), always=True)
     if not is_to_take_apart(batch):
         return batch
-    *whole, _ = whole_batch(
-        *data_adapter_utils.unpack_x_y_sample_weight(batch), class_weight
-    )
-    parts = take_apart(*whole)
+    x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(batch)
+    *whole, _ = whole_batch(x, y, weights, class_weight)
+    parts = to_arrays(*whole)
     return tuple(one for one in parts if one is not None)
 
 
-def batch_together(batch):
+def batch_together(batch: Nest) -> Nest:
     """The batch that a step takes, of one that is masked or apart."""
     is_tuple = type(batch) in (list, tuple)
     if isinstance(batch[0] if is_tuple and batch else batch, _Inputs):
-        return put_together(batch)
+        return from_arrays(batch)
     apart = batch_apart(batch)
-    return batch if apart is batch else put_together(apart)
+    return batch if apart is batch else from_arrays(apart)
 
 
-def dataset_together(dataset):
+def dataset_together(dataset: typing.Any) -> typing.Any:
     """A `tf.data.Dataset` of batches, with masked ones as steps take them."""
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or not isinstance(spec[0], _Inputs):
         return dataset
-    return dataset.map(lambda *batch: put_together(batch))
+    return dataset.map(lambda *batch: from_arrays(batch))
 
 
 class Batches:
     """What a function makes of the batches of a source, time and again."""
 
-    def __init__(self, function, source):
+    def __init__(self, function: typing.Callable, source: typing.Any):
         self._function = function
         self._source = source
 
@@ -235,7 +239,9 @@ class Batches:
         return len(self._source)
 
 
-def of_ragged(structure, is_taken=ragged.is_foreign):
+def of_ragged(
+    structure: Nest, is_taken: typing.Callable = ragged.is_foreign
+) -> Nest:
     """The structure, with masked tensors for ragged ones.
 
     Args:
@@ -251,7 +257,7 @@ def of_ragged(structure, is_taken=ragged.is_foreign):
     return tree.map_structure(masked, structure)
 
 
-def of_ragged_for(model, source):
+def of_ragged_for(model: Model, source: typing.Any) -> typing.Any:
     """Data for a model, with masked tensors for ragged ones.
 
     On TensorFlow, ragged tensors stay what they are for a model that may be
@@ -272,7 +278,7 @@ def of_ragged_for(model, source):
     return taken(source)
 
 
-def takes_ragged(method):
+def takes_ragged(method: typing.Callable) -> typing.Callable:
     """Decorator: a model's method that takes ragged and foreign data.
 
     What is missing in a column is looked for before it is cut in pieces.
@@ -296,7 +302,12 @@ def takes_ragged(method):
     return with_masked
 
 
-def whole_batch(x, y=None, sample_weight=None, class_weight=None):
+def whole_batch(
+    x: Nest,
+    y: Nest = None,
+    sample_weight: Nest = None,
+    class_weight: dict | None = None,
+) -> tuple:
     """What a step takes, of a batch as it is passed to `train_on_batch`.
 
     Args:
@@ -317,11 +328,13 @@ def whole_batch(x, y=None, sample_weight=None, class_weight=None):
         sample_weight = weights_of_classes(y, sample_weight, class_weight)
     # A model takes tensors, or arrays, but not both.
     x = tree.map_structure(_tensor_of_array, x)
-    whole = put_together(take_apart(x, y, sample_weight))
+    whole = from_arrays(to_arrays(x, y, sample_weight))
     return *data_adapter_utils.unpack_x_y_sample_weight(whole), None
 
 
-def weights_of_classes(y, sample_weight, class_weight):
+def weights_of_classes(
+    y: Nest, sample_weight: Nest, class_weight: dict
+) -> Nest:
     """The weights of targets by their classes.
 
     Where a target is masked, its mask tells what is a class: each entry that
@@ -414,7 +427,7 @@ def _weigh(y, masks_of, sample_weight):
     )
 
 
-def times_mask(weight, mask):
+def times_mask(weight: Tensor, mask: Mask) -> Tensor:
     """The weights with 0 where the mask is False, over all axes of either.
 
     Args:

@@ -9,9 +9,11 @@ import typing
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.composite import has_mask
+from keras.src.backend.common.composite import mask_or_spec
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.masking.calls import values_of
-from keras.src.masking.errors import has_mask
-from keras.src.masking.errors import mask_or_spec
 
 # The functions of losses over classes, of which there is one target, and
 # whether the output is their probabilities.
@@ -73,7 +75,7 @@ class Judged(typing.NamedTuple):
     weight: typing.Any
 
     @property
-    def is_unweighted(self):
+    def is_unweighted(self) -> bool:
         """Whether the output is masked, and nothing leaves what is masked out.
 
         That is a weight, or the loss itself, which CTC alone does.
@@ -82,7 +84,7 @@ class Judged(typing.NamedTuple):
         return counts_all and self.weight is None and has_mask(self.y_pred)
 
     @property
-    def advice(self):
+    def advice(self) -> str | None:
         """The text of the warning that is due."""
         if len(mask_or_spec(self.y_pred).shape) == 1:
             return ROWS_COUNT
@@ -91,7 +93,7 @@ class Judged(typing.NamedTuple):
         return STEPS_COUNT
 
     @property
-    def is_to_be_seen(self):
+    def is_to_be_seen(self) -> bool:
         """Whether only a batch can tell that what is masked counts.
 
         A mask over the batch alone is hardly ever False; a class that the loss
@@ -104,7 +106,7 @@ class Judged(typing.NamedTuple):
             or (self._masks_classes and self._gives_probabilities)
         )
 
-    def counts_in_batch(self):
+    def counts_in_batch(self) -> Tensor:
         """Whether the loss counts anything that is masked, of a batch.
 
         Returns:
@@ -168,7 +170,7 @@ class Watch:
         self.notes = {}
         self._looked_at = set()
 
-    def look_at(self, one):
+    def look_at(self, one: "Judged") -> None:
         """Looks at an output of the first batch."""
         if one.name not in self._looked_at and bool(
             backend.convert_to_numpy(one.counts_in_batch())
@@ -177,7 +179,7 @@ class Watch:
         self._looked_at.add(one.name)
 
 
-def watch_of(compile_loss):
+def watch_of(compile_loss: typing.Any) -> "Watch":
     """The `Watch` of a `CompileLoss`, which `compile` makes anew."""
     watch = vars(compile_loss).get("_padding_watch")
     if watch is None:
@@ -185,7 +187,9 @@ def watch_of(compile_loss):
     return watch
 
 
-def judged(compile_loss, y_true, y_pred, sample_weight):
+def judged(
+    compile_loss: typing.Any, y_true: Nest, y_pred: Nest, sample_weight: Nest
+) -> list["Judged"]:
     """The outputs that a compiled loss judges, each with its own loss.
 
     Args:

@@ -1,11 +1,16 @@
 """Rows of unequal length, and ragged tensors of TensorFlow and PyTorch."""
 
 import itertools
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Model
+from keras.src.backend.common.kinds import Operation
+from keras.src.backend.common.kinds import Tensor
 from keras.src.masking.refusals import is_from_keras
 from keras.src.ops.function import Function
 from keras.src.trainers import data_adapters
@@ -14,14 +19,14 @@ from keras.src.trainers.trainer import Trainer
 from keras.src.utils.module_utils import tensorflow as tf
 
 
-def is_ragged(x):
+def is_ragged(x: typing.Any) -> bool:
     """Whether this is a `tf.RaggedTensor` or a nested tensor of PyTorch."""
     return data_adapter_utils.is_tensorflow_ragged(x) or (
         data_adapter_utils.is_torch_tensor(x) and x.is_nested
     )
 
 
-def is_foreign(x):
+def is_foreign(x: typing.Any) -> bool:
     """Whether this is a ragged tensor that the backend has no use for.
 
     On TensorFlow a model may be made for the backend's own.
@@ -32,7 +37,7 @@ def is_foreign(x):
     )
 
 
-def is_ragged_dataset(x):
+def is_ragged_dataset(x: typing.Any) -> bool:
     """Whether this is a `tf.data.Dataset` of `tf.RaggedTensor`s."""
     if not data_adapters.is_tf_dataset(x):
         return False
@@ -42,7 +47,7 @@ def is_ragged_dataset(x):
     )
 
 
-def takes_no_ragged(model):
+def takes_no_ragged(model: Model) -> bool:
     """Whether a model is known to be made for dense tensors.
 
     Its inputs are known, none is ragged, and all go into Keras's own layers
@@ -64,14 +69,18 @@ def takes_no_ragged(model):
     )
 
 
-def is_of_others(operation):
+def is_of_others(operation: Operation) -> bool:
     """Whether a layer or operation is not Keras's own, or made of others."""
     return isinstance(operation, Trainer) or not is_from_keras(
         type(operation).__module__
     )
 
 
-def padded(rows, length=None, ragged_rank=None):
+def padded(
+    rows: typing.Any,
+    length: int | tuple[int, ...] | None = None,
+    ragged_rank: int | None = None,
+) -> tuple[Tensor, Mask]:
     """Values padded to the longest row, and which of them there are.
 
     Args:
@@ -116,9 +125,9 @@ def padded(rows, length=None, ragged_rank=None):
             f"of up to {sizes} entries."
         )
     shape = (len(rows), *lengths)
-    inner = inner.pop() if inner else ()
+    trailing = inner.pop() if inner else ()
     dtype = np.result_type(*known) if known else np.dtype(backend.floatx())
-    values = np.zeros(shape + inner, _of_floatx(dtype.name, dtype))
+    values = np.zeros(shape + trailing, _of_floatx(dtype.name, dtype))
     mask = np.zeros(shape, "bool")
     for place, row in zip(places, innermost):
         if len(row):

@@ -7,6 +7,7 @@ means nothing: a prediction says nothing there. Weights come from the data.
 
 import functools
 import inspect
+import typing
 
 import numpy as np
 
@@ -16,25 +17,27 @@ from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import opened
 from keras.src.masking import masks
 from keras.src.masking.calls import from_foreign
-from keras.src.masking.errors import has_mask
 from keras.src.masking.rules.losses import in_front
 from keras.src.masking.rules.reduce import FINITE
 
 
-def plain(*structures):
+def plain(*structures: Nest) -> Nest:
     """Each structure with 0 where its masked tensors have nothing."""
     if not needs_dispatch(structures):
         return structures
     return tree.map_structure(_filled, structures)
 
 
-def predictions(y_pred):
+def predictions(y_pred: Nest) -> Nest:
     """The structure with predictions that say nothing where they are masked.
 
     There, each of several classes is as likely as any other, and a number is 0,
@@ -73,14 +76,14 @@ def _with_nothing_said(values, mask):
     return ops.where(mask, values, share)
 
 
-def weights(sample_weight):
+def weights(sample_weight: Nest) -> Nest:
     """Sample weights, with 0 where a masked one has nothing."""
     if not needs_dispatch((sample_weight,)):
         return sample_weight
     return tree.map_structure(_filled, sample_weight)
 
 
-def frames(y_pred):
+def frames(y_pred: Nest) -> Nest:
     """Of masked logits the valid frames of each row first, and their mask.
 
     Args:
@@ -103,7 +106,7 @@ def frames(y_pred):
     return values, ops.less(places, ops.expand_dims(count, 1))
 
 
-def of_rows(sample_weight):
+def of_rows(sample_weight: Nest) -> Nest:
     """A weight for each row, the largest of those for entries in it."""
     if sample_weight is None:
         return None
@@ -119,7 +122,7 @@ def _filled(x):
     return ops.filled(x, 0) if has_mask(x) else x
 
 
-def ignores_masks(update_state):
+def ignores_masks(update_state: typing.Callable) -> typing.Any:
     """Decorator: an `update_state` that gets plain tensors.
 
     Required of the decorated: it is a method, and weights are passed in its
@@ -154,7 +157,7 @@ def ignores_masks(update_state):
         # Bound, since a `tf.function` tells methods by that.
         return update_state.__get__(self)(*args, **kwargs)
 
-    with_plain_tensors._ignores_masks = True
+    vars(with_plain_tensors)["_ignores_masks"] = True
     return with_plain_tensors
 
 
@@ -164,7 +167,7 @@ def _of_composites(x):
     return x if isinstance(x, CompositeBase) else _plain_one(x)
 
 
-def exported_functions(namespace):
+def exported_functions(namespace: dict) -> list[typing.Callable]:
     """The public functions that a module defines."""
     return [
         x
@@ -175,7 +178,7 @@ def exported_functions(namespace):
     ]
 
 
-def reads_no_mask(function):
+def reads_no_mask(function: typing.Any) -> typing.Callable:
     """A public function that judges plain targets and predictions.
 
     Args:
@@ -234,7 +237,7 @@ def _quiet_weightless(metric, names, args, kwargs):
                 args[names.index(name)] = found
 
 
-def without_weightless(values, sample_weight):
+def without_weightless(values: Tensor, sample_weight: Tensor) -> Tensor:
     """The values with 0 where they weigh 0, so that NaN * 0 is 0.
 
     Args:
@@ -244,7 +247,7 @@ def without_weightless(values, sample_weight):
     return ops.where(ops.equal(sample_weight, 0), 0, values)
 
 
-def quiet(y, sample_weight):
+def quiet(y: Tensor, sample_weight: Tensor | None) -> Tensor:
     """Targets or predictions without NaN, inf and huge numbers that weigh 0.
 
     A loss of such a target would be multiplied by 0 too late: its gradient is

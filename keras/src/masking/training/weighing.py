@@ -5,8 +5,13 @@ targets but for their last axis, which it goes over; weights of the targets'
 full shape weigh the single entries before that. Static shapes tell which.
 """
 
+import typing
+
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Tensor
 from keras.src.losses import losses
 from keras.src.losses.loss import squeeze_or_expand_to_same_rank
 from keras.src.masking.training import scoring
@@ -29,12 +34,17 @@ ENTRYWISE = (
 )
 
 
-def is_entrywise(function):
+def is_entrywise(function: typing.Callable) -> bool:
     """Whether a function is a loss that takes each entry by itself."""
     return any(function is one for one in ENTRYWISE)
 
 
-def is_of_entries(function, y_true, y_pred, sample_weight):
+def is_of_entries(
+    function: typing.Callable,
+    y_true: AnyTensor,
+    y_pred: AnyTensor,
+    sample_weight: Tensor | None,
+) -> bool:
     """Whether weights are for single entries of a loss that has such.
 
     Args:
@@ -54,7 +64,9 @@ def is_of_entries(function, y_true, y_pred, sample_weight):
     return 0 < len(shape) == ndim and shape[-1] != 1
 
 
-def of_entries(function, y_true, y_pred, arguments):
+def of_entries(
+    function: typing.Callable, y_true: Tensor, y_pred: Tensor, arguments: Named
+) -> tuple[Tensor, typing.Any]:
     """The loss of each entry, and the axis over which a mean follows.
 
     Args:
@@ -76,19 +88,24 @@ def of_entries(function, y_true, y_pred, arguments):
     return function(y_true, y_pred, **arguments), axis
 
 
-def function_of(loss):
+def function_of(loss: typing.Any) -> typing.Callable | None:
     """The function of a loss that only wraps one, else None."""
     is_wrapper = type(loss).call is losses.LossFunctionWrapper.call
     return loss.fn if is_wrapper else None
 
 
-def name_of(loss):
+def name_of(loss: typing.Any) -> str:
     """What a user calls a loss, for messages."""
     is_plain = type(loss) is losses.LossFunctionWrapper
     return f"`{get_object_name(loss.fn) if is_plain else type(loss).__name__}`"
 
 
-def losses_of_entries(loss, y_true, y_pred, sample_weight):
+def losses_of_entries(
+    loss: typing.Any,
+    y_true: Tensor,
+    y_pred: Tensor,
+    sample_weight: Tensor | None,
+) -> tuple | None:
     """Losses, and weights of their shape, or None if they are weighed.
 
     A sum, and losses without a reduction, are of means over the last axis, as
@@ -109,7 +126,9 @@ def losses_of_entries(loss, y_true, y_pred, sample_weight):
     return ops.mean(of_each, axis=axis), None
 
 
-def of_each(entries, sample_weight, name="the entries"):
+def of_each(
+    entries: Tensor, sample_weight: Tensor, name: str = "the entries"
+) -> Tensor:
     """The weights in the shape of what they weigh.
 
     Args:
@@ -124,7 +143,9 @@ def of_each(entries, sample_weight, name="the entries"):
     return cover(entries, sample_weight, name)[1]
 
 
-def cover(values, sample_weight, name="the losses"):
+def cover(
+    values: Tensor, sample_weight: Tensor, name: str = "the losses"
+) -> tuple[Tensor, Tensor]:
     """Values and weights of the same shape.
 
     Args:

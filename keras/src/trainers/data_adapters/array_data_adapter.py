@@ -40,7 +40,7 @@ class ArrayDataAdapter:
                 )
                 class_weight = None
             x, self._flats = data.rows_apart(x)
-            x, y, sample_weight = data.take_apart(x, y, sample_weight)
+            x, y, sample_weight = data.to_arrays(x, y, sample_weight)
             _check_rows(x)
         self._init_plain(
             x, y, sample_weight, batch_size, steps, shuffle, class_weight
@@ -71,4 +71,4 @@ class ArrayDataAdapter:
 
     @new
     def _put_together(self, batch):
-        return data.put_together(batch, self._flats)
+        return data.from_arrays(batch, self._flats)

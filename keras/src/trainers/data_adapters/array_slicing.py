@@ -1,7 +1,7 @@
 """A masked tensor is sliced as a whole."""
 
 from keras.src.backend.common import foreign
-from keras.src.masking.errors import has_mask
+from keras.src.backend.common.composite import has_mask
 from patchset.markers import keeps
 
 

@@ -1,0 +1,144 @@
+"""How an engine fills, sums, blocks and joins masked tensors.
+
+Each engine has a `masked_kernels` with these functions, which takes from here
+what it does not do better. `keras/src/masking/masks.py` calls them.
+"""
+
+import math
+import typing
+
+import numpy as np
+
+from keras.src import backend
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import DType
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.variables import standardize_dtype
+
+# What a core keeps at hand of the operands and the result of one step.
+BLOCK_BYTES = 2**20
+
+# Whether the engine's `logsumexp` has a slope that is no NaN where all entries
+# are -inf, once it is selected by the mask.
+HAS_SAFE_LOGSUMEXP = False
+
+
+def sorts_last(x: MaskedTensorBase) -> float:
+    """The number that the engine's sort puts after all others."""
+    return math.nan
+
+
+def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
+    """The values where a mask is True, else a `constant`."""
+    return backend.numpy.where(mask, values, value)
+
+
+def constant(value: typing.Any, dtype: DType) -> typing.Any:
+    """A scalar in the dtype of the values among which it is put."""
+    dtype = standardize_dtype(dtype)
+    if dtype == "string":
+        return str(value or "")
+    return backend.convert_to_tensor(value, dtype)
+
+
+def expand(mask: Mask, ndim: int) -> Mask:
+    """The mask with axes of size 1 appended until it has `ndim` axes."""
+    missing = ndim - len(mask.shape)
+    if not missing:
+        return mask
+    return backend.numpy.expand_dims(mask, tuple(range(len(mask.shape), ndim)))
+
+
+def fill(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
+    """The values with `value` wherever the mask is False.
+
+    Args:
+        values: Backend tensor.
+        mask: Mask that covers leading axes of the values, or, with as many
+            axes as they have, one that broadcasts with them.
+        value: Scalar. Nothing of what was there reaches the result or, by a
+            gradient, its source.
+    """
+    kernels = backend.masked_kernels
+    value = kernels.constant(value, values.dtype)
+    return kernels.select(expand(mask, len(values.shape)), values, value)
+
+
+# How the engine computes with what is finite under the mask, measured.
+
+
+def put(x: MaskedTensorBase, value: typing.Any) -> Tensor:
+    """The values with `value` under the mask."""
+    return fill(x.values, x.mask, value)
+
+
+def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
+    """The sum of the valid entries over some axes."""
+    values = backend.masked_kernels.put(x, 0)
+    return backend.numpy.sum(values, axis=axes, keepdims=keepdims)
+
+
+def careful(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
+    """A function of a masked tensor, whatever is under the mask.
+
+    By selection nothing of that reaches the result, and an engine that
+    computes with it looks at the result: NaN says that it was not finite.
+    """
+    return function(x)
+
+
+def blocks(x: MaskedTensorBase) -> list[MaskedTensorBase]:
+    """The parts to compute one by one, each a masked tensor."""
+    return [x]
+
+
+def join(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
+    """One tensor of what was computed for each of the `blocks` of `x`."""
+    return backend.numpy.concatenate(list(parts), axis=0)
+
+
+def join_in_place(
+    x: MaskedTensorBase,
+    parts: typing.Iterable[Tensor],
+    empty: typing.Callable,
+) -> Tensor:
+    """As `join`, so that the memory of a part serves the next one.
+
+    Fresh memory costs more than the arithmetic.
+
+    Args:
+        x: What the parts were made of.
+        parts: What was computed, one by one.
+        empty: Function of a part and of a shape, which gives a tensor of its
+            dtype to write to.
+    """
+    joined, end = None, 0
+    for part in parts:
+        if joined is None:
+            joined = empty(part, (len(x.values), *part.shape[1:]))
+        start, end = end, end + len(part)
+        joined[start:end] = part
+    return joined
+
+
+def split_rows(x: MaskedTensorBase) -> list[MaskedTensorBase]:
+    """The parts of some rows that stay in a cache, if it is large."""
+    length, *rest = x.values.shape
+    size = math.prod(rest) * x.values.dtype.itemsize
+    rows = max(BLOCK_BYTES // max(size, 1), 1)
+    if length < 4 * rows:
+        return [x]
+    parts = (slice(i, i + rows) for i in range(0, length, rows))
+    return [x._wrap(x.values[p], x.mask[p]) for p in parts]
+
+
+def index(x: Tensor, key: tuple) -> Tensor:
+    """`x[key]` of a plain tensor, with arrays among the indices."""
+    return x[key]
+
+
+def as_numpy(x: Tensor) -> np.ndarray:
+    """A NumPy view of values or of a mask, where there can be one."""
+    return np.asarray(x)

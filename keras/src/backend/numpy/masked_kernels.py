@@ -1,0 +1,45 @@
+"""How NumPy fills, sums, blocks and joins masked tensors."""
+
+import math
+import typing
+
+import numpy as np
+from keras.src.backend.common.kinds import Axes
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
+from keras.src.backend.common.masked_kernels import as_numpy
+from keras.src.backend.common.masked_kernels import careful
+from keras.src.backend.common.masked_kernels import constant
+from keras.src.backend.common.masked_kernels import index
+from keras.src.backend.common.masked_kernels import join_in_place
+from keras.src.backend.common.masked_kernels import split_rows as blocks
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+
+def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
+    # The backend's makes 32 bits of 64.
+    return np.where(mask, values, value)
+
+
+def sorts_last(x: MaskedTensorBase) -> float:
+    # Of the types that it did not make itself, NaN has no place.
+    return math.nan if x.values.dtype.kind in "fc" else math.inf
+
+
+def put(x: MaskedTensorBase, value: typing.Any) -> Tensor:
+    values = x.values.copy()
+    values[~x.mask] = value
+    return values
+
+
+def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
+    axes_below = range(x.mask.ndim, x.values.ndim)
+    mask = np.expand_dims(x.mask, tuple(axes_below))
+    return np.sum(x.values, axes, keepdims=keepdims, where=mask)
+
+
+def join(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
+    return join_in_place(
+        x, parts, lambda part, shape: np.empty(shape, part.dtype)
+    )

@@ -1,0 +1,37 @@
+"""How TensorFlow fills, sums, blocks and joins masked tensors."""
+
+import math
+
+import numpy as np
+
+import tensorflow as tf
+from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
+from keras.src.backend.common.masked_kernels import as_numpy
+from keras.src.backend.common.masked_kernels import blocks
+from keras.src.backend.common.masked_kernels import careful
+from keras.src.backend.common.masked_kernels import constant
+from keras.src.backend.common.masked_kernels import join
+from keras.src.backend.common.masked_kernels import put
+from keras.src.backend.common.masked_kernels import select
+from keras.src.backend.common.masked_kernels import total
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from tensorflow.python.ops.numpy_ops import np_array_ops
+
+
+def sorts_last(x: MaskedTensorBase) -> float:
+    # Among NaN its sort leaves other numbers out of order.
+    return math.inf
+
+
+def index(x: Tensor, key: tuple) -> Tensor:
+    """As NumPy does it, which a tensor learns by a global switch only."""
+    if not any(len(getattr(k, "shape", ())) for k in key):
+        return x[key]
+    places = []
+    for k in key:
+        if getattr(k, "dtype", None) in (tf.bool, np.bool_):
+            places.extend(tf.unstack(tf.where(k), len(k.shape), axis=1))
+        else:
+            places.append(k)
+    return np_array_ops._getitem(x, tuple(places))
