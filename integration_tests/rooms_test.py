@@ -11,7 +11,14 @@ ROOMS = (
     ("backend",),
     ("activations", "dtype_policies", "ops", "random", "tree", "utils"),
     ("composite", "masking", "utils/padding_report", "utils/shifted_targets"),
-    ("layers", "losses", "masking/layers", "masking/training", "metrics"),
+    (
+        "composite/recurrence",
+        "layers",
+        "losses",
+        "masking/layers",
+        "masking/training",
+        "metrics",
+    ),
     (
         "backend/jax/trainer",
         "backend/numpy/trainer",

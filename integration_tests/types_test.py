@@ -10,6 +10,7 @@ UPSTREAM = REPO / "build" / "upstream" / "keras" / "src"
 WITHOUT_TYPES = (
     "backend/common/foreign.py",
     "backend/common/packed_tensor.py",
+    "composite/recurrence.py",
     "layers/preprocessing/fill.py",
     "masking/layers/recurrence.py",
     "masking/missing.py",
