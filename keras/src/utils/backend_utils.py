@@ -60,6 +60,8 @@ class DynamicBackend:
             return own
         if name == "random":
             return _Module(own, "keras.src.random.random")
+        if name == "ops":  # Since Keras 3.16 all operations are in there.
+            return self
         if inspect.ismodule(own):
             return _Module(own, f"keras.src.ops.{name}")
         return getattr(_Module(None, "keras.src.ops.core"), name, own)

@@ -2,6 +2,7 @@
 
 from keras.src.masking.training import batches
 from patchset.markers import keeps
+from patchset.markers import when
 
 
 class TorchTrainer:
@@ -30,3 +31,10 @@ class TorchTrainer:
     @keeps("_predict_on_batch_in_parts")
     def predict_on_batch(self, x):
         return batches.to_numpy(self._predict_on_batch_in_parts(x))
+
+
+@when(">=3.16")
+@keeps("_gather_plain_outputs")
+def _gather_non_batch_axes(data):
+    # Several steps are joined after this.
+    return _gather_plain_outputs(batches.take_apart(data))

@@ -46,13 +46,9 @@ class ArrayDataAdapter:
             x, y, sample_weight, batch_size, steps, shuffle, class_weight
         )
 
-    @keeps("_get_plain_numpy_iterator")
-    def get_numpy_iterator(self):
-        return self._batches(self._get_plain_numpy_iterator())
-
-    @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self, **kwargs):
-        return self._batches(self._get_plain_jax_iterator(**kwargs))
+    @keeps("_get_plain_iterator")
+    def _get_iterator(self, *args, **kwargs):
+        return self._batches(self._get_plain_iterator(*args, **kwargs))
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -24,10 +24,11 @@ class GrainDatasetAdapter:
         )
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self, **kwargs):
-        return data.Batches(
-            data.batch_together, self._get_plain_jax_iterator(**kwargs)
-        )
+    def get_jax_iterator(self, *args, **kwargs):
+        batches = self._get_plain_jax_iterator(*args, **kwargs)
+        if any((*args, *kwargs.values())):
+            return batches  # Several in one, which are put together already.
+        return data.Batches(data.batch_together, batches)
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -37,9 +37,13 @@ class TFDatasetAdapter:
 
     @keeps("_get_plain_jax_iterator")
     def get_jax_iterator(self, **kwargs):
-        if self._apart:
-            return data_adapter_utils.get_jax_iterator(self._apart, **kwargs)
-        return self._get_plain_jax_iterator(**kwargs)
+        if not self._apart:
+            return self._get_plain_jax_iterator(**kwargs)
+        batches = data_adapter_utils.get_jax_iterator(self._apart)
+        super_batch = kwargs.get("super_batch")
+        if super_batch:
+            return data_adapter_utils.super_batch_iterator(batches, super_batch)
+        return batches
 
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
