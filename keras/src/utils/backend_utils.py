@@ -68,7 +68,7 @@ class DynamicBackend:
 
 
 @keeps("_convert_plain_tensor")
-def convert_tf_tensor(outputs, dtype=None):
+def convert_tf_tensor(outputs, *args, **kwargs):
     if isinstance(outputs, MaskedTensorBase):
         return outputs
-    return _convert_plain_tensor(outputs, dtype)
+    return _convert_plain_tensor(outputs, *args, **kwargs)

@@ -10,18 +10,19 @@ from patchset.markers import when
 
 
 @keeps("_plain_numpy_iterator")
-def get_numpy_iterator(iterable):
-    return map(data.batch_together, _plain_numpy_iterator(iterable))
+def get_numpy_iterator(*args, **kwargs):
+    return map(data.batch_together, _plain_numpy_iterator(*args, **kwargs))
 
 
 @keeps("_plain_jax_iterator")
-def get_jax_iterator(iterable):
-    return map(data.batch_together, _plain_jax_iterator(iterable))
+def get_jax_iterator(*args, **kwargs):
+    return map(data.batch_together, _plain_jax_iterator(*args, **kwargs))
 
 
 @keeps("_plain_torch_dataloader")
-def get_torch_dataloader(iterable):
-    return data.Batches(data.batch_together, _plain_torch_dataloader(iterable))
+def get_torch_dataloader(*args, **kwargs):
+    batches = _plain_torch_dataloader(*args, **kwargs)
+    return data.Batches(data.batch_together, batches)
 
 
 @when(">=3.16")

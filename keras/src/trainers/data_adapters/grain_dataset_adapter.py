@@ -9,8 +9,9 @@ from patchset.markers import new
 
 class GrainDatasetAdapter:
     @keeps("_init_plain")
-    def __init__(self, dataset):
-        self._init_plain(_mapped(data.batch_apart, dataset))
+    def __init__(self, dataset, *args, **kwargs):
+        apart = _mapped(data.batch_apart, dataset)
+        self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_dataset_info")
     def _get_dataset_info(self, dataset):

@@ -30,8 +30,8 @@ class _Apart:
 
 class TorchDataLoaderAdapter:
     @keeps("_init_plain")
-    def __init__(self, dataloader):
-        self._init_plain(dataloader)
+    def __init__(self, *args, **kwargs):
+        self._init_plain(*args, **kwargs)
         self._dataloader = _Apart(self._dataloader)
 
     @keeps("_get_numpy_parts")
