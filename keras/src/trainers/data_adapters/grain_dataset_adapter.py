@@ -9,8 +9,9 @@ from patchset.markers import new
 
 class GrainDatasetAdapter:
     @keeps("_init_plain")
-    def __init__(self, dataset):
-        self._init_plain(_mapped(data.batch_apart, dataset))
+    def __init__(self, dataset, *args, **kwargs):
+        apart = _mapped(data.batch_apart, dataset)
+        self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_dataset_info")
     def _get_dataset_info(self, dataset):
@@ -24,10 +25,11 @@ class GrainDatasetAdapter:
         )
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self, **kwargs):
-        return data.Batches(
-            data.batch_together, self._get_plain_jax_iterator(**kwargs)
-        )
+    def get_jax_iterator(self, *args, **kwargs):
+        batches = self._get_plain_jax_iterator(*args, **kwargs)
+        if any((*args, *kwargs.values())):
+            return batches  # Several in one, which are put together already.
+        return data.Batches(data.batch_together, batches)
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):
