@@ -15,8 +15,8 @@ import typing
 import numpy as np
 
 RAGGED = (
-    "holds lists, which are ragged: `keras.MaskedTensor.from_ragged(rows)` "
-    "takes a list of them"
+    "holds lists, which are ragged: `keras.MaskedTensor.from_ragged(column)` "
+    "takes it"
 )
 ZONED = (
     "has a time zone, of which a number of days would say nothing: convert it "
@@ -26,6 +26,7 @@ DATED = (
     "holds points in time, not numbers: take the difference to a day, divided "
     "by a unit, or pass the column by itself, which gives days since 1970"
 )
+WIDE = "has integers of 128 bits, which NumPy has not: cast it to one of 64"
 OTHER = "is neither numeric nor of strings or categories"
 
 
@@ -113,6 +114,45 @@ def as_columns(x, always=False):
         return as_numpy(x, always)
     _check_table(found)
     return _by_name(found, always)
+
+
+def rows_of(x):
+    """The rows of a column of lists, as arrays of NumPy or of `numpy.ma`.
+
+    Args:
+        x: Column of lists; or a list of rows, each an array of any library.
+
+    Raises:
+        ValueError: If a row is missing.
+    """
+    if is_known(type(x)) and not isinstance(x, np.ma.MaskedArray):
+        x = _lists(x)
+    missing = [i for i, row in enumerate(x) if row is None]
+    if missing:
+        raise ValueError(
+            f"The rows {missing} are missing as a whole, and a ragged list has "
+            "no mask for them: it would be that of an empty row. Leave them "
+            "out, or put empty lists there."
+        )
+    return [_row(row) for row in x]
+
+
+def _row(x):
+    """A row of a ragged list, or a list of rows if it holds lists itself."""
+    if is_known(type(x)) and not isinstance(x, np.ma.MaskedArray):
+        found = _reader_of(type(x)).read(x)
+        if isinstance(found, Column) and found.reason == RAGGED:
+            return rows_of(x)
+    return as_numpy(x)
+
+
+def _lists(x):
+    """The lists of a column, as arrays that say what is missing."""
+    array = getattr(x, "array", x)
+    if hasattr(array, "__arrow_array__") and pyarrow():
+        x = array.__arrow_array__()
+    # Arrow's scalars have the list as an array, or None.
+    return [getattr(row, "values", row) for row in x]
 
 
 def _check_table(columns):
@@ -412,6 +452,8 @@ def _polars_frame(x):
 
 def _polars_series(x):
     name, dtype, polars = x.name or None, x.dtype, sys.modules["polars"]
+    if dtype.is_integer() and str(dtype).endswith("128"):
+        return Column(name, dtype, "", reason=WIDE)
     if dtype.is_numeric() or dtype in (polars.Boolean, polars.Null):
         return Column(name, dtype, "number", lambda: _polars_numbers(x))
     if dtype in (polars.String, polars.Categorical, polars.Enum):
@@ -465,6 +507,8 @@ def _xarray_variable(x):
     name = getattr(x, "name", None)
     if values.dtype.kind in "Mm":
         return Column(name, x.dtype, "date", lambda: days(values), True)
+    if values.dtype.kind in "OSU" and values.ndim == 1:
+        return dataclasses.replace(_pandas_array(values), name=name)
     if values.dtype.kind not in "biufc":
         return Column(name, x.dtype, "")
     hidden = np.isnan(values) if values.dtype.kind in "fc" else False

@@ -267,9 +267,10 @@ class MaskedTensorBase(Operators):
 
         Args:
             rows: List of arrays that agree in all but their first axis; lists
-                of such lists, as of documents, sentences and words; a
-                `tf.RaggedTensor`; or a nested tensor of PyTorch; on any
-                backend.
+                of such lists, as of documents, sentences and words; a column
+                of lists of Arrow, Polars or pandas; a `tf.RaggedTensor`; or a
+                nested tensor of PyTorch; on any backend. Entries of a row that
+                are missing are masked as well.
             length: Length of the time axis of the result, or a tuple of those
                 of all ragged axes. Defaults to that of the longest row.
             ragged_rank: Number of ragged axes of nested lists: 2 for words in
@@ -286,8 +287,8 @@ class MaskedTensorBase(Operators):
             of that of the rows.
 
         Raises:
-            ValueError: If the rows differ in more than their length, or one is
-                longer than `length`.
+            ValueError: If the rows differ in more than their length, one is
+                longer than `length`, or is missing.
 
         Example:
 

@@ -6,6 +6,12 @@ from patchset.markers import new
 
 
 class TorchDataLoaderAdapter:
+    @keeps("_init_plain")
+    def __init__(self, dataloader):
+        self._batch_apart = data.for_model(data.batch_apart)
+        self._batch_together = data.for_model(data.batch_together)
+        self._init_plain(dataloader)
+
     def get_numpy_iterator(self):
         return map(data.batch_together, self._get_numpy_parts())
 
@@ -14,7 +20,7 @@ class TorchDataLoaderAdapter:
         def to_numpy(x):
             return np.asarray(x.cpu() if hasattr(x, "cpu") else x)
 
-        for batch in map(data.batch_apart, self._dataloader):
+        for batch in map(self._batch_apart, self._dataloader):
             yield tuple(tree.map_structure(to_numpy, batch, none_is_leaf=False))
 
     def get_tf_dataset(self):
@@ -37,5 +43,5 @@ class TorchDataLoaderAdapter:
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
         return data.Batches(
-            data.batch_together, self._get_plain_torch_dataloader()
+            self._batch_together, self._get_plain_torch_dataloader()
         )
