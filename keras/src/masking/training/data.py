@@ -115,12 +115,26 @@ def by_name(names, data, always=False):
 
 
 def inputs_by_name(names, x, always=False):
-    """Inputs, with columns by name for a table if a model has several."""
+    """Inputs, with columns by name for a table if a model has several.
+
+    Raises:
+        ValueError: If the table lacks a column.
+    """
     if not names.inputs or not foreign.is_known(type(x)):
         return x
     columns = foreign.as_columns(x, always)
-    # Where one lacks, the model says so.
-    return _with_text(_chosen(columns, names.inputs) or columns)
+    chosen = _chosen(columns, names.inputs)
+    if chosen is not None:
+        return _with_text(chosen)
+    if len(names.inputs) == 1 or not isinstance(columns, dict):
+        return x
+    lacking = [name for name in names.inputs if name not in columns]
+    raise ValueError(
+        f"The model has the inputs {list(names.inputs)}, and no columns are "
+        f"named {lacking}. Received {type(x).__name__} with the columns "
+        f"{list(columns)}. Rename columns, or pass a dictionary from inputs to "
+        "columns."
+    )
 
 
 def targets_by_name(names, y, always=False):

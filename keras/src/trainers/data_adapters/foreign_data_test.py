@@ -360,8 +360,21 @@ class ForeignDataTest(testing.TestCase):
             warnings.simplefilter("error")
             found = by_name().predict(table, verbose=0)
         self.assertAllClose(found.filled(0), wanted.filled(0))
-        with self.assertRaisesRegex(ValueError, r'input "b".*\[.a., .c.\]'):
-            by_name().predict(table[["a", "c"]], verbose=0)
+        some, wanted = table[["a", "c"]], r"named \['b'\].*\['a', 'c'\]"
+        for call in (by_name(), by_name().predict, by_name().predict_on_batch):
+            with self.assertRaisesRegex(ValueError, wanted):
+                call(some)
+
+    def test_a_table_for_the_one_input_of_a_dictionary(self):
+        values, there = drawn(15)
+        inputs = {"all": layers.Input((3,), name="all")}
+        model = models.Model(inputs, layers.Dense(1)(inputs["all"]))
+        wanted = model.predict({"all": values}, verbose=0)
+        there[:] = True
+        table = TABLES["pandas"](values, there)
+        for given in (table, table.astype("float32")):
+            found = model.predict(given, verbose=0)
+            self.assertAllClose(np.ma.getdata(found), wanted, atol=1e-5)
 
     def test_strings_are_refused_where_no_engine_has_them(self):
         table = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
