@@ -365,6 +365,30 @@ class ForeignTest(testing.TestCase):
         with self.assertRaisesRegex(ValueError, "1 of 2, in a BooleanArray"):
             keras.MaskedTensor([1, 2], pd.array([True, None], dtype="boolean"))
 
+    @parameterized.parameters("int64", "float32", "bool")
+    def test_what_is_given_is_not_written_to(self, dtype):
+        data, there = np.ones(3, dtype), np.array([True, False, True])
+        x = keras.MaskedTensor(data, there)
+        if dtype == "int64":
+            x = ops.convert_to_tensor(pd.arrays.IntegerArray(data, ~there))
+        self.assertAllEqual(x.values, [1, 0, 1])
+        self.assertAllEqual(data, [1, 1, 1])
+
+    @pytest.mark.skipif(
+        backend.backend() != "torch", reason="Others say nothing of memory."
+    )
+    def test_values_are_copied_once(self):
+        # Late: it may be missing.
+        from torch.profiler import profile
+
+        x = pd.arrays.FloatingArray(np.ones(2**16), np.arange(2**16) % 2 == 0)
+        ops.convert_to_tensor(x[:2])
+        with profile(profile_memory=True) as seen:
+            ops.convert_to_tensor(x)
+        # NumPy has made the copy; the engine adds two masks.
+        added = [event.self_cpu_memory_usage for event in seen.events()]
+        self.assertLess(sum(n for n in added if n > 0), 3 * 2**16)
+
     def test_a_plain_array_says_nothing(self):
         for x in (np.ones(2), [1.0, 2.0], pd.Series([1.0, np.nan])):
             with self.assertRaisesRegex(TypeError, "from_missing"):

@@ -65,14 +65,17 @@ def checked_and_filled(values, mask):
     registry.rows()  # Made here, and not under a compiler's eyes later on.
     if mask is None or foreign.is_foreign(values) or foreign.is_foreign(mask):
         values, mask = calls.parts_of(values, mask)
+    is_copy = False
     # On the NumPy backend it is one, and converting makes 32 bits of 64.
     if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
+        is_copy = isinstance(values, np.ndarray)
         values = backend.convert_to_tensor(values)
     # Some engines would look at the caller's memory, which may change.
     mask = np.array(mask) if isinstance(mask, np.ndarray) else mask
     mask = backend.convert_to_tensor(mask)
     check_parts(values, mask)
-    return masks.fill(values, mask, 0), mask
+    fill = masks.fill_own if is_copy else masks.fill
+    return fill(values, mask, 0), mask
 
 
 # Constants up to this size, written under a mask or multiplied in there, leave
@@ -512,6 +515,11 @@ class MaskedTensorBase(Operators):
     def _select(mask, values, value):
         """The values where a mask is True, else a `_constant`."""
         return backend.numpy.where(mask, values, value)
+
+    @classmethod
+    def _select_own(cls, mask, values, value):
+        """As `_select`, of values that nobody else has."""
+        return cls._select(mask, values, value)
 
     @staticmethod
     def _constant(value, dtype):
