@@ -69,7 +69,15 @@ def checked_and_filled(values, mask):
     # On the NumPy backend it is one, and converting makes 32 bits of 64.
     if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
         is_copy = isinstance(values, np.ndarray)
-        values = backend.convert_to_tensor(values)
+        try:
+            values = backend.convert_to_tensor(values)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                "No masked tensor of the "
+                f"{backend.backend()} backend can be made of {values!r}. In a "
+                "pipeline of TensorFlow's, let values and mask be a pair, and "
+                "make the masked tensor of a batch that comes out."
+            ) from error
     # Some engines would look at the caller's memory, which may change.
     mask = np.array(mask) if isinstance(mask, np.ndarray) else mask
     mask = backend.convert_to_tensor(mask)
