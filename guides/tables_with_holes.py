@@ -35,7 +35,9 @@ write NaN, NaT, None, or a number such as -999.
 
 A table of numbers becomes one tensor, `(rows, columns)`, with a mask of the
 same shape. A table of numbers and strings becomes a dictionary of columns,
-which models with inputs by name and `keras.utils.FeatureSpace` take. Anything
+which `keras.utils.FeatureSpace` takes. A model with several inputs takes the
+columns of their names, one with outputs by name the targets of theirs.
+A column of lists is ragged: `keras.MaskedTensor.from_ragged(column)`. Anything
 else is refused, with the names of the columns.
 
 ## Setup
@@ -351,12 +353,39 @@ def mean_and_spread(accuracies):
 
 
 """
+## What came out
+
+Test accuracy on PyTorch, the mean of five seeds, with 0, 20, 50 and 80 % more
+holes; on the left the penguins, on the right the boiling points. Seeds differ
+by .01 to .05, at 80 % by up to .08 for the penguins; other backends by less
+than the seeds.
+
+| way | 0 | 20 | 50 | 80 | 0 | 20 | 50 | 80 |
+|---|---|---|---|---|---|---|---|---|
+| drop rows | 1.00 | .91 | - | - | - | - | - | - |
+| fill in the mean | .99 | .92 | .83 | .73 | .76 | .69 | .59 | .52 |
+| masks into Dense | .99 | .92 | .83 | .72 | .76 | .69 | .58 | .51 |
+| masks into a Transformer | .99 | .92 | .82 | .73 | .82 | .76 | .66 | .58 |
+| `Fill('learned', True)` | .99 | .92 | .85 | .73 | .77 | .73 | .63 | .56 |
+
+The penguins' measurements stand in for each other, and no way is better than
+the mean. Of the substances it matters which properties are known at all:
+attention over these is ahead of the mean by .06 to .07 at any share, a learned
+number and an indicator by .01 to .05. `Dense` puts 0 in place of a missing
+entry, which is the mean of what is standardized. `tables_with_holes.png` draws
+the table.
+"""
+
+
+"""
 ## Targets with holes
 
 The mask of a target is data: an entry that is missing weighs nothing. So one
 model learns two things of rows of which most know only one, with
 `weighted_metrics` that are right. Here half of the species and half of the
-sexes are hidden; a quarter of the rows has both.
+sexes are hidden; a quarter of the rows has both. On PyTorch, over five seeds,
+the model has .99 of the species right and .87 of the sexes; one that is trained
+on the rows with both, as many steps, .99 and .84.
 """
 
 

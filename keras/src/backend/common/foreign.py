@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 import sys
+import types
 import typing
 
 import numpy as np
@@ -53,7 +54,7 @@ class Column:
     reason: str = OTHER
 
 
-def is_foreign(x):
+def is_foreign(x: typing.Any) -> bool:
     """Whether `x` is for `as_numpy` to convert, and for no engine.
 
     Args:
@@ -64,17 +65,17 @@ def is_foreign(x):
     return reader is not None and not reader.is_plain(x)
 
 
-def is_known(cls):
+def is_known(cls: type) -> bool:
     """Whether the table has a row for this type."""
     return _reader_of(cls) is not None
 
 
-def is_column(x):
+def is_column(x: typing.Any) -> bool:
     """Whether `x` is a Series of pandas, of which adapters make a matrix."""
     return _reader_of(type(x)) is READERS["pandas", "Series"]
 
 
-def as_numpy(x, always=False):
+def as_numpy(x: typing.Any, always: bool = False) -> typing.Any:
     """The entries of a foreign array, and which are missing, in NumPy's terms.
 
     Args:
@@ -106,7 +107,7 @@ def as_numpy(x, always=False):
     return _matrix(found, always)
 
 
-def as_columns(x, always=False):
+def as_columns(x: typing.Any, always: bool = False) -> typing.Any:
     """As `as_numpy`, with a dictionary for any table."""
     found = _reader_of(type(x))
     found = found and found.read(x)
@@ -116,7 +117,7 @@ def as_columns(x, always=False):
     return _by_name(found, always)
 
 
-def rows_of(x):
+def rows_of(x: typing.Iterable) -> list:
     """The rows of a column of lists, as arrays of NumPy or of `numpy.ma`.
 
     Args:
@@ -224,7 +225,7 @@ def _missing(hidden):
     return hidden if hidden.any() else None
 
 
-def days(times):
+def days(times: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Days as numbers, of NumPy's dates (since 1970) or spans of time.
 
     Returns:
@@ -238,7 +239,7 @@ def days(times):
 
 
 @functools.cache
-def pyarrow():
+def pyarrow() -> types.ModuleType | None:
     """The package, or None where it is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         return None
