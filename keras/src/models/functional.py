@@ -20,7 +20,8 @@ class Functional:
     @new
     def __call__(self, *args, **kwargs):
         if args and foreign.is_known(type(args[0])):
-            inputs = data.of_foreign(data.inputs_for(self, args[0]))
+            inputs = data.inputs_by_name(data.names_of(self), args[0])
+            inputs = data.of_foreign(inputs)
             # A layer takes no nest of arrays and tensors.
             inputs = tree.map_structure(ops.convert_to_tensor, inputs)
             args = (inputs, *args[1:])

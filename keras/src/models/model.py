@@ -28,7 +28,7 @@ class Model:
     ):
         return super().train_on_batch(
             *data.whole_batch(
-                *data.of_ragged_for(self, (x, y)), sample_weight, class_weight
+                *data.batch_for(self, x, y), sample_weight, class_weight
             ),
             return_dict,
         )
@@ -42,14 +42,14 @@ class Model:
         return_dict=False,
     ):
         x, y, sample_weight, _ = data.whole_batch(
-            *data.of_ragged_for(self, (x, y)), sample_weight
+            *data.batch_for(self, x, y), sample_weight
         )
         return super().test_on_batch(x, y, sample_weight, return_dict)
 
     @new
     def predict_on_batch(self, x):
         return super().predict_on_batch(
-            data.whole_batch(data.of_ragged_for(self, x))[0]
+            data.whole_batch(*data.batch_for(self, x))[0]
         )
 
     @new

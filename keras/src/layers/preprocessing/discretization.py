@@ -15,6 +15,7 @@ class Discretization:
 
     @keeps("_summarize_plain")
     def update_state(self, data):
+        data = adapting.of_foreign(data)
         if adapting.is_masked(data):
             data = adapting.valid_entries(data)
             if not data.size:

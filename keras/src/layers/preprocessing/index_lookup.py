@@ -16,15 +16,13 @@ class IndexLookup:
         data = adapting.of_foreign(data)
         if adapting.is_masked(data) and len(data.shape) == 1:
             data = data[:, None]  # As upstream has it, a document each.
-        if adapting.is_masked(data) and not adapting.valid_entries(data).size:
-            adapting.warn_of_nothing(
-                self, True, "the vocabulary stays what it is"
-            )
+        adapting.warn_of_no_tokens(self, data)
         data = adapting.as_batches(data)
         self._adapt_to_plain(data, *args, **kwargs)
 
     @keeps("_count_plain")
     def update_state(self, data):
+        data = adapting.of_foreign(data)
         if not adapting.is_masked(data):
             self._count_plain(data)
             return

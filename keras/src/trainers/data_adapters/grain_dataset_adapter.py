@@ -10,12 +10,13 @@ from patchset.markers import new
 class GrainDatasetAdapter:
     @keeps("_init_plain")
     def __init__(self, dataset, *args, **kwargs):
-        apart = _mapped(data.batch_apart, dataset)
+        self._batch_apart = data.for_model(data.batch_apart)
+        apart = _mapped(self._batch_apart, dataset)
         self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_dataset_info")
     def _get_dataset_info(self, dataset):
-        apart = data.Batches(data.batch_apart, dataset)
+        apart = data.Batches(self._batch_apart, dataset)
         return self._get_plain_dataset_info(apart)
 
     @keeps("_get_plain_numpy_iterator")

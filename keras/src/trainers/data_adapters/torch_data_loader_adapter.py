@@ -13,6 +13,7 @@ class _Apart:
 
     def __init__(self, dataloader):
         self._dataloader = dataloader
+        self._batch_apart = data.for_model(data.batch_apart)
 
     def __getattr__(self, name):
         return getattr(self._dataloader, name)
@@ -24,7 +25,7 @@ class _Apart:
         # Late: PyTorch may be missing.
         import torch
 
-        for batch in map(data.batch_apart, self._dataloader):
+        for batch in map(self._batch_apart, self._dataloader):
             yield tree.map_structure(torch.as_tensor, batch, none_is_leaf=False)
 
 
@@ -49,6 +50,5 @@ class TorchDataLoaderAdapter:
 
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):
-        return data.Batches(
-            data.batch_together, self._get_plain_torch_dataloader()
-        )
+        batches = self._get_plain_torch_dataloader()
+        return data.Batches(data.batch_together, batches)
