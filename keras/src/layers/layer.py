@@ -139,7 +139,8 @@ class Layer:
     @traceback_utils.filter_traceback
     def __call__(self, *args, **kwargs):
         self._check_super_called()
-        self._called = True
+        if not self._called:
+            self._called = True
         given = (args, kwargs)
         symbolic_call = any_leaf(backend.KerasTensor, args, kwargs)
         if self._convert_input_args:
@@ -153,8 +154,7 @@ class Layer:
         by_name = call_spec.arguments_dict
         if explicit.check(self, by_name) and not symbolic_call:
             args, kwargs = explicit.set_to_0(self, by_name, args, kwargs)
-        with self._open_name_scope():
-            self._maybe_build(call_spec)
+        self._maybe_build(call_spec)
 
         context = self._get_call_context()
         for name in self._call_context_args:
@@ -169,7 +169,8 @@ class Layer:
                     )
                 )
                 outputs = self._lay_out(outputs)
-                self.built = True
+                if not self.built:
+                    self.built = True
                 if self.activity_regularizer is not None:
                     self._regularize_activity(outputs)
         except Exception as error:
@@ -302,8 +303,12 @@ class Layer:
 
     @keeps("_plain_maybe_build")
     def _maybe_build(self, call_spec):
-        if self.built:
-            return
+        if not self.built:
+            with self._open_name_scope():
+                self._build_for(call_spec)
+
+    @new
+    def _build_for(self, call_spec):
         arguments = call_spec.arguments_dict
         if not needs_dispatch((), arguments):
             with old_layers.tracing(self):

@@ -35,6 +35,11 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     return backend.numpy.where(mask, values, value)
 
 
+def select_own(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
+    """As `select`, of values that nobody else has."""
+    return backend.masked_kernels.select(mask, values, value)
+
+
 def constant(value: typing.Any, dtype: DType) -> typing.Any:
     """A scalar in the dtype of the values among which it is put."""
     dtype = standardize_dtype(dtype)
@@ -64,6 +69,16 @@ def fill(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
     kernels = backend.masked_kernels
     value = kernels.constant(value, values.dtype)
     return kernels.select(expand(mask, len(values.shape)), values, value)
+
+
+def fill_own(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
+    """As `fill`, for values that were copied from NumPy and nobody else has.
+
+    Engines that can write to them save a copy.
+    """
+    kernels = backend.masked_kernels
+    value = kernels.constant(value, values.dtype)
+    return kernels.select_own(expand(mask, len(values.shape)), values, value)
 
 
 # How the engine computes with what is finite under the mask, measured.

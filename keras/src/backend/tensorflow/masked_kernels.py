@@ -14,6 +14,7 @@ from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import join
 from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import select
+from keras.src.backend.common.masked_kernels import select_own
 from keras.src.backend.common.masked_kernels import total
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from tensorflow.python.ops.numpy_ops import np_array_ops

@@ -46,6 +46,11 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     return common.select(mask, values, value)
 
 
+def select_own(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
+    # Converting an array of NumPy has copied it.
+    return values.masked_fill_(mask.logical_not(), value)
+
+
 def constant(value: typing.Any, dtype: DType) -> typing.Any:
     is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
     if is_float and isinstance(value, (int, float)):
