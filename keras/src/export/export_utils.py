@@ -1,5 +1,6 @@
 """A description of a masked input keeps its mask, which no format can hold."""
 
+from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.masking.errors import has_mask
 from keras.src.masking.errors import mask_or_spec

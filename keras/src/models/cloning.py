@@ -1,5 +1,8 @@
 """Clones of models have masked inputs where the models have."""
 
+from keras.src import tree
+from keras.src.layers import Input
+from keras.src.layers import InputLayer
 from keras.src.masking.errors import has_mask
 from patchset.markers import keeps
 from patchset.markers import new

@@ -1,5 +1,6 @@
 """Loaded by TensorFlow, an endpoint takes masked tensors; served, pairs."""
 
+import tensorflow as tf
 from keras.src import backend
 from keras.src.export.in_pairs import InPairs
 from keras.src.masking.errors import has_mask

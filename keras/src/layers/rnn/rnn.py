@@ -1,5 +1,10 @@
 """Recurrent layers ask for their mask by name and return masked sequences."""
 
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src.layers.layer import Layer
+from keras.src.layers.rnn.stacked_rnn_cells import StackedRNNCells
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras
