@@ -107,7 +107,7 @@ class Layer:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
-        if any_composite(args, kwargs) and not self._has_own_spec():
+        if self._meets_composites(args, kwargs):
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
         protocol = self._mask_protocol
         if protocol is protocols.legacy:
@@ -133,6 +133,11 @@ class Layer:
             # its `call` may want the mask.
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
         return symbolic.traced_spec(self, self._run_call, args, kwargs)
+
+    @new
+    def _meets_composites(self, args, kwargs):
+        """Whether a call has to be traced for types of one's own."""
+        return any_composite(args, kwargs) and not self._has_own_spec()
 
     @new
     def _has_own_spec(self):
