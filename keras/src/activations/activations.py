@@ -2,6 +2,8 @@
 
 import functools
 
+from keras.src import ops
+from keras.src.api_export import keras_export
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from patchset.markers import keeps
 

@@ -1,10 +1,12 @@
 """What lies under a mask stays out of ONNX models that TensorFlow's become."""
 
+import functools
+
 from patchset.markers import keeps
 
 
 @keeps("_patch_tf2onnx_for_numpy")
-@functools.lru_cache()
+@functools.lru_cache
 def patch_tf2onnx():
     """Patches `tf2onnx` for NumPy 2, and for masks that hide NaN.
 

@@ -8,13 +8,22 @@ meets it.
 import contextlib
 import copy
 
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
+from keras.src import utils
+from keras.src.backend import KerasTensor
 from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import any_leaf
+from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.name_scope import current_path
 from keras.src.composite import in_files
+from keras.src.distribution import distribution_lib
+from keras.src.layers import input_spec
 from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import keep_notes
@@ -25,6 +34,9 @@ from keras.src.masking.layers import origins
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import scopes
+from keras.src.ops.node import Node
+from keras.src.ops.operation import Operation
+from keras.src.utils import traceback_utils
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -4,6 +4,9 @@ Only a mask that the loss makes itself, for classes or pairs that it leaves
 out, still counts in the reduction.
 """
 
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite.errors import UnsupportedTypeError

@@ -1,5 +1,11 @@
 """Masks of predictions are not read, so the expected losses count all."""
 
+import numpy as np
+from absl.testing import parameterized
+
+from keras.src import backend
+from keras.src import ops
+
 
 class LossTest:
     def test_mask(self):

@@ -1,5 +1,6 @@
 """The functions read no mask, as the classes do not; CTC leaves out frames."""
 
+from keras.src import ops
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.masking.training import scoring
 from patchset.markers import keeps

@@ -1,5 +1,6 @@
 """Weights of another shape than one for each row are refused."""
 
+from keras.src import ops
 from keras.src.masking.training import weighing
 from patchset.markers import keeps
 

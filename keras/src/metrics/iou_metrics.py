@@ -1,5 +1,6 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
+from keras.src import ops
 from keras.src.masking.training import weighing
 from patchset.markers import keeps
 

@@ -1,5 +1,7 @@
 """Weights cover leading axes: those of rows weigh all their entries."""
 
+from keras.src import ops
+from keras.src.losses.loss import squeeze_or_expand_to_same_rank
 from patchset.markers import keeps
 
 

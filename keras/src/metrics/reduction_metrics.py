@@ -3,6 +3,9 @@
 A weighted mean is that over all entries, however many a batch has.
 """
 
+from keras.src import backend
+from keras.src import losses
+from keras.src import ops
 from keras.src.masking.training import scoring
 from keras.src.masking.training import weighing
 from patchset.markers import keeps

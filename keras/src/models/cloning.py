@@ -1,6 +1,9 @@
 """Clones of models have masked inputs where the models have."""
 
+from keras.src import tree
 from keras.src.backend.common.composite import has_mask
+from keras.src.layers import Input
+from keras.src.layers import InputLayer
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -1,5 +1,8 @@
 """Functional models carry masked tensors from input to output, by type."""
 
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite

@@ -1,12 +1,15 @@
 """A summary can show masks, masked batches are taken on any backend, and what
 is exported takes and gives masks as tensors of their own."""
 
+from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking.training import batches
 from keras.src.masking.training import data
+from keras.src.utils import summary_utils
+from keras.src.utils import traceback_utils
 from patchset.markers import keeps
 from patchset.markers import new
 

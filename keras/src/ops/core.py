@@ -1,6 +1,13 @@
 """The op functions ask the wider question: masked operands are dispatched."""
 
+import numpy as np
+
+from keras.src import backend
+from keras.src import tree
+from keras.src.api_export import keras_export
+from keras.src.backend import KerasTensor
 from keras.src.backend.common import foreign
+from keras.src.backend.common.backend_utils import slice_along_axis
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
@@ -13,6 +20,7 @@ from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.masks import wrap
 from keras.src.masking.rules import carry
+from keras.src.ops.operation import Operation
 from patchset.markers import keeps
 from patchset.markers import new
 

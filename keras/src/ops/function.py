@@ -1,11 +1,13 @@
 """A function of a graph is not dispatched: it runs its graph, masks and all."""
 
+from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import as_wholes
 from keras.src.composite.wholes import opened
 from keras.src.masking import symbolic
+from keras.src.ops.operation import Operation
 from patchset.markers import keeps
 from patchset.markers import new
 

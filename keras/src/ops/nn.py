@@ -3,6 +3,8 @@
 Some operations did or promised in a graph what their functions do not do.
 """
 
+from keras.src.backend import KerasTensor
+from keras.src.backend import standardize_data_format
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )

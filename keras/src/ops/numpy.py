@@ -6,6 +6,9 @@ Some operations did or promised in a graph what their functions do not do.
 import functools
 import inspect
 
+from keras.src import backend
+from keras.src.api_export import keras_export
+from keras.src.backend import KerasTensor
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )

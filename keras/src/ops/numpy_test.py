@@ -1,5 +1,10 @@
 """The symbolic `slogdet` gives a sign for each matrix of a batch."""
 
+import numpy as np
+
+from keras.src import backend
+from keras.src.ops import numpy as knp
+
 
 class NumpyOneInputOpsCorrectnessTest:
     def test_slogdet(self):

@@ -9,17 +9,21 @@ import functools
 
 import numpy as np
 
+from keras.src import tree
 from keras.src.backend.common import remat
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.backend.config import is_nnx_enabled
 from keras.src.composite import rules
 from keras.src.masking import dispatch
 from keras.src.masking import symbolic
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.refusals import settle
+from keras.src.ops.node import Node
+from keras.src.utils.naming import auto_name
 from patchset.markers import keeps
 from patchset.markers import new
 

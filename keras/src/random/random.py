@@ -2,6 +2,7 @@
 
 import functools
 
+from keras.src.api_export import keras_export
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -1,5 +1,8 @@
 """Two composite types do not share a registered name, files would mix them."""
 
+import inspect
+
+from keras.src.api_export import keras_export
 from keras.src.backend.common.composite import CompositeBase
 from patchset.markers import keeps
 from patchset.markers import new

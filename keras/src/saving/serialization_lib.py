@@ -1,5 +1,7 @@
 """Masked tensors can be constants of a saved graph."""
 
+from keras.src import backend
+from keras.src.api_export import keras_export
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from patchset.markers import keeps

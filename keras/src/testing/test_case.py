@@ -3,6 +3,9 @@
 Never through `numpy.ma`: its comparisons pass wherever an entry is masked.
 """
 
+import numpy as np
+
+from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.models import Sequential
 from patchset.markers import keeps

@@ -1,5 +1,7 @@
 """Trainers build models on masked batches, and warn of padding that counts."""
 
+from keras.src import backend
+from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -7,6 +9,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.masking import refusals
 from keras.src.masking.training import padding
+from keras.src.trainers.data_adapters import data_adapter_utils
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -1,5 +1,7 @@
 """A layer with a backend of its own runs on `keras.ops` under masks."""
 
+import importlib
+import inspect
 import threading
 
 from keras.src.backend.common.masked_tensor import MaskedTensorBase

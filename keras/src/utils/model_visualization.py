@@ -3,6 +3,7 @@
 import functools
 import re
 
+from keras.src.api_export import keras_export
 from patchset.markers import keeps
 from patchset.markers import new
 

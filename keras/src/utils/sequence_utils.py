@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras.src import backend
+from keras.src.api_export import keras_export
 from keras.src.backend.common import foreign
 from patchset.markers import keeps
 

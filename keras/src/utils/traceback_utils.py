@@ -1,5 +1,6 @@
 """Masked arguments are shown in error messages by their shapes."""
 
+from keras.src import backend
 from keras.src.backend.common.composite import has_mask
 from patchset.markers import keeps
 

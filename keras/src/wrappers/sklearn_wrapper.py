@@ -2,6 +2,8 @@
 
 import warnings
 
+import numpy as np
+
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -6,6 +6,7 @@ answers yes for masked tensors; only the op functions ask it.
 
 import numpy as np
 
+from keras.src import tree
 from keras.src.backend.common import foreign
 from patchset.markers import keeps
 from patchset.markers import new

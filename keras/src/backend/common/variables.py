@@ -8,6 +8,9 @@ import contextlib
 import functools
 import threading
 
+import numpy as np
+
+from keras.src import backend
 from keras.src.backend.common import foreign
 from patchset.markers import keeps
 from patchset.markers import new

@@ -3,7 +3,10 @@
 So does what puts a batch on several devices, where each has a layout.
 """
 
+import jax
+from keras.src import tree
 from keras.src.backend.common.composite import has_mask
+from keras.src.distribution import distribution_lib
 from keras.src.masking import packing
 from keras.src.masking.training import batches
 from patchset.markers import keeps

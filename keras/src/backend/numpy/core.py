@@ -1,5 +1,6 @@
 """Shape inference carries masks, and no function writes into its operand."""
 
+import numpy as np
 from patchset.markers import keeps
 
 

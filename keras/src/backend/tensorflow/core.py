@@ -1,5 +1,7 @@
 """Shape inference carries masks beside the values, and no scan drops any."""
 
+import tensorflow as tf
+from keras.src import tree
 from patchset.markers import keeps
 
 

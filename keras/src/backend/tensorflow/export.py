@@ -1,5 +1,6 @@
 """Loaded by TensorFlow, an endpoint takes masked tensors; served, pairs."""
 
+import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.common.composite import has_mask
 from keras.src.export.in_pairs import InPairs

@@ -1,5 +1,8 @@
 """What is added is a bias only where it lies along the channels."""
 
+import tensorflow as tf
+from keras.src.backend.common import dtypes
+from keras.src.backend.tensorflow.core import convert_to_tensor
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -3,8 +3,12 @@
 Values and masks are joined apart. (`tf.concat` does not know the type.)
 """
 
+import functools
+
 import numpy as np
 
+import tensorflow as tf
+from keras.src import tree
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.tensorflow.composite import CompositeTensor
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor

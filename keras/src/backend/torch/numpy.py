@@ -4,6 +4,8 @@ Since Keras 3.15 `any` and `all` of several axes are right, and so is `median`
 of an even number of entries.
 """
 
+from keras.src.backend.common.backend_utils import to_tuple_or_list
+from keras.src.backend.torch.core import convert_to_tensor
 from patchset.markers import keeps
 from patchset.markers import new
 from patchset.markers import when

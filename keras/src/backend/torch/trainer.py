@@ -1,10 +1,12 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
+from keras.src import tree
 from keras.src.masking.training import batches
 from patchset.markers import keeps
 from patchset.markers import when
 
 if when(">=3.16"):
+    from keras.src.distribution.distribution_lib import distribution
     from keras.src.masking import packing
     from keras.src.masking.masks import is_masked
 

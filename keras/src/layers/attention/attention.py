@@ -2,6 +2,7 @@
 
 import functools
 
+from keras.src import ops
 from keras.src import tree
 from keras.src.masking import masks
 from keras.src.masking.layers import steps

@@ -1,5 +1,10 @@
 """No mask is cleared in place: it is dropped by taking the values."""
 
+import numpy as np
+from absl.testing import parameterized
+
+from keras.src import layers
+
 
 class MultiHeadAttentionTest:
     @parameterized.named_parameters(("causal", True), ("not_causal", 0))

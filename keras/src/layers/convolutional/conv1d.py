@@ -1,5 +1,6 @@
 """A causal window is anchored at its last step, so steps keep their masks."""
 
+from keras.src import ops
 from keras.src.masking import masks
 from patchset.markers import keeps
 

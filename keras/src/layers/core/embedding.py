@@ -1,5 +1,6 @@
 """`Embedding` makes masked tensors, and passes on the mask of its ids."""
 
+from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes

@@ -2,6 +2,8 @@
 
 import inspect
 
+from keras.src import backend
+from keras.src.api_export import keras_export
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -5,6 +5,7 @@ A `Lambda` that says what becomes of the mask is an old layer by design.
 
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
+from keras.src.saving import serialization_lib
 from patchset.markers import keeps
 from patchset.markers import new
 

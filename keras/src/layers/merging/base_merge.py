@@ -4,6 +4,7 @@
 with masked entries as the op's identity.
 """
 
+from keras.src import ops
 from keras.src.backend.common.composite import has_mask
 from keras.src.masking import masks
 from keras.src.masking.rules.reduce import bound

@@ -1,6 +1,10 @@
 """Merge layers follow the mask rule of their ops: AND, plain ones neutral."""
 
+import numpy as np
+
 from keras.src import backend
+from keras.src import layers
+from keras.src import ops
 from patchset.markers import new
 
 

@@ -3,6 +3,7 @@
 A batch in which a feature has none leaves what was learned of it.
 """
 
+from keras.src import ops
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import states

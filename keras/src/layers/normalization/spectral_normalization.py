@@ -1,5 +1,6 @@
 """A step without a valid entry normalizes nothing: no weight was used."""
 
+from keras.src import ops
 from keras.src.masking.layers import states
 from patchset.markers import keeps
 

@@ -1,5 +1,6 @@
 """The mean over valid steps, 0 where there is none, by type or explicitly."""
 
+from keras.src import ops
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import explicit
 from keras.src.masking.layers import passing

@@ -2,6 +2,7 @@
 
 import functools
 
+from keras.src import ops
 from keras.src.backend.common.variables import changed_only_where
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.layers import adapting

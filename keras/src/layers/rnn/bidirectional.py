@@ -3,6 +3,7 @@
 A half from outside Keras need not know that its mask runs backwards, too.
 """
 
+from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import any_composite
 from keras.src.masking import masks

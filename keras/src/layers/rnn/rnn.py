@@ -1,9 +1,14 @@
 """Recurrent layers ask for their mask by name and return masked sequences."""
 
+from keras.src import backend
+from keras.src import ops
+from keras.src import tree
 from keras.src.backend.common import composite
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.composite import recurrence as composite_recurrence
+from keras.src.layers.layer import Layer
+from keras.src.layers.rnn.stacked_rnn_cells import StackedRNNCells
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras

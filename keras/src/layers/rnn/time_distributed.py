@@ -1,5 +1,7 @@
 """The wrapped layer takes each step as a masked tensor, by its own protocol."""
 
+from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks

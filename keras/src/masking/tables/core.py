@@ -7,6 +7,7 @@ from keras.src.masking.rules import scatter
 from keras.src.masking.rules.merge import cast
 from keras.src.masking.rules.merge import merge
 from keras.src.ops import core as MODULE
+from patchset.markers import when
 
 RULES = {
     # One tensor.

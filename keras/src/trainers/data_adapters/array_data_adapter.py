@@ -1,5 +1,6 @@
 """Masked arrays are batched as their parts, and leave as masked tensors."""
 
+from keras.src import tree
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new

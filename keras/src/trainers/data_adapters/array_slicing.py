@@ -1,5 +1,6 @@
 """A masked tensor is sliced as a whole."""
 
+from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import has_mask
 from patchset.markers import keeps

@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import when

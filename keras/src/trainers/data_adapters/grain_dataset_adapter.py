@@ -3,6 +3,7 @@
 import copy
 
 from keras.src.masking.training import data
+from keras.src.utils.module_utils import grain
 from patchset.markers import keeps
 from patchset.markers import new
 

@@ -3,6 +3,7 @@
 import functools
 
 from keras.src import backend
+from keras.src import tree
 from keras.src.masking.training import data
 from keras.src.masking.training import ragged
 from keras.src.trainers.data_adapters import data_adapter_utils

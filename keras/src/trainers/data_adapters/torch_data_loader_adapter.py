@@ -2,6 +2,7 @@
 
 import copy
 
+from keras.src import tree
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new
