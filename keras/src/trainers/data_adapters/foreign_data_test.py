@@ -139,6 +139,13 @@ def linear():
     return model
 
 
+class Watched(layers.Layer):
+    """Gives NaN for what is not masked."""
+
+    def call(self, x):
+        return x if ops.is_masked(x) else x * np.nan
+
+
 def by_name():
     """The same, with an input of its own for each feature."""
     inputs = {n: layers.Input((1,), name=n) for n in reversed(NAMES)}
@@ -208,16 +215,21 @@ class ForeignDataTest(testing.TestCase):
         wanted = trained(values, there, y, np.ones(len(y)))
         self.assertAllClose(ops.squeeze(model.weights[0], 1), wanted, atol=1e-5)
 
+    @parameterized.product(source=("pandas", "polars"), kind=tuple(STREAMS))
+    def test_batches_are_of_one_type(self, source, kind):
+        values, there = drawn(16)
+        there[BATCH : 2 * BATCH] = True
+        table = TABLES[source](values, there)
+        model = models.Sequential([Watched()])
+        given = STREAMS[kind](table, np.zeros(len(values)))
+        found = model.predict(given, verbose=0)
+        self.assertTrue(np.isfinite(np.ma.getdata(found)).all())
+
     @pytest.mark.requires_trainable_backend
     def test_a_split_of_a_column_is_of_one_type(self):
         values, there = drawn(5)
         there[-5:] = True
         there[1, 0] = True
-
-        class Watched(layers.Layer):
-            def call(self, x):
-                return x if ops.is_masked(x) else x * np.nan
-
         model = models.Sequential([Watched(), layers.Dense(1)])
         model.compile("sgd", "mse")
         table = TABLES["polars"](values, there)
