@@ -388,6 +388,18 @@ class ForeignDataTest(testing.TestCase):
             found = model.predict(given, verbose=0)
             self.assertAllClose(np.ma.getdata(found), wanted, atol=1e-5)
 
+    def test_a_series_is_a_feature(self):
+        values, there = drawn(17)
+        column = TABLES["pandas"](values, there)["a"]
+        model = models.Sequential([layers.Dense(1, kernel_initializer="ones")])
+        for given in (column, column.dropna().astype("float32")):
+            found = model.predict(given, verbose=0)
+            self.assertEqual(found.shape, (len(given), 1))
+            there = given.notna().to_numpy()
+            self.assertAllClose(
+                np.ma.getdata(found)[there, 0], given[there].astype("float32")
+            )
+
     def test_strings_are_refused_where_no_engine_has_them(self):
         table = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
         inputs = {
