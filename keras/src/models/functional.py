@@ -98,7 +98,7 @@ def _with_rank_of(x, adjusted):
 
 
 @keeps("_functional_of_nests")
-def functional_from_config(cls, config, custom_objects=None):
+def functional_from_config(cls, config, *args, **kwargs):
     keys = "input_layers", "output_layers"
     structures = [in_files.written(config[key]) for key in keys]
     config |= zip(keys, map(in_files.as_nest, structures))
@@ -107,7 +107,7 @@ def functional_from_config(cls, config, custom_objects=None):
         inputs, outputs = map(in_files.restored, structures, (inputs, outputs))
         return cls(inputs=inputs, outputs=outputs, **kwargs)
 
-    return _functional_of_nests(make, config, custom_objects)
+    return _functional_of_nests(make, config, *args, **kwargs)
 
 
 @keeps("_clone_plain_keras_tensor")

@@ -283,10 +283,12 @@ class VectorizedMap(_Carrying):
 for _name, _carried in (
     ("associative_scan", carry.associative_scan),
     ("fori_loop", carry.fori_loop),
+    ("grad", carry.grad),
     ("map", carry.map_),
     ("scan", carry.scan),
     ("switch", carry.switch),
     ("vectorized_map", carry.vectorized_map),
     ("while_loop", carry.while_loop),
 ):
-    globals()[_name] = carry.carries(_carried)(globals()[_name])
+    if _name in globals():  # Keras 3.15 has no `grad`.
+        globals()[_name] = carry.carries(_carried)(globals()[_name])

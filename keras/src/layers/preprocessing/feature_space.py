@@ -12,20 +12,22 @@ from patchset.markers import new
 
 class FeatureSpace:
     @keeps("_adapt_to_dataset")
-    def adapt(self, dataset):
+    def adapt(self, dataset, *args, **kwargs):
         """Learns statistics and vocabularies, of the entries that are there.
 
         Args:
             dataset: A `tf.data.Dataset` of dictionaries, a dictionary of
                 arrays by the names of features, or a table of pandas, Polars
                 or Arrow. Arrays and columns may have missing entries.
+            *args: As upstream takes them, for a `tf.data.Dataset`.
+            **kwargs: The same.
 
         Raises:
             ValueError: If it is something else, or a feature is missing.
         """
         columns = _columns(dataset)
         if columns is None:
-            self._adapt_to_dataset(_of_rows(dataset))
+            self._adapt_to_dataset(_of_rows(dataset), *args, **kwargs)
             return
         self._check_names(columns)
         for name in self._list_adaptable_preprocessors():

@@ -12,13 +12,13 @@ class IndexLookup:
         return preprocessing.instead_of_by_type(self, preprocessing.lookup)
 
     @keeps("_adapt_to_plain")
-    def adapt(self, data, steps=None):
+    def adapt(self, data, *args, **kwargs):
         data = adapting.of_foreign(data)
         if adapting.is_masked(data) and len(data.shape) == 1:
             data = data[:, None]  # As upstream has it, a document each.
         adapting.warn_of_no_tokens(self, data)
         data = adapting.as_batches(data)
-        self._adapt_to_plain(data, steps=steps)
+        self._adapt_to_plain(data, *args, **kwargs)
 
     @keeps("_count_plain")
     def update_state(self, data):

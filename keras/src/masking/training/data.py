@@ -309,6 +309,28 @@ def dataset_together(dataset):
     return dataset.map(lambda *batch: put_together(batch))
 
 
+def stacked(stack, batches):
+    """One leaf of several batches along a new first axis.
+
+    Args:
+        stack: Function of a sequence of arrays.
+        batches: The leaf of each batch, masked in all of them or in none.
+
+    Raises:
+        ValueError: If their shapes differ, or they are packed: capacities do.
+    """
+    if not any(map(has_mask, batches)):
+        return stack(batches)
+    if any(map(packing.is_packed, batches)) or not all(map(has_mask, batches)):
+        raise ValueError(
+            "These batches do not stack: some are packed, or not all masked. "
+            "Go through them one by one."
+        )
+    return backend.MaskedTensor._wrap(
+        stack([x.values for x in batches]), stack([x.mask for x in batches])
+    )
+
+
 class Batches:
     """What a function makes of the batches of a source, time and again."""
 
