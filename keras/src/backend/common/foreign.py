@@ -128,7 +128,8 @@ def rows_of(x: typing.Iterable) -> list:
     """
     if is_known(type(x)) and not isinstance(x, np.ma.MaskedArray):
         x = _lists(x)
-    missing = [i for i, row in enumerate(x) if row is None]
+    x = list(x)
+    missing = [i for i, row in enumerate(x) if _is_nothing(row)]
     if missing:
         raise ValueError(
             f"The rows {missing} are missing as a whole, and a ragged list has "
@@ -153,7 +154,13 @@ def _lists(x):
     if hasattr(array, "__arrow_array__") and pyarrow():
         x = array.__arrow_array__()
     # Arrow's scalars have the list as an array, or None.
-    return [getattr(row, "values", row) for row in x]
+    return [row.values if hasattr(row, "as_py") else row for row in x]
+
+
+def _is_nothing(row):
+    """Whether a list is missing: None, NaN or pandas' NA stand for one."""
+    is_nan = isinstance(row, float) and np.isnan(row)
+    return row is None or is_nan or type(row).__name__ == "NAType"
 
 
 def _check_table(columns):
@@ -316,7 +323,8 @@ def _pandas_categories(x, name):
         hidden = _missing(codes < 0)
         if not len(values):
             return np.zeros(len(codes), values.dtype), hidden
-        return values[np.maximum(codes, 0)], hidden
+        # Where one is missing the code is -1, which is a place as well.
+        return values[codes], hidden
 
     return Column(name, x.dtype, categories.kind, parts)
 

@@ -202,6 +202,10 @@ class ForeignTest(testing.TestCase):
         self.assert_holds(ops.convert_to_tensor(x), [[1.0, None]])
         x = xr.DataArray([[1, -9]], attrs={"missing_value": -9}).variable
         self.assert_holds(ops.convert_to_tensor(x), [[1, None]], "i")
+        packed = {"_FillValue": np.int16(-9), "scale_factor": 0.5}
+        x = xr.Dataset({"a": ("x", np.array([1, -9], "int16"), packed)})
+        x = xr.decode_cf(x)["a"]
+        self.assert_holds(ops.convert_to_tensor(x), [0.5, None])
         x = xr.DataArray(pd.array([1, None], dtype="Int64"))
         self.assert_holds(ops.convert_to_tensor(x), [1, None])
         self.assertFalse(
@@ -297,6 +301,9 @@ class ForeignTest(testing.TestCase):
         ):
             with self.assertRaisesRegex(ValueError, r"rows \[1\] are missing"):
                 call(make([[1, 2], None, [3]]))
+        for nothing in (None, np.nan, pd.NA):
+            with self.assertRaisesRegex(ValueError, r"rows \[1\] are missing"):
+                keras.MaskedTensor.from_ragged(pd.Series([[1], nothing]))
 
     def test_missing_entries_of_ragged_rows(self):
         rows = [[1, None, 3], [None]]

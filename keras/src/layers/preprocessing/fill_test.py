@@ -136,6 +136,13 @@ class FillTest(testing.TestCase):
             (found,) = session.run(None, dict(zip(names, (values, THERE))))
         self.assertAllClose(found, wanted)
 
+    @parameterized.parameters(*STATISTICS)
+    def test_statistics_are_of_full_precision(self, value):
+        column = np.array([70_001.0, 70_002.0, 70_006.0])
+        layer = layers.Fill(value)
+        layer.adapt(pd.DataFrame({"a": column}, dtype="Float64"))
+        self.assertAllClose(layer.fill, [STATISTICS[value](column)], rtol=1e-7)
+
     def test_a_feature_without_one_value(self):
         x = pd.DataFrame({"a": [1, 3], "b": [None, None]}, dtype="Float64")
         layer = layers.Fill("median")

@@ -139,6 +139,13 @@ def linear():
     return model
 
 
+class Watched(layers.Layer):
+    """Gives NaN for what is not masked."""
+
+    def call(self, x):
+        return x if ops.is_masked(x) else x * np.nan
+
+
 def by_name():
     """The same, with an input of its own for each feature."""
     inputs = {n: layers.Input((1,), name=n) for n in reversed(NAMES)}
@@ -208,16 +215,21 @@ class ForeignDataTest(testing.TestCase):
         wanted = trained(values, there, y, np.ones(len(y)))
         self.assertAllClose(ops.squeeze(model.weights[0], 1), wanted, atol=1e-5)
 
+    @parameterized.product(source=("pandas", "polars"), kind=tuple(STREAMS))
+    def test_batches_are_of_one_type(self, source, kind):
+        values, there = drawn(16)
+        there[BATCH : 2 * BATCH] = True
+        table = TABLES[source](values, there)
+        model = models.Sequential([Watched()])
+        given = STREAMS[kind](table, np.zeros(len(values)))
+        found = model.predict(given, verbose=0)
+        self.assertTrue(np.isfinite(np.ma.getdata(found)).all())
+
     @pytest.mark.requires_trainable_backend
     def test_a_split_of_a_column_is_of_one_type(self):
         values, there = drawn(5)
         there[-5:] = True
         there[1, 0] = True
-
-        class Watched(layers.Layer):
-            def call(self, x):
-                return x if ops.is_masked(x) else x * np.nan
-
         model = models.Sequential([Watched(), layers.Dense(1)])
         model.compile("sgd", "mse")
         table = TABLES["polars"](values, there)
@@ -357,7 +369,7 @@ class ForeignDataTest(testing.TestCase):
         wanted = by_name().predict(table, verbose=0)
         table["unread"] = "text"
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.filterwarnings("error", "The structure of")
             found = by_name().predict(table, verbose=0)
         self.assertAllClose(found.filled(0), wanted.filled(0))
         some, wanted = table[["a", "c"]], r"named \['b'\].*\['a', 'c'\]"
@@ -375,6 +387,18 @@ class ForeignDataTest(testing.TestCase):
         for given in (table, table.astype("float32")):
             found = model.predict(given, verbose=0)
             self.assertAllClose(np.ma.getdata(found), wanted, atol=1e-5)
+
+    def test_a_series_is_a_feature(self):
+        values, there = drawn(17)
+        column = TABLES["pandas"](values, there)["a"]
+        model = models.Sequential([layers.Dense(1, kernel_initializer="ones")])
+        for given in (column, column.dropna().astype("float32")):
+            found = model.predict(given, verbose=0)
+            self.assertEqual(found.shape, (len(given), 1))
+            there = given.notna().to_numpy()
+            self.assertAllClose(
+                np.ma.getdata(found)[there, 0], given[there].astype("float32")
+            )
 
     def test_strings_are_refused_where_no_engine_has_them(self):
         table = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
