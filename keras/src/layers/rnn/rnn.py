@@ -1,5 +1,6 @@
 """Recurrent layers ask for their mask by name and return masked sequences."""
 
+from keras.src.masking import packing
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras
@@ -8,6 +9,10 @@ from patchset.markers import new
 
 
 class RNN:
+    @new
+    def _seen_by_call(self, x):
+        return recurrence.seen_by_call(self, x)
+
     @keeps("_plain_call")
     def call(
         self,
@@ -20,6 +25,14 @@ class RNN:
             return self._plain_call(
                 sequences, initial_state=initial_state, training=training
             )
+        if packing.is_packed(sequences):
+            if mask is sequences.mask:
+                outputs = recurrence.over_packed(
+                    self, sequences, initial_state, training
+                )
+                if outputs is not None:
+                    return outputs
+            sequences = sequences.values
         sequences, mask = steps.by_steps(sequences, mask)
         outputs = self._plain_call(
             sequences,
