@@ -13,6 +13,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.packed_tensor import SEVERAL_DEVICES
 from keras.src.masking import masks
 
 
@@ -308,11 +309,7 @@ def refuse_several_devices(data):
     """
     x = first_packed(tree.flatten(data))
     if x is not None:
-        raise ValueError(
-            "Several devices get a part of each batch by its rows, and a "
-            "packed masked tensor stores its steps across the rows. Received "
-            f"one of shape {tuple(x.shape)}. Write `x.padded()`."
-        )
+        raise ValueError(SEVERAL_DEVICES.format(shape=tuple(x.shape)))
 
 
 def apply(call, x):

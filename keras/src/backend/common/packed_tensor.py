@@ -13,6 +13,12 @@ from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.common.operators import Operators
 from keras.src.backend.common.variables import standardize_dtype
 
+SEVERAL_DEVICES = (
+    "Several devices get a part of each batch by its rows, and a packed masked "
+    "tensor stores its steps across the rows. Received one of shape {shape}. "
+    "Write `x.padded()`."
+)
+
 
 class PackedBase(MaskedTensorBase):
     """Valid steps one after another, and where each belongs.

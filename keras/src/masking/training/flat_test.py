@@ -5,9 +5,7 @@ that is taken by steps is run on both, with targets and weights of all kinds,
 and no padded predictions may be made on the way.
 """
 
-import contextlib
 import itertools
-from unittest import mock
 
 import numpy as np
 from absl.testing import parameterized
@@ -23,6 +21,7 @@ from keras.src.backend import MaskedTensor
 from keras.src.masking import packing
 from keras.src.masking.packing_test import MASK
 from keras.src.masking.packing_test import Block
+from keras.src.masking.packing_test import counted
 from keras.src.masking.packing_test import hidden
 from keras.src.masking.training import flat
 from keras.src.masking.training import weighing
@@ -96,19 +95,6 @@ def kinds_of(target):
             else MaskedTensor(target, MASK)
         ),
     )
-
-
-@contextlib.contextmanager
-def counted():
-    """The shapes of flat steps that are padded meanwhile."""
-    found, plain = [], packing.unpacked
-
-    def unpacked(flat, layout):
-        found.append(tuple(flat.shape))
-        return plain(flat, layout)
-
-    with mock.patch.object(packing, "unpacked", unpacked):
-        yield found
 
 
 def weights_for(name, target, prediction):
