@@ -289,8 +289,10 @@ def extremes(name):
         count = ops.maximum(count, ops.cast(1, flat.dtype))
         shared = sums(ops.where(hits, flat, 0), rows, batch, x) / count
         # A mean of the same number may be rounded.
-        slope = shared - ops.stop_gradient(shared)
-        return ops.where(ops.isfinite(shared), own + slope, shared)
+        is_finite = ops.isfinite(shared)
+        slope = ops.where(is_finite, shared, 0)
+        slope = slope - ops.stop_gradient(slope)
+        return ops.where(is_finite, own + slope, shared)
 
     return extreme
 
