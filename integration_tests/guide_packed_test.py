@@ -12,10 +12,19 @@ REPO = pathlib.Path(__file__).resolve().parents[1]
 SCRIPT = REPO / "guides" / "packed_storage.py"
 BACKEND = os.environ["KERAS_BACKEND"]
 
+# All of it runs somewhere; what compiles is tested by itself.
+PARTS = {
+    "jax": ["names"],
+    "tensorflow": ["recipes"],
+    "torch": ["names", "speakers", "recipes", "step"],
+}
+
 
 @pytest.mark.skipif(BACKEND == "numpy", reason="the NumPy backend cannot train")
 def test_packed_trains_as_padded_does(tmp_path):
-    arguments = ["--count=96", "--epochs=2", "--turns=1", "--json=numbers.json"]
+    arguments = ["--count=96", "--epochs=2", "--blocks=1", "--turns=1"]
+    arguments += ["--shape", *"8 64 64".split(), "--json=numbers.json"]
+    arguments += ["--parts", *PARTS[BACKEND]]
     path = [str(REPO / "build"), *filter(None, [os.environ.get("PYTHONPATH")])]
     run = subprocess.run(
         [sys.executable, str(SCRIPT), *arguments],
@@ -26,8 +35,10 @@ def test_packed_trains_as_padded_does(tmp_path):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     results = json.loads((tmp_path / "numbers.json").read_text())
-    losses = results["fit"]["packed"][0]
-    assert losses[-1] < losses[0]
-    # A tenth of the steps costs less than all, whatever else the machine does.
-    shares = sorted(map(float, results["step"]))
-    assert results["step"][str(shares[0])] < results["step"][str(shares[-1])]
+    if "names" in results:
+        losses = results["names"]["packed"][0]
+        assert losses[-1] < losses[0]
+    if "step" in results:
+        first, *_, last = results["step"]["packed"]
+        # A tenth of the steps costs less than all, whatever else is done.
+        assert first[0] < 0.2 and first[1] < last[1]

@@ -112,7 +112,29 @@ def tf_mirrored(devices):
     )
     names = [f"CPU:{i}" for i in range(devices)]
     with tf.distribute.MirroredStrategy(names).scope():
-        return train_and_ask()
+        found = train_and_ask()
+        made, _ = model()
+    refuses_packed(made, tf.data.Dataset)
+    return found
+
+
+def refuses_packed(made, dataset):
+    """Raises if several replicas take batches whose steps are across rows."""
+    x, y = data()
+    padded = dataset.from_tensors((x, y.values))
+    for source in (
+        (x.packed(), y),
+        (x, x.packed()),
+        ((x.packed(), y.values) for _ in range(3)),
+        padded.map(lambda x, y: (x.packed(), y)),
+    ):
+        arrays = source if isinstance(source, tuple) else (source,)
+        try:
+            made.fit(*arrays, verbose=0)
+        except ValueError as error:
+            assert "x.padded()" in str(error), error
+        else:
+            raise AssertionError(source)
 
 
 def torch_ddp(devices):

@@ -48,11 +48,16 @@ class Loss:
         >>> float(loss(y_true, y_pred, np.array([[1.0, 0.0]])))
         1.0
         """
-        # Late: it imports losses.
+        # Late: they import losses.
+        from keras.src.masking import packing
         from keras.src.masking.training import scoring
         from keras.src.masking.training import weighing
 
         y_true, y_pred = map(opened, (y_true, y_pred))
+        if packing.is_packed(y_pred):
+            loss = self._of_steps(y_true, y_pred, sample_weight)
+            if loss is not None:
+                return loss
         sample_weight = scoring.weights(sample_weight)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(
@@ -92,6 +97,38 @@ class Loss:
             return reduce_weighted_values(
                 losses, sample_weight, mask, self.reduction, self.dtype
             )
+
+    @new
+    def _of_steps(self, y_true, y_pred, sample_weight):
+        """The loss of packed predictions; None if it is not one of steps."""
+        # Late: they import losses.
+        from keras.src.masking.training import flat
+        from keras.src.masking.training import weighing
+
+        if self.reduction in ("none", None):
+            return None
+        function = weighing.function_of(self)
+        arguments = getattr(self, "_fn_kwargs", {})
+        with ops.name_scope(self.name):
+            found = flat.sums(
+                function, arguments, y_true, y_pred, sample_weight, self.dtype
+            )
+            if found is None:
+                return None
+            if self.reduction == "sum":
+                # Of means over time, if it goes over time.
+                steps = ops.shape(y_pred)[1] if found.over_time else 1
+                return found.total / ops.cast(
+                    found.width * steps, found.total.dtype
+                )
+            weighed = self.reduction == "mean_with_sample_weight"
+            if weighed and sample_weight is not None:
+                number = found.weight
+            else:
+                batch, time = ops.shape(y_pred)[:2]
+                number = ops.cast(batch * time * found.size, found.total.dtype)
+            loss = ops.divide_no_nan(found.total, number)
+            return scale_loss_for_distribution(loss)
 
     @new
     def _of_composite(self, y_true, y_pred, sample_weight):

@@ -13,6 +13,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.packed_tensor import SEVERAL_DEVICES
 from keras.src.masking import masks
 
 
@@ -207,6 +208,31 @@ def taken(rows, layout, index):
     return flat if layout.there is None else masks.fill(flat, layout.there, 0)
 
 
+def steps_of(y, layout):
+    """What a tensor over batch and time has for each flat step of a layout.
+
+    Args:
+        y: Plain tensor of shape `(batch, time, ...)`, or a packed one of any
+            layout, which has 0 where it has no step.
+        layout: Packed tensor of the same batch and time.
+    """
+    if not is_packed(y):
+        return packed(backend.convert_to_tensor(y), layout)
+    if y.index is layout.index:
+        return masks.filled(inner(y))
+    if y.flat.shape[0] == 0:
+        return packed(y.values, layout)
+    # Where each step is stored, counted from 1: no padded copy is made.
+    count = backend.numpy.arange(1, backend.shape(y.flat)[0] + 1, dtype="int32")
+    size = math.prod(backend.shape(y.mask))
+    stored = y._gather(y._scatter(count, y.index, size), places(layout))
+    there = stored > 0
+    if layout.there is not None:
+        there = backend.numpy.logical_and(there, layout.there)
+    row = backend.numpy.maximum(stored - 1, 0)
+    return masks.fill(y._gather(y.flat, row), there, 0)
+
+
 def unpacked(flat, layout):
     """Flat steps where they belong, with 0 where there are none."""
     shape = backend.shape(layout.mask)
@@ -225,6 +251,29 @@ def narrowed(x):
         places = backend.numpy.where(x.there, places, last)
     mask = x.mask[:, : x.limit]
     return x._of_parts(x.flat, mask, places, x.there, x.limit)
+
+
+def with_steps(x, valid):
+    """A packed tensor in which only some of the flat steps are there.
+
+    The others stay where they are and make up a capacity, so that nothing
+    moves. Where it is known that all are there, the layout is the same.
+
+    Args:
+        x: Packed tensor.
+        valid: Boolean tensor of shape `(capacity,)`.
+    """
+    missing = backend.numpy.logical_not(valid)
+    if x.there is not None:
+        missing = backend.numpy.logical_and(missing, x.there)
+        valid = backend.numpy.logical_and(valid, x.there)
+    if x.is_concrete(x) and not backend.numpy.any(missing):
+        return x
+    size = backend.cast(math.prod(backend.shape(x.mask)), x.index.dtype)
+    index = backend.numpy.where(valid, x.index, size)
+    mask = unpacked(valid, x)
+    flat = masks.fill(x.flat, valid, 0)
+    return x._of_parts(flat, mask, index, valid, x.limit)
 
 
 def inner(x):
@@ -260,11 +309,7 @@ def refuse_several_devices(data):
     """
     x = first_packed(tree.flatten(data))
     if x is not None:
-        raise ValueError(
-            "Several devices get a part of each batch by its rows, and a "
-            "packed masked tensor stores its steps across the rows. Received "
-            f"one of shape {tuple(x.shape)}. Write `x.padded()`."
-        )
+        raise ValueError(SEVERAL_DEVICES.format(shape=tuple(x.shape)))
 
 
 def apply(call, x):

@@ -4,9 +4,11 @@ The padded result is held against oracles elsewhere. Here each example is run on
 packed operands as well, of one layout and of different ones, and compared.
 """
 
+import contextlib
 import os
 import pickle
 import zlib
+from unittest import mock
 
 import numpy as np
 from absl.testing import parameterized
@@ -64,6 +66,19 @@ def hidden(x):
     return x.with_flat(ops.where(there, x.flat, large))
 
 
+@contextlib.contextmanager
+def counted():
+    """The shapes of flat steps that are padded meanwhile."""
+    found, plain = [], packing.unpacked
+
+    def unpacked(flat, layout):
+        found.append(tuple(flat.shape))
+        return plain(flat, layout)
+
+    with mock.patch.object(packing, "unpacked", unpacked):
+        yield found
+
+
 def map_nest(function, x):
     return u.map_leaves(function, x, MaskedTensorBase)
 
@@ -100,6 +115,16 @@ class Watch(layers.Layer):
         if packing.is_packed(x):
             Watch.seen.add(self.name)
         return x
+
+
+class Noting(models.Sequential):
+    """Notes whether a target comes packed to its loss."""
+
+    packed = False
+
+    def compute_loss(self, x, y, *args, **kwargs):
+        Noting.packed |= packing.is_packed(y)
+        return super().compute_loss(x, y, *args, **kwargs)
 
 
 def some(cases):
@@ -362,23 +387,104 @@ class StorageTest(testing.TestCase, SameResults):
         model.append(layers.Dense(2))
         for layer in model:
             x = layer(x)
-        padded = []
-        plain = packing.unpacked
-
-        def counted(flat, layout):
-            padded.append(flat.shape)
-            return plain(flat, layout)
-
         x = MaskedTensor(np.ones(MASK.shape, "int32"), MASK).packed()
-        packing.unpacked = counted
-        try:
+        with counted() as padded:
             for layer in model:
                 x = layer(x)
-            self.assertTrue(x.is_packed)
-        finally:
-            packing.unpacked = plain
+        self.assertTrue(x.is_packed)
         # Query, key and value of each block.
         self.assertEqual(len(padded), 6)
+
+    @parameterized.parameters(True, False)
+    def test_ids_that_are_0_are_masked(self, mask_zero):
+        ids = np.array([[1, 0, 2, 3, 0, 0]] + [[2, 2, 0, 1, 3, 3]] * 3, "int32")
+        embedding = layers.Embedding(4, FEATURES, mask_zero=mask_zero)
+        for none in (False, True):
+            x = MaskedTensor(np.maximum(ids, 1) if none else ids, MASK)
+            wanted = ops.exp(embedding(x))
+            with counted() as padded:
+                result = ops.exp(embedding(hidden(x.packed())))
+            self.assertTrue(result.is_packed)
+            # The mask itself is one of batch and time.
+            self.assertLessEqual({len(shape) for shape in padded}, {1})
+            self.assert_same(result, wanted, 1e-6, "")
+            self.assert_same(ops.mean(result, 1), ops.mean(wanted, 1), 1e-6, "")
+
+    @parameterized.parameters("max", "min")
+    def test_extremes_over_time(self, name):
+        """Rows with several of them, without one, and with what is none."""
+        values = np.round(VALUES)
+        values[0, 1, 0], values[3, 0, 1] = np.inf, np.nan
+        values[2, :, 2] = 0.1
+        x, y = padded_and_packed(values=values)
+        function = getattr(ops, name)
+        with counted() as padded:
+            result = function(y, axis=1)
+        self.assertEqual(padded, [])
+        wanted = function(x, axis=1)
+        self.assert_same(result, wanted, 0, "")
+        self.assertTrue(
+            np.isfinite(ops.convert_to_numpy(result.values)[1]).all()
+        )
+        wanted = function(x, axis=1, initial=0.5)
+        self.assert_same(function(y, axis=1, initial=0.5), wanted, 0, "")
+        if backend.backend() == "numpy":
+            return
+        values[0, 1, 0] = values[3, 0, 1] = 0
+        weights = VALUES[:, 0]
+        slopes = [
+            u.gradients(
+                lambda a, pack=pack: ops.sum(
+                    function(pack(MaskedTensor(a[0], MASK)), axis=1).values
+                    * weights
+                ),
+                [values],
+            )
+            for pack in (MaskedTensor.padded, MaskedTensor.packed)
+        ]
+        self.assertAllClose(*slopes, 1e-6)
+
+    @parameterized.product(
+        kind=("LSTM", "GRU"), options=((), ("return_sequences",))
+    )
+    def test_recurrent_layers_go_over_valid_steps(self, kind, options):
+        """On PyTorch; each row by itself, those without a step included."""
+        if backend.backend() != "torch":
+            self.skipTest("Others have no function for that.")
+        set_random_seed(1)
+        layer = getattr(layers, kind)(
+            4, return_state=True, **dict.fromkeys(options, True)
+        )
+        x, y = padded_and_packed()
+        count = len(layer(x)) - 1
+        states = [np.float32(VALUES[:, i, :1] + [0, 1, 2, 3]) for i in range(2)]
+        for given in (None, states[:count]):
+            wanted = layer(x, initial_state=given)
+            for packed in (y, hidden(x.packed(20))):
+                with counted() as padded:
+                    result = layer(packed, initial_state=given)
+                self.assertEqual(padded, [])
+                self.assert_same(result, wanted, 1e-6, str(given))
+        dropping = getattr(layers, kind)(4, dropout=0.5, seed=1)
+        dropping(x)
+        self.assert_same(dropping(y), dropping(x), 1e-6, "")
+        with counted() as padded:
+            dropping(y, training=True)
+        self.assertNotEqual(padded, [])
+
+    def test_gradients_of_recurrent_layers(self):
+        if backend.backend() != "torch":
+            self.skipTest("Others have no function for that.")
+        for kind in ("LSTM", "GRU"):
+            layer = getattr(layers, kind)(4, return_sequences=True)
+            slopes = []
+            for x in padded_and_packed():
+                layer(x)
+                layer.zero_grad()
+                ops.sum(ops.square(layer(x))).backward()
+                slopes.append([v.value.grad for v in layer.variables])
+            for one, other in zip(*slopes):
+                self.assertAllClose(one, other, 1e-5)
 
     def test_gradients(self):
         if backend.backend() == "numpy":
@@ -420,10 +526,11 @@ class StorageTest(testing.TestCase, SameResults):
         y = MaskedTensor((ids * 7 % 3)[..., None], mask)
         x = MaskedTensor(ids.astype("int32"), mask)
         results = []
-        for inputs in (x, x.packed()):
+        for inputs, targets in ((x, y), (x.packed(), y.packed())):
             set_random_seed(1)
             Watch.seen.clear()
-            model = models.Sequential(
+            Noting.packed = False
+            model = Noting(
                 [
                     Watch(name="before"),
                     layers.Embedding(5, FEATURES),
@@ -437,17 +544,20 @@ class StorageTest(testing.TestCase, SameResults):
             found = {}
             if backend.backend() != "numpy":
                 history = model.fit(
-                    inputs, y, 4, 2, shuffle=False, validation_split=0.2,
+                    inputs, targets, 4, 2, shuffle=False, validation_split=0.2,
                     verbose=0,
                 )  # fmt: skip
                 found |= history.history
-                found["on_batch"] = model.train_on_batch(inputs, y)
-            found["evaluate"] = model.evaluate(inputs, y, 4, verbose=0)
+                found["on_batch"] = model.train_on_batch(inputs, targets)
+            found["evaluate"] = model.evaluate(inputs, targets, 4, verbose=0)
+            batches = ((inputs[i:][:5], targets[i:][:5]) for i in (0, 5))
+            found["generator"] = model.evaluate(batches, verbose=0)
             predicted = model.predict(inputs, 4, verbose=0)
             found["predict"] = predicted.filled(0)
             results.append(found)
             wanted = {"before", "behind"} if inputs.is_packed else set()
             self.assertEqual(Watch.seen, wanted)
+            self.assertEqual(Noting.packed, inputs.is_packed)
         padded, packed_ones = results
         self.assertEqual(set(padded), set(packed_ones))
         for name, value in padded.items():

@@ -6,6 +6,7 @@ A weighted mean is that over all entries, however many a batch has.
 from keras.src import backend
 from keras.src import losses
 from keras.src import ops
+from keras.src.masking import packing
 from keras.src.masking.training import scoring
 from keras.src.masking.training import weighing
 from patchset.markers import keeps
@@ -39,7 +40,13 @@ def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):
 
 
 class MeanMetricWrapper:
+    @scoring.takes_packed
     def update_state(self, y_true, y_pred, sample_weight=None):
+        if any(map(packing.is_packed, (y_true, y_pred, sample_weight))):
+            if self._add_steps(y_true, y_pred, sample_weight):
+                return None
+            given = packing.padded([y_true, y_pred, sample_weight])
+            return MeanMetricWrapper.update_state(self, *given)
         if sample_weight is None:
             values, _ = self._own_values(y_true, y_pred)
             return super().update_state(values)
@@ -60,6 +67,34 @@ class MeanMetricWrapper:
                 sample_weight, mask, dtype=self.dtype, reduction="sum"
             )
         return super().update_state(values, sample_weight=sample_weight)
+
+    @new
+    def _add_steps(self, y_true, y_pred, sample_weight):
+        """Adds what packed predictions give, if it is a metric of steps.
+
+        Without weights each row is one value, the mean of those in it.
+        """
+        # Late: it imports metrics.
+        from keras.src.masking.training import flat
+
+        found = flat.sums(
+            self._fn,
+            self._fn_kwargs,
+            y_true,
+            y_pred,
+            sample_weight,
+            self.dtype,
+            is_loss=False,
+        )
+        if found is None:
+            return False
+        total, weight = found.total, found.weight
+        if sample_weight is None:
+            steps = ops.cast(ops.shape(y_pred)[1] * found.size, self.dtype)
+            total, weight = total / steps, weight / steps
+        self.total.assign_add(ops.cast(total, self.dtype))
+        self.count.assign_add(ops.cast(weight, self.dtype))
+        return True
 
     @new
     def _own_values(self, y_true, y_pred):

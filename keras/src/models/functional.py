@@ -82,8 +82,12 @@ class Functional:
         if any(isinstance(x, Whole) for x in flat_inputs):
             return flat_inputs
         values = [
-            x.values if isinstance(x, MaskedTensorBase) else x
-            for x in flat_inputs
+            x.values
+            if isinstance(x, MaskedTensorBase)
+            # A packed one of the right rank is not to be padded for that.
+            and not (x.is_packed and len(x.shape) == len(one.shape))
+            else x
+            for x, one in zip(flat_inputs, self._inputs)
         ]
         adjusted = self._adjust_plain_rank(values)
         return [

@@ -1,4 +1,7 @@
-"""Compiled losses get plain targets and weights, and composite ones whole."""
+"""Compiled losses get plain targets and weights, and composite ones whole.
+
+What is packed is handed on as it is to each loss and metric.
+"""
 
 from keras.src.composite.scoring import as_judged
 from keras.src.composite.scoring import weights_as_judged
@@ -6,12 +9,19 @@ from keras.src.masking.training import scoring
 from patchset.markers import keeps
 
 
+class MetricsList:
+    @scoring.takes_packed
+    @keeps("_update_each")
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self._update_each(y_true, y_pred, sample_weight)
+
+
 class CompileLoss:
     @keeps("_call_on_plain")
     def call(self, y_true, y_pred, sample_weight=None):
         loss = self._user_loss
         y_true, y_pred = as_judged(loss, y_true), as_judged(loss, y_pred)
-        (y_true,) = scoring.plain(y_true)
+        y_true = scoring.plain_or_packed(y_true)
         return self._call_on_plain(
             y_true,
             y_pred,
@@ -20,6 +30,7 @@ class CompileLoss:
 
 
 class CompileMetrics:
+    @scoring.takes_packed
     @keeps("_update_leaves")
     def update_state(self, y_true, y_pred, sample_weight=None):
         config = (self._user_metrics, self._user_weighted_metrics)

@@ -12,6 +12,12 @@ from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.common.operators import Operators
 from keras.src.backend.common.variables import standardize_dtype
 
+SEVERAL_DEVICES = (
+    "Several devices get a part of each batch by its rows, and a packed masked "
+    "tensor stores its steps across the rows. Received one of shape {shape}. "
+    "Write `x.padded()`."
+)
+
 
 class PackedBase(MaskedTensorBase):
     """Valid steps one after another, and where each belongs.
@@ -145,9 +151,36 @@ class PackedBase(MaskedTensorBase):
     _index_dtype = "int64"
 
     @staticmethod
+    def _if(condition, function, otherwise):
+        """What one of two functions without operands gives, both scalars.
+
+        The first is right in any case; what the condition saves is its time.
+        """
+        # Late: it is the backend that chooses.
+        from keras.src import backend
+
+        return backend.cond(condition, function, otherwise)
+
+    @staticmethod
     def _on_host(function, flat, *arrays):
         """Two results of a function of NumPy arrays, the first like `flat`."""
         return function(*map(np.asarray, arrays))
+
+    @staticmethod
+    def _recurrent(kind, x, states, weights):
+        """Outputs and last states of a recurrent layer, of its usual form.
+
+        Args:
+            kind: The name of the layer, "LSTM" or "GRU".
+            x: Packed tensor of shape `(batch, time, features)`.
+            states: Its first states, each of shape `(batch, units)`.
+            weights: Kernel, recurrent kernel, and bias or None.
+
+        Returns:
+            The outputs for the flat steps and the list of states; None where
+            the engine has no function for that.
+        """
+        return None
 
     @staticmethod
     def _places(mask):

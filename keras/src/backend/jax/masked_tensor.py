@@ -78,6 +78,13 @@ class PackedTensor(PackedBase, MaskedTensor):
         return not isinstance(values, jax.core.Tracer)
 
     @staticmethod
+    def _if(condition, function, otherwise):
+        if isinstance(condition, jax.core.Tracer):
+            return jax.lax.cond(condition, function, otherwise)
+        # Both would be compiled each time.
+        return function() if condition else otherwise()
+
+    @staticmethod
     def _places(mask):
         if isinstance(mask, jax.core.Tracer):
             return None

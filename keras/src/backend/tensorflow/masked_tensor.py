@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.masked_tensor import checked_and_filled
 from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.packed_tensor import SEVERAL_DEVICES
 from keras.src.backend.common.packed_tensor import PackedBase
 
 
@@ -147,6 +148,13 @@ def _refuse_batching(spec, *args):
     )
 
 
+def _refuse_several_devices(spec):
+    """The shape, which a strategy of several replicas asks a spec for."""
+    shape = tuple(spec.mask.shape) + tuple(spec.flat.shape[1:])
+    raise ValueError(SEVERAL_DEVICES.format(shape=shape))
+
+
+PackedTensor.Spec.shape = property(_refuse_several_devices)
 PackedTensor.Spec._batch = _refuse_batching
 PackedTensor.Spec._to_batched_tensor_list = _refuse_batching
 

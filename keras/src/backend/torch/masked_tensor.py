@@ -110,7 +110,7 @@ class PackedTensor(PackedBase, MaskedTensor):
 
     @staticmethod
     def is_concrete(x: MaskedTensorBase) -> bool:
-        return not x.flat.is_meta
+        return not (x.flat.is_meta or torch.compiler.is_compiling())
 
     @staticmethod
     def _may_keep(values):
@@ -123,8 +123,25 @@ class PackedTensor(PackedBase, MaskedTensor):
         )
 
     @staticmethod
+    def _if(condition, function, otherwise):
+        # A compiler would end its graph here.
+        if torch.compiler.is_compiling() or condition:
+            return function()
+        return otherwise()
+
+    @staticmethod
     def _on_host(function, flat, *arrays):
         return function(*(x.cpu().numpy() for x in arrays))
+
+    @staticmethod
+    def _recurrent(kind, x, states, weights):
+        # Late: the backend's functions import this type.
+        from keras.src.backend.torch import packed_rnn
+
+        is_known = kind in packed_rnn.KINDS and x.is_concrete(x)
+        if not is_known or x.dtype in (torch.float16, torch.bfloat16):
+            return None
+        return packed_rnn.recurrent(kind, x, states, weights)
 
     @staticmethod
     def _places(mask):

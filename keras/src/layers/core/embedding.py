@@ -2,6 +2,7 @@
 
 from keras.src import ops
 from keras.src.masking import masks
+from keras.src.masking import packing
 from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
 from patchset.markers import keeps
@@ -37,6 +38,8 @@ class Embedding:
         valid = ops.not_equal(ids, 0)
         if not ops.is_masked(valid):
             return masks.wrap(outputs, valid)
+        if packing.is_packed(outputs) and packing.is_packed(valid):
+            return packing.with_steps(outputs, valid.flat)
         valid = ops.logical_and(valid.values, valid.mask)
         return masks.wrap(outputs.values, valid)
 

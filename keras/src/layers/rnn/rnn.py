@@ -9,6 +9,7 @@ from keras.src.backend.common.composite import any_composite
 from keras.src.composite import recurrence as composite_recurrence
 from keras.src.layers.layer import Layer
 from keras.src.layers.rnn.stacked_rnn_cells import StackedRNNCells
+from keras.src.masking import packing
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
 from keras.src.masking.refusals import is_from_keras
@@ -40,6 +41,10 @@ class RNN:
             if variable is not None:
                 variable.assign(ops.zeros_like(variable.value))
 
+    @new
+    def _seen_by_call(self, x):
+        return recurrence.seen_by_call(self, x)
+
     @keeps("_plain_call")
     def call(
         self,
@@ -60,6 +65,14 @@ class RNN:
             return self._plain_call(
                 sequences, initial_state=initial_state, training=training
             )
+        if packing.is_packed(sequences):
+            if mask is sequences.mask:
+                outputs = recurrence.over_packed(
+                    self, sequences, initial_state, training
+                )
+                if outputs is not None:
+                    return outputs
+            sequences = sequences.values
         sequences, mask = steps.by_steps(sequences, mask)
         outputs = self._plain_call(
             sequences,

@@ -4,10 +4,67 @@ The backends' own loops differ: two of them take the first state for the last
 output, and want states of rank 2.
 """
 
+from keras.src import activations
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.masking import masks
+from keras.src.masking.calls import values_of
+from keras.src.masking.layers.origins import defined_in_keras
+from keras.src.masking.packing import is_packed
+
+
+def seen_by_call(layer, x):
+    """A packed tensor as it is, for a layer that an engine runs by steps."""
+    if is_packed(x) and _is_usual(layer):
+        return x
+    return values_of(x)
+
+
+def _is_usual(layer):
+    """Whether this is an LSTM or GRU of the form that engines know."""
+    if not defined_in_keras(type(layer), "inner_loop"):
+        return False
+    cell = getattr(layer, "cell", None)
+    return (
+        getattr(cell, "activation", None) is activations.tanh
+        and getattr(cell, "recurrent_activation", None) is activations.sigmoid
+        and getattr(cell, "reset_after", True)
+        and not (layer.stateful or layer.go_backwards)
+        and layer.dtype_policy.quantization_mode is None
+    )
+
+
+def over_packed(layer, x, initial_state, training):
+    """What a recurrent layer gives for a packed tensor, without padding it.
+
+    Args:
+        layer: The layer, of the usual form.
+        x: Packed tensor of shape `(batch, time, features)`.
+        initial_state: Tensor of shape `(batch, units)`, a list of them, or
+            None.
+        training: Whether it drops inputs, if it does.
+
+    Returns:
+        The outputs as the layer's `call` returns them; None if it is to be run
+        on the padded tensor.
+    """
+    cell = layer.cell
+    if training and (layer.dropout or layer.recurrent_dropout):
+        return None
+    if initial_state is None:
+        initial_state = layer.get_initial_state(ops.shape(x)[0])
+    states = [
+        backend.convert_to_tensor(state, cell.compute_dtype)
+        for state in tree.flatten(initial_state)
+    ]
+    weights = [cell.kernel, cell.recurrent_kernel, cell.bias]
+    found = x._recurrent(type(layer).__name__, x, states, weights)
+    if found is None:
+        return None
+    outputs, states = found
+    outputs = x.with_flat(outputs) if layer.return_sequences else states[0]
+    return (outputs, *states) if layer.return_state else outputs
 
 
 def with_mask(sequences, mask):

@@ -227,8 +227,11 @@ def over_time(segments):
             return otherwise(call, x)
         if not backend.is_float_dtype(x.dtype):
             raise Unknown
-        batch, time = _known(x.shape[:2])
-        if not batch or not time:
+        if call.argument("initial") is not None:
+            raise Unknown
+        (time,) = _known(x.shape[1:2])
+        batch = backend.shape(x.mask)[0]
+        if not time or x.shape[0] == 0:
             raise Unknown
         wide = masks.cast(_counted(x), _wide(x.dtype))
         sums = segments(masks.filled(wide), places(x) // time, batch, x)
@@ -254,6 +257,44 @@ def means(flat, rows, batch, x):
     count = backend.numpy.sum(backend.cast(x.mask, total.dtype), axis=1)
     count = backend.numpy.maximum(count, backend.cast(1, total.dtype))
     return total / masks.expand(count, len(total.shape))
+
+
+def extremes(name):
+    """The largest or smallest entry of each row.
+
+    Those that share it share its gradient, as engines have it of a padded
+    tensor. Not all have a gradient of this function of segments.
+
+    Args:
+        name: The name of the function of segments.
+    """
+
+    def extreme(flat, rows, batch, x):
+        function = getattr(ops, name)
+        still = ops.stop_gradient(flat)
+        there = _counted(x).mask
+        if x.there is not None:
+            # Of a row that has no step it is masked.
+            bound = np.inf if name == "segment_min" else -np.inf
+            outside = ops.cast(bound, flat.dtype)
+            inside = masks.expand(there, len(flat.shape))
+            still = ops.where(inside, still, outside)
+        own = function(still, rows, num_segments=batch)
+        # NaN is not equal to itself.
+        hits = ops.equal(still, ops.take(own, rows, axis=0))
+        hits = ops.logical_or(hits, ops.isnan(still))
+        hits = ops.logical_and(hits, masks.expand(there, len(flat.shape)))
+        count = sums(ops.cast(hits, flat.dtype), rows, batch, x)
+        own = ops.where(count > 0, own, 0)
+        count = ops.maximum(count, ops.cast(1, flat.dtype))
+        shared = sums(ops.where(hits, flat, 0), rows, batch, x) / count
+        # A mean of the same number may be rounded.
+        is_finite = ops.isfinite(shared)
+        slope = ops.where(is_finite, shared, 0)
+        slope = slope - ops.stop_gradient(slope)
+        return ops.where(is_finite, own + slope, shared)
+
+    return extreme
 
 
 def contracted(labels_of):

@@ -144,6 +144,13 @@ def _any(mask, axes, keepdims):
     return backend.numpy.any(mask, axis=axes, keepdims=keepdims)
 
 
+# How a reduction with this identity is computed of packed steps over time.
+_BY_SEGMENTS = {
+    "lowest": packed.over_time(packed.extremes("segment_max")),
+    "highest": packed.over_time(packed.extremes("segment_min")),
+}
+
+
 def reduce(identity: float | str) -> Rule:
     """Masked entries are the identity, then the op as ever.
 
@@ -152,7 +159,7 @@ def reduce(identity: float | str) -> Rule:
             "lowest" and "highest" of the dtype.
     """
 
-    @packs(packed.reduced())
+    @packs(_BY_SEGMENTS.get(identity, packed.reduced()))
     @covers(ordered if isinstance(identity, str) else reduced)
     def rule(call):
         reduction = Reduction(call)

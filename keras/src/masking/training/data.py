@@ -43,7 +43,8 @@ PackedParts = collections.namedtuple(
     "PackedParts", ["flat", "mask", "index", "there"]
 )
 PackedRows = collections.namedtuple("PackedRows", ["mask", "starts"])
-# What is known of a target, whose values are a part of the data themselves.
+# What is known of a target, whose values are a part of the data themselves. Of
+# a packed one it is `PackedParts` or `PackedRows`, and a number stands there.
 Valid = collections.namedtuple("Valid", ["mask"])
 Hidden = collections.namedtuple("Hidden", ["mask"])
 # The inputs, and the masks of those targets that have one, by their place.
@@ -199,27 +200,35 @@ def to_arrays(x: Nest, y: Nest, sample_weight: Nest) -> tuple:
         The three. The inputs hold the masks of inputs and targets.
     """
     x, y, sample_weight = map(fields.apart, (x, y, sample_weight))
+    leaves = tree.flatten(y)
     targets = {
         str(i): _target_mask(one)
-        for i, one in enumerate(tree.flatten(y))
-        if is_masked_array(one)
+        for i, one in enumerate(leaves)
+        if is_masked_array(one) or isinstance(one, _Packed)
     }
+    leaves = [
+        targets[str(i)].mask[:, 0]
+        if packing.is_packed(one) or isinstance(one, _Packed)
+        else scoring.plain(one)[0]
+        for i, one in enumerate(leaves)
+    ]
     return (
         _Inputs(tree.map_structure(_parts, x), targets),
-        scoring.plain(y)[0],
+        tree.pack_sequence_as(y, leaves),
         scoring.weights(sample_weight),
     )
 
 
-def rows_apart(x: Nest) -> Nest:
-    """Inputs to be sliced by rows, with the flat steps of packed ones aside.
+def rows_apart(x: Nest, y: Nest = None) -> tuple[Nest, Nest, list]:
+    """Data to be sliced by rows, with the flat steps of packed ones aside.
 
     Args:
         x: Structure of inputs.
+        y: Structure of targets.
 
     Returns:
-        The structure with `PackedRows` for packed tensors, and the flat steps
-        of each as an array, in their order.
+        The structures, with what `to_arrays` makes `PackedRows` of for packed
+        tensors; and the flat steps of each as an array, in their order.
     """
     flats = []
 
@@ -228,9 +237,17 @@ def rows_apart(x: Nest) -> Nest:
             return x
         flats.append(backend.convert_to_numpy(x.flat))
         mask = backend.convert_to_numpy(x.mask)
-        return PackedRows(mask, packing.starts(x))
+        return _Packed(PackedRows(mask, packing.starts(x)))
 
-    return tree.map_structure(one, x), flats
+    x, y = (tree.map_structure(one, nest) for nest in (x, y))
+    return x, y, flats
+
+
+class _Packed:
+    """A leaf that stands for a packed tensor, until it is taken apart."""
+
+    def __init__(self, rows):
+        self.rows = rows
 
 
 def from_arrays(data: Nest, flats: typing.Sequence = ()) -> Nest:
@@ -246,14 +263,20 @@ def from_arrays(data: Nest, flats: typing.Sequence = ()) -> Nest:
     """
     data = data if type(data) in (list, tuple) else (data,)
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+    flats = iter(flats)
+    inputs = _all_whole(x.x, flats)
     if x.targets:
         targets = tree.flatten(y)
         masks_of = [None] * len(targets)
-        for place, mask in x.targets.items():
-            masks_of[int(place)] = _valid(mask)
+        for place in sorted(map(int, x.targets)):
+            target = x.targets[str(place)]
+            masks_of[place] = _valid(target)
+            if isinstance(target, (PackedParts, PackedRows)):
+                targets[place] = _all_whole(target, flats)
+        y = tree.pack_sequence_as(y, targets)
         y, sample_weight = _weigh(y, masks_of, sample_weight)
     return data_adapter_utils.pack_x_y_sample_weight(
-        fields.together(_all_whole(x.x, flats)),
+        fields.together(inputs),
         fields.together(y),
         fields.together(sample_weight),
     )
@@ -536,7 +559,7 @@ def _weigh(y, masks_of, sample_weight):
         weights.append(weight)
     targets = [
         target
-        if mask is None
+        if mask is None or packing.is_packed(target)
         else masks.fill(ops.convert_to_tensor(target), mask, 0)
         for target, mask in zip(targets, masks_of)
     ]
@@ -567,9 +590,7 @@ def _tensor_of_array(x):
     return ops.convert_to_tensor(x) if plain else x
 
 
-def _all_whole(structure, flats=()):
-    flats = iter(flats)
-
+def _all_whole(structure, flats):
     def whole(x):
         if isinstance(x, PackedRows):
             return packing.of_rows(next(flats), *x)
@@ -595,6 +616,8 @@ def _parts(x):
             # A view of one number.
             hidden = np.broadcast_to(np.False_, x.shape)
         return HiddenParts(x.data, hidden)
+    if isinstance(x, _Packed):
+        return x.rows
     if packing.is_packed(x):
         return PackedParts(x.flat, x.mask, x.index, x.there)
     return Parts(x.values, x.mask) if has_mask(x) else x
@@ -608,9 +631,12 @@ def _target_mask(x):
     """
     if isinstance(x, np.ma.MaskedArray):
         return Hidden(_parts(x).hidden)
+    if isinstance(x, _Packed) or packing.is_packed(x):
+        return _parts(x)
     return Valid(x.mask)
 
 
 def _valid(target_mask):
-    (mask,) = target_mask
-    return ops.logical_not(mask) if isinstance(target_mask, Hidden) else mask
+    if isinstance(target_mask, Hidden):
+        return ops.logical_not(target_mask.mask)
+    return target_mask.mask

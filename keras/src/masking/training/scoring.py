@@ -25,6 +25,7 @@ from keras.src.backend.common.kinds import Tensor
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import opened
 from keras.src.masking import masks
+from keras.src.masking import packing
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.rules.losses import in_front
 from keras.src.masking.rules.reduce import FINITE
@@ -37,6 +38,15 @@ def plain(*structures: Nest) -> Nest:
     return tree.map_structure(_filled, structures)
 
 
+def plain_or_packed(structure: Nest) -> Nest:
+    """The structure as `plain` gives it, but for packed tensors."""
+    if not needs_dispatch((structure,)):
+        return structure
+    return tree.map_structure(
+        lambda x: x if packing.is_packed(x) else _filled(x), structure
+    )
+
+
 def predictions(y_pred: Nest) -> Nest:
     """The structure with predictions that say nothing where they are masked.
 
@@ -46,10 +56,11 @@ def predictions(y_pred: Nest) -> Nest:
     """
     if not needs_dispatch((y_pred,)):
         return y_pred
-    return tree.map_structure(lambda x: _said(from_foreign(x)), y_pred)
+    return tree.map_structure(lambda x: said(from_foreign(x)), y_pred)
 
 
-def _said(x):
+def said(x):
+    """A masked prediction as plain values; see `predictions`."""
     if not has_mask(x):
         return x
     said = _with_nothing_said(x.values, x.mask)
@@ -140,6 +151,10 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
         if needs_dispatch(args, kwargs):
+            if hasattr(update_state, "_takes_packed") and any(
+                map(packing.is_packed, tree.flatten((args, kwargs)))
+            ):
+                return update_state.__get__(self)(*args, **kwargs)
             if any_leaf((Whole, CompositeBase), args, kwargs):
                 return update_state.__get__(self)(
                     *map(_of_composites, args),
@@ -159,6 +174,15 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
 
     vars(with_plain_tensors)["_ignores_masks"] = True
     return with_plain_tensors
+
+
+def takes_packed(update_state):
+    """Decorator: an `update_state` that gets packed tensors as they are.
+
+    Required of the decorated: it hands them on, or knows what to do with them.
+    """
+    update_state._takes_packed = True
+    return update_state
 
 
 def _of_composites(x):

@@ -33,7 +33,7 @@ class ArrayDataAdapter:
                     y, sample_weight, class_weight
                 )
                 class_weight = None
-            x, self._flats = data.rows_apart(x)
+            x, y, self._flats = data.rows_apart(x, y)
             x, y, sample_weight = data.to_arrays(x, y, sample_weight)
             _check_rows(x)
         kwargs["class_weight"] = class_weight
