@@ -104,6 +104,8 @@ NOT_OURS = (
     "ignore:Using torch.cross without",
     "ignore:The PyTorch API of MaskedTensors",
     "ignore:Dynamo detected a call to a `functools.lru_cache`",
+    # Of what upstream writes to, in Keras 3.14.
+    "ignore:Using a non-tuple sequence for multidimensional indexing",
     # Its compiler of tensors on which it goes on after a break.
     r"ignore:The \.grad attribute of a Tensor that is not a leaf",
     # Plain numbers: of 0, of too small ones, a row of zeros in half precision.

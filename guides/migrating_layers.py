@@ -943,6 +943,9 @@ becomes this, and `keras.Model(network, outputs)` stays what it was:
 - `tf.experimental.dispatch_for_api(tf.add)` is `@keras.rule_for` of
   `keras.ops.add` and the type; one for many functions is a loop, mostly with
   `keras.composite.parts`. What has no rule raises `keras.UnsupportedTypeError`.
+- `keras.layers.RNN` gives a cell the steps of such a sequence, each of its
+  parts being `(batch, time, ...)`, and takes states of such types, from
+  `initial_state` or `get_initial_state` of the cell.
 - On TensorFlow the type is a composite tensor of TensorFlow as well, which
   `tf.function`, `tf.map_fn` and `tf.data` take. Where they ask for a spec, it
   is `tf.type_spec_from_value(network)`.

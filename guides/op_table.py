@@ -54,8 +54,11 @@ class Row(typing.NamedTuple):
 
 def rows_of(table):
     """The rows of one table, by public function."""
+    # Late: the composed `keras` has to be found first.
+    from keras.src.masking.tables import rules_of
+
     rows = {}
-    for name, rule in table.RULES.items():
+    for name, rule in rules_of(table).items():
         path = public_path(getattr(table.MODULE, name))
         if path is None:
             continue

@@ -35,7 +35,9 @@ write NaN, NaT, None, or a number such as -999.
 
 A table of numbers becomes one tensor, `(rows, columns)`, with a mask of the
 same shape. A table of numbers and strings becomes a dictionary of columns,
-which models with inputs by name and `keras.utils.FeatureSpace` take. Anything
+which `keras.utils.FeatureSpace` takes. A model with several inputs takes the
+columns of their names, one with outputs by name the targets of theirs.
+A column of lists is ragged: `keras.MaskedTensor.from_ragged(column)`. Anything
 else is refused, with the names of the columns.
 
 ## Setup
@@ -215,39 +217,64 @@ WAYS = {
 }
 
 
-class Trainer:
-    """One model for all seeds and shares, which is compiled once."""
+class Restarting:
+    """A model that is compiled once, and starts anew for each seed."""
+
+    def __init__(self, make):
+        self.make, self.model, self.starts = make, make(), {}
+        self.optimizer = None
+
+    def restart(self, seed):
+        """New weights, those of this seed, and nothing in the optimizer."""
+        keras.utils.set_random_seed(seed)
+        if seed not in self.starts:
+            self.starts[seed] = self.make().get_weights()
+        self.model.set_weights(self.starts[seed])
+        optimizer = self.model.optimizer
+        if self.optimizer is None:
+            optimizer.build(self.model.trainable_variables)
+            self.optimizer = [
+                ops.convert_to_numpy(v.value) for v in optimizer.variables
+            ]
+        for variable, value in zip(optimizer.variables, self.optimizer):
+            variable.assign(value)
+
+
+def full(rows, batch):
+    """Places of rows, some of them twice, that fill batches."""
+    return np.resize(np.arange(rows), -(-rows // batch) * batch)
+
+
+class Trainer(Restarting):
+    """A way with holes, to be trained and tested."""
 
     def __init__(self, way, features, classes, steps, batch):
-        self.make, self.holes = WAYS[way]
+        layers_of, self.holes = WAYS[way]
         self.steps, self.batch = steps, batch
-        self.arguments = features, classes
-        self.model = self.new_model()
-        self.model.compile(
-            keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
-        )
-        self.start = None
 
-    def new_model(self):
-        features, classes = self.arguments
-        given = {} if self.holes else {"mask_shape": (features,)}
-        inputs = layers.Input((features,), **given)
-        return keras.Model(
-            inputs, keras.Sequential(self.make(*self.arguments))(inputs)
-        )
+        def make():
+            given = {} if self.holes else {"mask_shape": (features,)}
+            inputs = layers.Input((features,), **given)
+            outputs = keras.Sequential(layers_of(features, classes))(inputs)
+            model = keras.Model(inputs, outputs)
+            model.compile(
+                keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
+            )
+            return model
+
+        super().__init__(make)
 
     def accuracy(self, train, test, seed):
         """The accuracy on test rows, after training from new weights."""
-        rows, species = self.prepared(train, test)
+        rows, y = self.prepared(train, test)
         if rows is None:
             return np.nan
         x, test_x = standardized(*rows)
-        keras.utils.set_random_seed(seed)
-        self.model.set_weights(self.new_model().get_weights())
-        self.reset_optimizer()
-        self.model.fit(x, species, batch_size=self.batch, verbose=0)
-        # Full batches only, which compile once.
-        places = self.full(len(test_x), len(test_x))
+        self.restart(seed)
+        # As many steps for each way, of full batches.
+        places = np.resize(np.arange(len(x)), self.steps * self.batch)
+        self.model.fit(x[places], y[places], batch_size=self.batch, verbose=0)
+        places = full(len(test_x), self.batch)
         said = self.model.predict(
             test_x[places], batch_size=self.batch, verbose=0
         )
@@ -256,33 +283,17 @@ class Trainer:
 
     def prepared(self, train, test):
         """Rows to train on and to test, without holes if need be."""
-        (x, species), (test_x, _) = train, test
+        (x, y), (test_x, _) = train, test
         if self.holes == "drop":
             whole = ~np.ma.getmaskarray(x).any(axis=1)
             if whole.sum() < 20:
                 return None, None
-            x, species = x[whole], species[whole]
+            x, y = x[whole], y[whole]
         if self.holes is not None:
             imputer = SimpleImputer(keep_empty_features=True)
             x = imputer.fit_transform(x.filled(np.nan))
             test_x = imputer.transform(test_x.filled(np.nan))
-        # As many steps for each way, of full batches: all compile once.
-        places = self.full(len(x), self.steps * self.batch)
-        return (x[places], test_x), species[places]
-
-    def full(self, rows, count):
-        """Places of rows, in turn, that fill the batches for so many."""
-        count = -(-count // self.batch) * self.batch
-        return np.resize(np.arange(rows), count)
-
-    def reset_optimizer(self):
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
-        variables = self.model.optimizer.variables
-        if self.start is None:
-            self.start = [ops.convert_to_numpy(v.value) for v in variables]
-        for variable, value in zip(variables, self.start):
-            variable.assign(value)
+        return (x, test_x), y
 
 
 def standardized(x, test_x):
@@ -331,14 +342,39 @@ def print_table(title, found):
     columns = [f"{share:.0%} more holes" for share in shares]
     table = Table("test accuracy", *columns, title=title)
     for way, of_way in found.items():
-        cells = [
-            f"{np.mean(a):.3f} ± {np.std(a):.3f}"
-            if np.isfinite(a).all()
-            else "-"
-            for a in of_way.values()
-        ]
-        table.add_row(way, *cells)
+        table.add_row(way, *map(mean_and_spread, of_way.values()))
     console.print(table)
+
+
+def mean_and_spread(accuracies):
+    if not np.isfinite(accuracies).all():
+        return "-"
+    return f"{np.mean(accuracies):.3f} ± {np.std(accuracies):.3f}"
+
+
+"""
+## What came out
+
+Test accuracy on PyTorch, the mean of five seeds, with 0, 20, 50 and 80 % more
+holes; on the left the penguins, on the right the boiling points. Seeds differ
+by .01 to .05, at 80 % by up to .08 for the penguins; other backends by less
+than the seeds.
+
+| way | 0 | 20 | 50 | 80 | 0 | 20 | 50 | 80 |
+|---|---|---|---|---|---|---|---|---|
+| drop rows | 1.00 | .91 | - | - | - | - | - | - |
+| fill in the mean | .99 | .92 | .83 | .73 | .76 | .69 | .59 | .52 |
+| masks into Dense | .99 | .92 | .83 | .72 | .76 | .69 | .58 | .51 |
+| masks into a Transformer | .99 | .92 | .82 | .73 | .82 | .76 | .66 | .58 |
+| `Fill('learned', True)` | .99 | .92 | .85 | .73 | .77 | .73 | .63 | .56 |
+
+The penguins' measurements stand in for each other, and no way is better than
+the mean. Of the substances it matters which properties are known at all:
+attention over these is ahead of the mean by .06 to .07 at any share, a learned
+number and an indicator by .01 to .05. `Dense` puts 0 in place of a missing
+entry, which is the mean of what is standardized. `tables_with_holes.png` draws
+the table.
+"""
 
 
 """
@@ -347,55 +383,58 @@ def print_table(title, found):
 The mask of a target is data: an entry that is missing weighs nothing. So one
 model learns two things of rows of which most know only one, with
 `weighted_metrics` that are right. Here half of the species and half of the
-sexes are hidden; a quarter of the rows has both.
+sexes are hidden; a quarter of the rows has both. On PyTorch, over five seeds,
+the model has .99 of the species right and .87 of the sexes; one that is trained
+on the rows with both, as many steps, .99 and .84.
 """
 
 
-def two_targets(epochs):
+def two_targets(steps, seeds, batch=64):
+    """Accuracies by what is trained on and by target, over the seeds."""
     table, species = penguins()
     sex = table.pop("is_female").astype("Int64")
-    species = species.astype("Int64")
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(len(table))
-    test, train = rows[: len(rows) // 4], rows[len(rows) // 4 :]
-    x = layers.Normalization()
-    x.adapt(table)
-    x = ops.convert_to_numpy(x(table))
-    targets = {"species": species, "sex": sex}
-    hidden = {
-        name: y.mask(rng.random(len(y)) < 0.5) for name, y in targets.items()
-    }
-    both = ~(hidden["species"].isna() | hidden["sex"].isna()).to_numpy()
-    found = {}
-    for name, chosen in {
-        "each label that is there": train,
-        "rows with both": train[both[train]],
-    }.items():
-        keras.utils.set_random_seed(0)
-        model = two_heads(x.shape[1])
-        steps = epochs * len(train) // len(chosen)
-        model.fit(
-            x[chosen],
-            {n: y.iloc[chosen] for n, y in hidden.items()},
-            epochs=steps,
-            batch_size=64,
-            verbose=0,
-        )
-        scores = model.evaluate(
-            x[test],
-            {n: y.iloc[test] for n, y in targets.items()},
-            verbose=0,
-            return_dict=True,
-        )
-        found[name] = {
-            "species": scores["species_accuracy"],
-            "sex": scores["sex_accuracy"],
+    targets = {"species": species.astype("Int64"), "sex": sex}
+    layer = layers.Normalization()
+    layer.adapt(table)
+    x = ops.convert_to_numpy(layer(table))
+    model = Restarting(lambda: two_heads(x.shape[1]))
+    chosen = {"each label that is there": "any", "rows with both": "all"}
+    found = {name: {"species": [], "sex": []} for name in chosen}
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        test, train = np.split(rng.permutation(len(x)), [len(x) // 4])
+        known = {
+            n: y.mask(rng.random(len(y)) < 0.5) for n, y in targets.items()
         }
+        there = np.stack([y.notna() for y in known.values()])
+        for name, of in chosen.items():
+            rows = train[getattr(there, of)(axis=0)[train]]
+            rows = np.resize(rows, steps * batch)
+            model.restart(seed)
+            model.model.fit(
+                x[rows],
+                {n: y.iloc[rows] for n, y in known.items()},
+                batch_size=batch,
+                verbose=0,
+            )
+            scores = model.model.evaluate(
+                x[test],
+                {n: y.iloc[test] for n, y in targets.items()},
+                batch_size=len(test),
+                verbose=0,
+                return_dict=True,
+            )
+            for target, of_target in found[name].items():
+                of_target.append(scores[f"{target}_accuracy"])
+    print_scores(found)
+    return found
+
+
+def print_scores(found):
     table = Table("trained on", "species", "sex", title="two targets")
     for name, scores in found.items():
-        table.add_row(name, *(f"{score:.3f}" for score in scores.values()))
+        table.add_row(name, *map(mean_and_spread, scores.values()))
     console.print(table)
-    return found
 
 
 def two_heads(features):
@@ -446,32 +485,35 @@ def draw(results, path):
     figure.savefig(path, dpi=110)
 
 
-def main():
-    options = parse()
-    seeds = 1 if options.quick else 5
-    shares = (0.2,) if options.quick else SHARES
+def main(arguments=None):
+    options = parse(arguments)
+    seeds, shares, steps = 5, SHARES, 60
+    tables = {"penguins": (penguins, 64), "boiling points": (substances, 128)}
+    if options.quick:
+        seeds, shares, steps = 1, (0.2,), 20
+        del tables["boiling points"]
     numbers = {"rows without a prediction": first_steps()}
     results = {}
-    steps = 20 if options.quick else 60
-    for title, load, batch in (
-        ("penguins", penguins, 64),
-        ("boiling points", substances, 256),
-    ):
+    for title, (load, batch) in tables.items():
         results[title] = compare(load, steps, batch, seeds, shares)
         print_table(title, results[title])
-    draw(results, options.picture)
     numbers |= results
-    numbers["two targets"] = two_targets(5 if options.quick else 30)
+    numbers["two targets"] = two_targets(2 * steps, seeds)
+    if not options.quick:
+        draw(results, options.picture)
     if options.json:
         options.json.write_text(json.dumps(numbers))
+    return numbers
 
 
-def parse():
+def parse(arguments):
     parser = argparse.ArgumentParser(
         description="Tables with holes: the guide, as a script."
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one seed, one share, few steps"
+        "--quick",
+        action="store_true",
+        help="one table, seed and share, few steps, no picture",
     )
     parser.add_argument(
         "--picture",
@@ -482,7 +524,7 @@ def parse():
     parser.add_argument(
         "--json", type=pathlib.Path, help="where to write the numbers"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

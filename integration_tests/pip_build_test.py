@@ -425,6 +425,39 @@ def test_a_kept_function_can_be_wrapped():
     assert run(composed)["f"]() == 21
 
 
+def test_a_wrapper_that_passes_its_arguments_on_is_signed():
+    """Unless what it wraps takes any arguments, too."""
+    theirs = """
+        import os
+
+
+        class C:
+            def f(self, x, y=1):
+                return x + y
+
+            def g(self, *args, **kwargs):
+                return args
+        """
+    ours = """
+        from patchset.markers import keeps
+
+
+        class C:
+            @keeps("_plain_f")
+            @staticmethod
+            def f(*args, **kwargs):
+                return -self._plain_f(*args, **kwargs)
+
+            @keeps("_plain_g")
+            def g(self, *args, **kwargs):
+                return self._plain_g(*args, **kwargs)
+        """
+    text = spliced(theirs, ours)
+    assert "import os\nfrom keras.src.signatures import as_kept\n" in text
+    assert "    @staticmethod\n    @as_kept(_plain_f)\n    def f(*a" in text
+    assert text.count("@as_kept") == 1
+
+
 def test_a_kept_property_keeps_its_setter():
     ours = """
         class C:
@@ -725,6 +758,18 @@ def test_check_finds_six_lines_that_are_upstreams(trees, count, copied):
     lock = tree.lock_of(composed.changes)
     problems = trees.check(composed, lock)
     assert [p.split(": ")[0] for p in problems] == [f"{MODULE}:7"] * copied
+
+
+def test_what_is_left_out_of_an_overlay_is_not_copied(trees):
+    """A fix of ours may be what upstream wrote later."""
+    lines = "".join(f"    x = {i}\n" for i in range(8))
+    theirs = f"def f():\n{lines}\n\ndef g():\n    pass\n"
+    ours = (
+        "from patchset.markers import new, when\n\n\n"
+        f'@when("<3.15")\ndef f():\n{lines}\n\n@new\ndef h(): pass\n'
+    )
+    composed = trees.compose({MODULE: theirs}, {MODULE: ours})
+    assert trees.check(composed, {}) == []
 
 
 def test_the_diff_shows_changed_and_new_files(trees):

@@ -30,10 +30,11 @@ def main(version):
     np.testing.assert_allclose(ops.convert_to_numpy(ops.mean(x)), 2.0)
     trained = model()
     trained.compile("adam", "mse")
-    before = trained.predict(IDS, verbose=0)
-    trained.fit(IDS, np.ones((3, 1)), verbose=0)
-    after = trained.predict(IDS, verbose=0)
-    assert np.abs(after - before).max() > 1e-5, "nothing was learned"
+    after = before = trained.predict(IDS, verbose=0)
+    if keras.backend.backend() != "numpy":  # It has no gradients.
+        trained.fit(IDS, np.ones((3, 1)), verbose=0)
+        after = trained.predict(IDS, verbose=0)
+        assert np.abs(after - before).max() > 1e-5, "nothing was learned"
     short = trained.predict(IDS[:, :3], verbose=0)
     np.testing.assert_allclose(after, short, atol=1e-5)
 

@@ -18,6 +18,9 @@ from patchset.pieces import called
 from patchset.pieces import parse
 from patchset.pieces import start_of
 
+# What a wrapper that passes its arguments on is decorated with.
+AS_KEPT = "from keras.src.signatures import as_kept\n"
+
 
 @dataclasses.dataclass
 class Change:
@@ -94,6 +97,7 @@ class _Splicer:
         self.exports = []
         self.withdrawn = []
         self.problems = []
+        self.passes_on = False  # Whether a wrapper of this file does.
 
     def run(self):
         theirs, tail = self.upstream.cut_module(ours=False)
@@ -101,6 +105,8 @@ class _Splicer:
         imports = [p for p in ours if p.is_import and not _is_marker(p)]
         ours = [p for p in ours if not p.is_import and p.name != "__doc__"]
         self._merge(theirs, ours, scope="", blanks=2)
+        if self.passes_on:
+            imports += Source(AS_KEPT, self.path).cut_module(ours=True)[0]
         _add_imports(theirs, imports)
         text = _render(theirs, blanks=2) + tail
         composed = parse(text, f"the composed {self.path}")
@@ -191,6 +197,9 @@ class _Splicer:
                     f"`{name}` cannot be kept as `{keeps}`: upstream has a "
                     f"`{scope}{keeps}`. Choose another name.",
                 )
+            if _passes_on(ours.node) and not _passes_on(first.node):
+                self.passes_on = True
+                _sign(ours, keeps)
             for piece in found:
                 _rename(piece, keeps, self.path)
             at = theirs.index(found[-1]) + 1
@@ -346,6 +355,21 @@ def _remove(pieces, piece):
         elif kept:
             following.gap = f"{kept}\n{following.gap}"
     del pieces[at]
+
+
+def _passes_on(node):
+    """Whether a definition takes whatever it is given."""
+    args = getattr(node, "args", None)
+    return bool(args and args.vararg and args.kwarg)
+
+
+def _sign(piece, kept):
+    """Gives a wrapper the signature of what it wraps."""
+    lines = piece.text.splitlines(keepends=True)
+    at = next(i for i, x in enumerate(lines) if x.lstrip().startswith("def "))
+    indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+    lines.insert(at, f"{indent}@as_kept({kept})\n")
+    piece.text = "".join(lines)
 
 
 def _rename(piece, name, path):

@@ -15,6 +15,7 @@ from keras.src.composite.errors import unsupported
 from keras.src.masking import registry
 from keras.src.masking.refusals import is_from_keras
 from keras.src.utils.naming import to_snake_case
+from patchset.markers import when
 
 # By the function, or the operation class of one's own, and the type.
 _RULES = {}
@@ -151,6 +152,15 @@ WITHOUT_RULES = {
     "vectorized_map": _NEST,
     "while_loop": _NEST,
 }
+
+
+if when(">=3.16"):
+    WITHOUT_RULES = {
+        **WITHOUT_RULES,
+        "grad": "it takes a function, and what it returns carries nests.",
+        "ndim": _READS,
+        "size": _READS,
+    }
 
 
 def _without_rules():

@@ -25,6 +25,7 @@ from keras.src.masking.door_test import M
 from keras.src.masking.door_test import V
 from keras.src.ops import numpy as knp
 from keras.src.testing.masked import testing_utils as u
+from patchset.markers import when
 
 
 class ArrayLike(keras.CompositeTensor):
@@ -128,6 +129,10 @@ QUESTIONS = {
     "ops.shape": (3, 3),
 }
 
+if when(">=3.16"):
+    WITHOUT_OPERAND["ops.grad"] = "Takes a function."
+    QUESTIONS = {**QUESTIONS, "ops.ndim": 2, "ops.size": 9}
+
 # Functions of functions: what is inside of the nest that they carry refuses.
 CARRIES = {
     "ops.associative_scan": "ops.add",
@@ -145,6 +150,7 @@ WITHOUT_RULES = {
     "ops.cond",
     "ops.custom_gradient",
     "ops.vectorize",
+    *({"ops.grad"} & set(FUNCTIONS)),
     *CARRIES,
     *QUESTIONS,
 }
@@ -267,7 +273,7 @@ class EveryFunctionTest(testing.TestCase):
     def check_answer(self, name):
         x = ArrayLike(M)
         self.assertEqual(FUNCTIONS[name](x), QUESTIONS[name])
-        if name in ("ops.dtype", "ops.shape"):
+        if name in ("ops.dtype", "ops.ndim", "ops.shape", "ops.size"):
             with self.assertRaises(
                 (AttributeError, keras.UnsupportedTypeError)
             ):

@@ -57,24 +57,25 @@ def make_input_spec(x):
 
 
 @keeps("_make_plain_tf_tensor_spec")
-def make_tf_tensor_spec(x, dynamic_batch=False):
+def make_tf_tensor_spec(x, *args, **kwargs):
     """Makes a `tf.TensorSpec` of what describes an input.
 
     Args:
         x: `tf.TensorSpec`, `keras.InputSpec`, symbolic or other tensor.
-        dynamic_batch: Whether the size of the batch is left open.
+        *args: As upstream takes them.
+        **kwargs: The same.
 
     Raises:
         UnsupportedMaskError: If `x` is masked.
     """
     _refuse_masked(x)
-    return _make_plain_tf_tensor_spec(x, dynamic_batch)
+    return _make_plain_tf_tensor_spec(x, *args, **kwargs)
 
 
 @keeps("_convert_plain_spec_to_tensor")
-def convert_spec_to_tensor(spec, replace_none_number=None):
+def convert_spec_to_tensor(spec, *args, **kwargs):
     _refuse_masked(spec)
-    return _convert_plain_spec_to_tensor(spec, replace_none_number)
+    return _convert_plain_spec_to_tensor(spec, *args, **kwargs)
 
 
 @new

@@ -95,7 +95,7 @@ class Layer:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
-        if any_composite(args, kwargs) and not self._has_own_spec():
+        if self._meets_composites(args, kwargs):
             return backend.compute_output_spec(self._run_call, *args, **kwargs)
         protocol = self._mask_protocol
         if protocol is protocols.legacy:
@@ -123,6 +123,11 @@ class Layer:
         return symbolic.traced_spec(self, self._run_call, args, kwargs)
 
     @new
+    def _meets_composites(self, args, kwargs):
+        """Whether a call has to be traced for types of one's own."""
+        return any_composite(args, kwargs) and not self._has_own_spec()
+
+    @new
     def _has_own_spec(self):
         """Whether the layer tells the spec of its outputs by itself, of types
         that a layer of Keras does not know."""
@@ -134,7 +139,8 @@ class Layer:
     @traceback_utils.filter_traceback
     def __call__(self, *args, **kwargs):
         self._check_super_called()
-        self._called = True
+        if not self._called:
+            self._called = True
         given = (args, kwargs)
         symbolic_call = any_leaf(backend.KerasTensor, args, kwargs)
         if self._convert_input_args:
@@ -148,8 +154,7 @@ class Layer:
         by_name = call_spec.arguments_dict
         if explicit.check(self, by_name) and not symbolic_call:
             args, kwargs = explicit.set_to_0(self, by_name, args, kwargs)
-        with self._open_name_scope():
-            self._maybe_build(call_spec)
+        self._maybe_build(call_spec)
 
         context = self._get_call_context()
         for name in self._call_context_args:
@@ -164,7 +169,8 @@ class Layer:
                     )
                 )
                 outputs = self._lay_out(outputs)
-                self.built = True
+                if not self.built:
+                    self.built = True
                 if self.activity_regularizer is not None:
                     self._regularize_activity(outputs)
         except Exception as error:
@@ -297,8 +303,12 @@ class Layer:
 
     @keeps("_plain_maybe_build")
     def _maybe_build(self, call_spec):
-        if self.built:
-            return
+        if not self.built:
+            with self._open_name_scope():
+                self._build_for(call_spec)
+
+    @new
+    def _build_for(self, call_spec):
         arguments = call_spec.arguments_dict
         if not needs_dispatch((), arguments):
             with old_layers.tracing(self):

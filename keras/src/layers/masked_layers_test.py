@@ -19,6 +19,7 @@ from keras.src import ops
 from keras.src import saving
 from keras.src import testing
 from keras.src.saving import serialization_lib
+from patchset.markers import when
 
 LENGTHS = (4, 2, 1)
 FEATURES = 6
@@ -119,6 +120,8 @@ CASES = {
     "global_average": (lambda: layers.GlobalAveragePooling1D(), False),
     "global_max": (lambda: layers.GlobalMaxPooling1D(), False),
 }
+if when("<3.15"):  # Whose specs of `...` are fixed to the first batch.
+    del CASES["einsum_dense"]
 NAMES = [{"testcase_name": name, "name": name} for name in CASES]
 
 

@@ -219,10 +219,13 @@ def from_foreign(x, always=False):
         TypeError: If it is a table of numbers and strings, or holds strings
             and the backend has no tensors of these.
     """
-    return tensor_of(_host_array(x, always))
+    array = host_array(x, always)
+    if array is not x:
+        check_text(array)
+    return tensor_of(array)
 
 
-def _host_array(x, always):
+def host_array(x, always=False):
     """What `foreign.as_numpy` gives, if it is one array."""
     array = foreign.as_numpy(x, always)
     if isinstance(array, dict) and foreign.is_foreign(x):
@@ -270,7 +273,7 @@ def parts_of(values, mask=None):
                 "None, or a number of your own, stand for what is missing."
             )
         return values, mask
-    array = _host_array(values, always=True)
+    array = host_array(values, always=True)
     check_text(array)
     own = ~np.ma.getmaskarray(array)
     if mask is None:

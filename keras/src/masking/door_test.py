@@ -106,6 +106,7 @@ ARGUMENTS = {
     "geomspace": (1.0, 2.0),
     "get_item": (M, slice(1, 3)),
     "glu": (M[:, :2],),
+    "grad": (_plus,),
     "hamming": (IDS[:1].reshape(()) + 3,),
     "hanning": (IDS[:1].reshape(()) + 3,),
     "histogram": (V,),
@@ -130,6 +131,7 @@ ARGUMENTS = {
     "lu_factor": (S,),
     "map": (_plus, M),
     "map_coordinates": (M, np.ones((2, 4), "float32"), 1),
+    "matrix_power": (S, 2),
     "max_pool": (BATCH, 2, 2, CHANNELS),
     "meshgrid": (V, V),
     "moments": (M, [0]),
@@ -150,6 +152,7 @@ ARGUMENTS = {
     "psnr": (M, M, 1.0),
     "quantile": (M, 0.5),
     "rearrange": (M, "a b -> b a"),
+    "reconstruct_patches": (np.ones((1, 2, 3, 12), "float32"), (2, 2)),
     "repeat": (M, 2),
     "reshape": (M, (9,)),
     "resize": (IMAGE, (2, 2)),
@@ -219,6 +222,7 @@ ARGUMENTS = {
     },
     "bitwise_invert": (J,),
     "bitwise_not": (J,),
+    "column_stack": ([M, M],),
     "concatenate": ([M, M],),
     "stack": ([M, M],),
     "hstack": ([M, M],),
@@ -227,7 +231,7 @@ ARGUMENTS = {
     "block": ([M, M],),
 }
 # Functions of functions, and those that take no tensor.
-NOTHING_TO_WALK = {"custom_gradient", "get_mask"}
+NOTHING_TO_WALK = {"custom_gradient", "get_mask", "grad"}
 # A plain answer, since it asks about the tensor, or since no axis of the mask
 # is left, or since the mask is of labels, which are counted.
 PLAIN = set(

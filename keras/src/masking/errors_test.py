@@ -93,7 +93,7 @@ def reasons_in_the_tables():
     return {
         (name, rule.reason)
         for table in tables.TABLES
-        for name, rule in table.RULES.items()
+        for name, rule in tables.rules_of(table).items()
         if hasattr(rule, "reason")
     }
 
@@ -186,7 +186,7 @@ class RefusalTest(testing.TestCase):
         for name, rule in (
             (name, rule)
             for table in tables.TABLES
-            for name, rule in table.RULES.items()
+            for name, rule in tables.rules_of(table).items()
         )
         if rule.__name__ == "batch_only"
     )

@@ -20,6 +20,7 @@ from keras.src import backend
 from keras.src import losses
 from keras.src import testing
 from keras.src.testing.masked.testing_utils import gradients
+from patchset.markers import when
 
 RNG = np.random.default_rng(1337)
 CLASSES = RNG.integers(0, 4, (4, 3))
@@ -90,6 +91,11 @@ def focal_factors(y, p):
 def categorical_focal(y, p):
     p = p / p.sum(-1, keepdims=True)
     return np.sum(-0.25 * (1 - p) ** 2 * y * np.log(p), -1)
+
+
+def sparse_focal(y, p):
+    p = of_label(y, p / p.sum(-1, keepdims=True))
+    return -0.25 * (1 - p) ** 2 * np.log(p)
 
 
 def hinge(y, p):
@@ -183,6 +189,8 @@ LOSSES = {
     # Half of either error is the mean of the two sums, as in Dice.
     "Tversky": Case("one_hot", overlap, {"axis": -1}),
 }
+if when(">=3.16"):
+    LOSSES["SparseCategoricalFocalCrossentropy"] = Case("sparse", sparse_focal)
 # Which take each entry by itself: the others are of the last axis as a whole.
 ENTRYWISE_LOSSES = {
     "BinaryCrossentropy",

@@ -91,6 +91,16 @@ def fill(values, mask, value):
     return backend.MaskedTensor._select(mask, values, value)
 
 
+def fill_own(values, mask, value):
+    """As `fill`, for values that were copied from NumPy and nobody else has.
+
+    Engines that can write to them save a copy.
+    """
+    value = backend.MaskedTensor._constant(value, values.dtype)
+    mask = expand(mask, len(values.shape))
+    return backend.MaskedTensor._select_own(mask, values, value)
+
+
 def filled(x):
     """The values of a masked tensor with 0 under the mask; else `x` itself."""
     return fill(x.values, x.mask, 0) if is_masked(x) else x

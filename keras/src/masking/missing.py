@@ -1,6 +1,7 @@
 """Masked tensors of what means missing, and out to tables of others."""
 
 import numbers
+import typing
 
 import numpy as np
 
@@ -8,10 +9,11 @@ from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common import foreign
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.calls import tensor_of
 
 
-def from_missing(x, missing=None):
+def from_missing(x: typing.Any, missing: typing.Any = None) -> typing.Any:
     """See `MaskedTensor.from_missing`.
 
     Args:
@@ -116,7 +118,11 @@ def _means_missing(entry):
 # Out.
 
 
-def to_pandas(x, columns=None, index=None):
+def to_pandas(
+    x: MaskedTensorBase,
+    columns: typing.Any = None,
+    index: typing.Any = None,
+) -> typing.Any:
     """See `MaskedTensor.to_pandas`."""
     try:
         # Late: it may not be installed.
@@ -149,7 +155,9 @@ def to_pandas(x, columns=None, index=None):
     return frame
 
 
-def to_arrow(x, columns=None):
+def to_arrow(
+    x: MaskedTensorBase, columns: typing.Sequence[str] | None = None
+) -> typing.Any:
     """See `MaskedTensor.to_arrow`."""
     arrow = foreign.pyarrow()
     if arrow is None:

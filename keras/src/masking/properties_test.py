@@ -79,7 +79,9 @@ def rules():
     for table in tables.TABLES:
         module = table.__name__.rpartition(".")[2]
         prefix = f"{module}." if module in u.MODULES else ""
-        found |= {prefix + name: rule for name, rule in table.RULES.items()}
+        found |= {
+            prefix + name: rule for name, rule in tables.rules_of(table).items()
+        }
     return {name: rule for name, rule in found.items() if EXAMPLES[name]}
 
 

@@ -6,9 +6,11 @@ A weighted mean is that over all entries, however many a batch has.
 from keras.src.masking import packing
 from keras.src.masking.training import scoring
 from keras.src.masking.training import weighing
+from patchset.markers import keeps
 from patchset.markers import new
 
 
+@keeps("_reduce_covered")
 def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):
     """Weighs values and reduces them, and the weights, to one per sample.
 
@@ -23,24 +25,15 @@ def reduce_to_samplewise_values(values, sample_weight, reduce_fn, dtype):
     Returns:
         The reduced values and weights.
     """
-    dtype = dtype or backend.floatx()
-    values = ops.cast(values, dtype)
     if sample_weight is not None:
+        dtype = dtype or backend.floatx()
         values, sample_weight = weighing.cover(
-            values, ops.convert_to_tensor(sample_weight, dtype=dtype)
+            ops.cast(values, dtype),
+            ops.convert_to_tensor(sample_weight, dtype=dtype),
         )
         values = scoring.without_weightless(values, sample_weight)
-        values = values * sample_weight
         reduce_fn = ops.sum
-        sample_weight = _reduce_inner(sample_weight, reduce_fn)
-    return _reduce_inner(values, reduce_fn), sample_weight
-
-
-@new
-def _reduce_inner(x, reduce_fn):
-    """Reduces all axes but the first."""
-    axes = list(range(1, len(x.shape)))
-    return reduce_fn(x, axis=axes) if axes else x
+    return _reduce_covered(values, sample_weight, reduce_fn, dtype)
 
 
 class MeanMetricWrapper:

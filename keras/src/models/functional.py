@@ -20,7 +20,8 @@ class Functional:
     @new
     def __call__(self, *args, **kwargs):
         if args and foreign.is_known(type(args[0])):
-            inputs = data.of_foreign(data.inputs_for(self, args[0]))
+            inputs = data.inputs_by_name(data.names_of(self), args[0])
+            inputs = data.of_foreign(inputs)
             # A layer takes no nest of arrays and tensors.
             inputs = tree.map_structure(ops.convert_to_tensor, inputs)
             args = (inputs, *args[1:])
@@ -101,7 +102,7 @@ def _with_rank_of(x, adjusted):
 
 
 @keeps("_functional_of_nests")
-def functional_from_config(cls, config, custom_objects=None):
+def functional_from_config(cls, config, *args, **kwargs):
     keys = "input_layers", "output_layers"
     structures = [in_files.written(config[key]) for key in keys]
     config |= zip(keys, map(in_files.as_nest, structures))
@@ -110,7 +111,7 @@ def functional_from_config(cls, config, custom_objects=None):
         inputs, outputs = map(in_files.restored, structures, (inputs, outputs))
         return cls(inputs=inputs, outputs=outputs, **kwargs)
 
-    return _functional_of_nests(make, config, custom_objects)
+    return _functional_of_nests(make, config, *args, **kwargs)
 
 
 @keeps("_clone_plain_keras_tensor")

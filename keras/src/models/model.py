@@ -28,7 +28,7 @@ class Model:
     ):
         return super().train_on_batch(
             *data.whole_batch(
-                *data.of_ragged_for(self, (x, y)), sample_weight, class_weight
+                *data.batch_for(self, x, y), sample_weight, class_weight
             ),
             return_dict,
         )
@@ -42,14 +42,14 @@ class Model:
         return_dict=False,
     ):
         x, y, sample_weight, _ = data.whole_batch(
-            *data.of_ragged_for(self, (x, y)), sample_weight
+            *data.batch_for(self, x, y), sample_weight
         )
         return super().test_on_batch(x, y, sample_weight, return_dict)
 
     @new
     def predict_on_batch(self, x):
         return super().predict_on_batch(
-            data.whole_batch(data.of_ragged_for(self, x))[0]
+            data.whole_batch(*data.batch_for(self, x))[0]
         )
 
     @new
@@ -114,17 +114,9 @@ class Model:
             filepath, format, verbose, input_signature, **kwargs
         )
 
+    @keeps("_plain_summary")
     @traceback_utils.filter_traceback
-    def summary(
-        self,
-        line_length=None,
-        positions=None,
-        print_fn=None,
-        expand_nested=False,
-        show_trainable=False,
-        layer_range=None,
-        show_masks=False,
-    ):
+    def summary(self, *args, show_masks=False, **kwargs):
         """Prints a summary of the model: its layers, shapes and weights.
 
         Args:
@@ -145,16 +137,9 @@ class Model:
             ValueError: If the model has no layer named as in `layer_range`, or
                 the line is too short.
         """
-        summary_utils.print_summary(
-            self,
-            line_length,
-            positions,
-            print_fn,
-            expand_nested,
-            show_trainable,
-            layer_range,
-            show_masks,
-        )
+        if not show_masks:
+            return self._plain_summary(*args, **kwargs)
+        summary_utils.print_summary(self, *args, show_masks=True, **kwargs)
 
 
 @new

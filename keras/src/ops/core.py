@@ -1,5 +1,6 @@
 """The op functions ask the wider question: masked operands are dispatched."""
 
+from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
@@ -7,6 +8,7 @@ from keras.src.backend.common.keras_tensor import (
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import rules
 from keras.src.composite.errors import unsupported
+from keras.src.masking.calls import host_array
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.masks import wrap
@@ -191,10 +193,11 @@ def convert_to_numpy(x):
     that `np.concatenate` and `np.stack` drop it: use those of `numpy.ma`.
 
     Args:
-        x: Tensor or masked tensor.
+        x: Tensor or masked tensor; or a column or table of another library.
 
     Returns:
-        A NumPy array, or a `numpy.ma.MaskedArray` for a masked tensor.
+        A NumPy array, or a `numpy.ma.MaskedArray` for a masked tensor and where
+        entries of a column are missing.
 
     Example:
 
@@ -205,10 +208,10 @@ def convert_to_numpy(x):
            fill_value=1e+20,
                 dtype=float32)
     """
-    if isinstance(x, np.ma.MaskedArray):
-        return x
     if isinstance(x, MaskedTensorBase):
         return x.to_numpy()
+    if foreign.is_foreign(x):
+        return host_array(x)
     return _plain_convert_to_numpy(x)
 
 
@@ -280,10 +283,12 @@ class VectorizedMap(_Carrying):
 for _name, _carried in (
     ("associative_scan", carry.associative_scan),
     ("fori_loop", carry.fori_loop),
+    ("grad", carry.grad),
     ("map", carry.map_),
     ("scan", carry.scan),
     ("switch", carry.switch),
     ("vectorized_map", carry.vectorized_map),
     ("while_loop", carry.while_loop),
 ):
-    globals()[_name] = carry.carries(_carried)(globals()[_name])
+    if _name in globals():  # Keras 3.15 has no `grad`.
+        globals()[_name] = carry.carries(_carried)(globals()[_name])

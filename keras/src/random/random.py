@@ -8,7 +8,7 @@ from patchset.markers import new
 
 @keeps("_plain_dropout")
 @keras_export("keras.random.dropout")
-def dropout(inputs, rate, noise_shape=None, seed=None):
+def dropout(*args, **kwargs):
     """Sets entries to 0 at random, and scales up the others.
 
     Args:
@@ -22,7 +22,7 @@ def dropout(inputs, rate, noise_shape=None, seed=None):
     Returns:
         A tensor of the shape and dtype of `inputs`.
     """
-    return _plain_dropout(inputs, rate, noise_shape, seed)
+    return _plain_dropout(*args, **kwargs)
 
 
 @new

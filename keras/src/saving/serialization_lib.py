@@ -52,9 +52,7 @@ def serialize_keras_object(obj):
         "keras.utils.deserialize_keras_object",
     ]
 )
-def deserialize_keras_object(
-    config, custom_objects=None, safe_mode=True, **kwargs
-):
+def deserialize_keras_object(config, *args, **kwargs):
     """Rebuilds the object that a dictionary describes.
 
     Args:
@@ -72,6 +70,4 @@ def deserialize_keras_object(
             _deserialize_plain_object(parts["values"]),
             _deserialize_plain_object(parts["mask"]),
         )
-    return _deserialize_plain_object(
-        config, custom_objects=custom_objects, safe_mode=safe_mode, **kwargs
-    )
+    return _deserialize_plain_object(config, *args, **kwargs)

@@ -7,6 +7,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.models import Sequential
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
 
 
 class TestCase:
@@ -15,6 +16,33 @@ class TestCase:
         if isinstance(x, MaskedTensorBase):
             x = x.values
         return self._plain_convert_to_numpy(x)
+
+    @when("<3.15")
+    def assertAllEqual(self, x1, x2, msg=None):
+        """Of arrays, as since Keras 3.15; upstream's is of lists."""
+        found, expected = self.convert_to_numpy(x1), self.convert_to_numpy(x2)
+        np.testing.assert_array_equal(found, expected, err_msg=msg or "")
+
+    @when(">=3.16")
+    @keeps("_assert_equal_arrays")
+    def assertAllEqual(self, actual, desired, *args, **kwargs):  # noqa: F811
+        desired = self._each(desired, actual)
+        self._assert_equal_arrays(actual, desired, *args, **kwargs)
+
+    @when(">=3.16")
+    @keeps("_assert_close_arrays")
+    def assertAllClose(self, actual, desired, *args, **kwargs):
+        desired = self._each(desired, actual)
+        self._assert_close_arrays(actual, desired, *args, **kwargs)
+
+    @when(">=3.16")
+    @new
+    def _each(self, desired, actual):
+        """One number is what each entry is compared with."""
+        desired = self.convert_to_numpy(desired)
+        if desired.ndim:
+            return desired
+        return np.full(self.convert_to_numpy(actual).shape, desired)
 
     @new
     def assertMaskedClose(self, actual, values, mask, atol=1e-6, rtol=1e-6):

@@ -60,13 +60,15 @@ class DynamicBackend:
             return own
         if name == "random":
             return _Module(own, "keras.src.random.random")
+        if name == "ops":  # Since Keras 3.16 all operations are in there.
+            return self
         if inspect.ismodule(own):
             return _Module(own, f"keras.src.ops.{name}")
         return getattr(_Module(None, "keras.src.ops.core"), name, own)
 
 
 @keeps("_convert_plain_tensor")
-def convert_tf_tensor(outputs, dtype=None):
+def convert_tf_tensor(outputs, *args, **kwargs):
     if isinstance(outputs, MaskedTensorBase):
         return outputs
-    return _convert_plain_tensor(outputs, dtype)
+    return _convert_plain_tensor(outputs, *args, **kwargs)

@@ -9,21 +9,7 @@ from patchset.markers import new
 
 @keeps("_plain_model_to_dot")
 @keras_export("keras.utils.model_to_dot")
-def model_to_dot(
-    model,
-    show_shapes=False,
-    show_dtype=False,
-    show_layer_names=True,
-    rankdir="TB",
-    expand_nested=False,
-    dpi=200,
-    subgraph=False,
-    show_layer_activations=False,
-    show_trainable=False,
-    splines="ortho",
-    show_masks=False,
-    **kwargs,
-):
+def model_to_dot(model, *args, show_masks=False, **kwargs):
     """Converts a Keras model to a graph in the DOT language.
 
     Args:
@@ -46,20 +32,7 @@ def model_to_dot(
     Returns:
         A `pydot.Dot`, or a `pydot.Cluster` if `subgraph=True`.
     """
-    dot = _plain_model_to_dot(
-        model,
-        show_shapes,
-        show_dtype,
-        show_layer_names,
-        rankdir,
-        expand_nested,
-        dpi,
-        subgraph,
-        show_layer_activations,
-        show_trainable,
-        splines,
-        **kwargs,
-    )
+    dot = _plain_model_to_dot(model, *args, **kwargs)
     if show_masks:
         _add_masks(dot, _graph_masks().along_graph(model))
     return dot
@@ -100,21 +73,7 @@ def _with_mask_row(label, text):
 
 @keeps("_plain_plot_model")
 @keras_export("keras.utils.plot_model")
-def plot_model(
-    model,
-    to_file="model.png",
-    show_shapes=False,
-    show_dtype=False,
-    show_layer_names=False,
-    rankdir="TB",
-    expand_nested=False,
-    dpi=200,
-    show_layer_activations=False,
-    show_trainable=False,
-    splines="ortho",
-    show_masks=False,
-    **kwargs,
-):
+def plot_model(*args, show_masks=False, **kwargs):
     """Draws a Keras model, and saves the picture to a file.
 
     Example:
@@ -151,17 +110,4 @@ def plot_model(
         _plain_plot_model,
         model_to_dot=functools.partial(model_to_dot, show_masks=show_masks),
     )
-    return plot(
-        model,
-        to_file,
-        show_shapes,
-        show_dtype,
-        show_layer_names,
-        rankdir,
-        expand_nested,
-        dpi,
-        show_layer_activations,
-        show_trainable,
-        splines,
-        **kwargs,
-    )
+    return plot(*args, **kwargs)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras.src import backend
+from keras.src.backend.common import foreign
 from patchset.markers import keeps
 
 
@@ -31,7 +32,8 @@ def pad_sequences(
     the padding is filled with.
 
     Args:
-        sequences: List of sequences, which agree in all but their length.
+        sequences: List of sequences, which agree in all but their length; or
+            a column of lists. Entries may be missing.
         maxlen: Length of the result. Defaults to that of the longest sequence.
         dtype: Dtype of the result. For strings use `object`.
         padding: `"pre"` or `"post"`: pad before or after each sequence.
@@ -48,7 +50,8 @@ def pad_sequences(
 
     Raises:
         ValueError: If the sequences differ in more than their length,
-            `value` does not go with `dtype`, or `packed` without `masked`.
+            `value` does not go with `dtype`, entries are missing without
+            `masked`, or `packed` without it.
 
     Example:
 
@@ -64,11 +67,23 @@ def pad_sequences(
             "`masked=False` asks for a plain array. Write "
             "`pad_sequences(..., masked=True, packed=True)`."
         )
+    if any(map(foreign.is_known, {type(sequences), *map(type, sequences)})):
+        sequences = foreign.rows_of(sequences)
+    hidden = [np.ma.is_masked(one) for one in sequences]
+    if any(hidden) and not masked:
+        raise ValueError(
+            f"Entries are missing in {sum(hidden)} of {len(hidden)} sequences, "
+            "and a plain array does not say so. Write `pad_sequences(..., "
+            "masked=True)`."
+        )
     options = {"padding": padding, "truncating": truncating}
     values = _pad_plain(sequences, maxlen, dtype, value=value, **options)
     if not masked:
         return values
-    valid = [np.ones(len(one), bool) for one in sequences]
+    valid = [
+        ~np.ma.getmaskarray(one) if missing else np.ones(len(one), bool)
+        for one, missing in zip(sequences, hidden)
+    ]
     mask = _pad_plain(valid, values.shape[1], "bool", value=False, **options)
     x = backend.MaskedTensor(values, mask)
     return x.packed() if packed else x

@@ -5,6 +5,7 @@ with a table that has one column more.
 """
 
 import functools
+import inspect
 import shutil
 import types
 
@@ -16,16 +17,7 @@ from patchset.markers import new
 
 
 @keeps("_print_plain_summary")
-def print_summary(
-    model,
-    line_length=None,
-    positions=None,
-    print_fn=None,
-    expand_nested=False,
-    show_trainable=False,
-    layer_range=None,
-    show_masks=False,
-):
+def print_summary(model, *args, show_masks=False, **kwargs):
     """Prints a summary of a model.
 
     Args:
@@ -46,6 +38,8 @@ def print_summary(
     """
     print_it = _print_plain_summary
     if show_masks:
+        given = inspect.signature(print_it).bind(model, *args, **kwargs)
+        line_length = given.arguments.get("line_length")
         print_it = graph_masks.with_names(
             print_it,
             rich=_rich_with(
@@ -55,15 +49,7 @@ def print_summary(
                 _format_shape_and_masks, graph_masks.along_graph(model)
             ),
         )
-    print_it(
-        model,
-        line_length,
-        positions,
-        print_fn,
-        expand_nested,
-        show_trainable,
-        layer_range,
-    )
+    print_it(model, *args, **kwargs)
 
 
 # The share of the line that the masks take, and what they add to its length.

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import parameterized
+from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.preprocessing import StandardScaler
 
 import keras
@@ -76,6 +78,45 @@ class MaskedSklearnTest(testing.TestCase):
             model.fit(x, y)
         with self.assertWarnsRegex(UserWarning, "1 of 60 rows have not one"):
             model.predict(x)
+
+    @parameterized.parameters(
+        "SKLearnClassifier", "SKLearnRegressor", "SKLearnTransformer"
+    )
+    @pytest.mark.requires_trainable_backend
+    def test_what_is_infinite_is_refused(self, name):
+        # scikit-learn's own check of that looks for NaN as well, and so does
+        # not run on estimators that allow NaN.
+        x, y, there = table()
+        wrong = x.assign(a=np.inf)
+        estimator = getattr(keras.wrappers, name)(make, fit_kwargs=FIT)
+        with self.assertRaisesRegex(ValueError, "X contains infinity"):
+            estimator.fit(wrong, y)
+        estimator.fit(x, y)
+        method = "transform" if name == "SKLearnTransformer" else "predict"
+        with self.assertRaisesRegex(ValueError, "X contains infinity"):
+            getattr(estimator, method)(wrong)
+
+    @parameterized.parameters("SKLearnClassifier", "SKLearnRegressor")
+    def test_targets_with_holes_are_refused(self, name):
+        x, y, there = table()
+        estimator = getattr(keras.wrappers, name)(make, fit_kwargs=FIT)
+        with self.assertRaisesRegex(ValueError, "y contains NaN"):
+            estimator.fit(x, y.astype("Float64").mask(y == 0))
+
+    @pytest.mark.requires_trainable_backend
+    def test_columns_of_several_kinds_in_a_pipeline(self):
+        x, y, there = table()
+        x = x.convert_dtypes().assign(kind=np.where(y, "p", "q"))
+        encode = ColumnTransformer(
+            [
+                ("numbers", "passthrough", list("abc")),
+                ("kind", OneHotEncoder(sparse_output=False), ["kind"]),
+            ]
+        ).set_output(transform="pandas")
+        model = keras.wrappers.SKLearnClassifier(make, fit_kwargs=FIT)
+        self.assertGreater(
+            make_pipeline(encode, model).fit(x, y).score(x, y), 0.7
+        )
 
     def test_strings_are_refused(self):
         x = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})

@@ -10,6 +10,9 @@ class SKLBase:
     @keeps("_plain_tags")
     def __sklearn_tags__(self):
         tags = self._plain_tags()
+        # So one of scikit-learn's checks does not run on any of the three
+        # wrappers: that NaN and what is infinite is refused. The latter still
+        # is; our own test says so.
         tags.input_tags.allow_nan = True
         return tags
 

@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import importlib.util
 import sys
+import types
 import typing
 
 import numpy as np
 
 RAGGED = (
-    "holds lists, which are ragged: `keras.MaskedTensor.from_ragged(rows)` "
-    "takes a list of them"
+    "holds lists, which are ragged: `keras.MaskedTensor.from_ragged(column)` "
+    "takes it"
 )
 ZONED = (
     "has a time zone, of which a number of days would say nothing: convert it "
@@ -26,6 +27,7 @@ DATED = (
     "holds points in time, not numbers: take the difference to a day, divided "
     "by a unit, or pass the column by itself, which gives days since 1970"
 )
+WIDE = "has integers of 128 bits, which NumPy has not: cast it to one of 64"
 OTHER = "is neither numeric nor of strings or categories"
 
 
@@ -52,7 +54,7 @@ class Column:
     reason: str = OTHER
 
 
-def is_foreign(x):
+def is_foreign(x: typing.Any) -> bool:
     """Whether `x` is for `as_numpy` to convert, and for no engine.
 
     Args:
@@ -63,17 +65,17 @@ def is_foreign(x):
     return reader is not None and not reader.is_plain(x)
 
 
-def is_known(cls):
+def is_known(cls: type) -> bool:
     """Whether the table has a row for this type."""
     return _reader_of(cls) is not None
 
 
-def is_column(x):
+def is_column(x: typing.Any) -> bool:
     """Whether `x` is a Series of pandas, of which adapters make a matrix."""
     return _reader_of(type(x)) is READERS["pandas", "Series"]
 
 
-def as_numpy(x, always=False):
+def as_numpy(x: typing.Any, always: bool = False) -> typing.Any:
     """The entries of a foreign array, and which are missing, in NumPy's terms.
 
     Args:
@@ -105,7 +107,7 @@ def as_numpy(x, always=False):
     return _matrix(found, always)
 
 
-def as_columns(x, always=False):
+def as_columns(x: typing.Any, always: bool = False) -> typing.Any:
     """As `as_numpy`, with a dictionary for any table."""
     found = _reader_of(type(x))
     found = found and found.read(x)
@@ -113,6 +115,45 @@ def as_columns(x, always=False):
         return as_numpy(x, always)
     _check_table(found)
     return _by_name(found, always)
+
+
+def rows_of(x: typing.Iterable) -> list:
+    """The rows of a column of lists, as arrays of NumPy or of `numpy.ma`.
+
+    Args:
+        x: Column of lists; or a list of rows, each an array of any library.
+
+    Raises:
+        ValueError: If a row is missing.
+    """
+    if is_known(type(x)) and not isinstance(x, np.ma.MaskedArray):
+        x = _lists(x)
+    missing = [i for i, row in enumerate(x) if row is None]
+    if missing:
+        raise ValueError(
+            f"The rows {missing} are missing as a whole, and a ragged list has "
+            "no mask for them: it would be that of an empty row. Leave them "
+            "out, or put empty lists there."
+        )
+    return [_row(row) for row in x]
+
+
+def _row(x):
+    """A row of a ragged list, or a list of rows if it holds lists itself."""
+    if is_known(type(x)) and not isinstance(x, np.ma.MaskedArray):
+        found = _reader_of(type(x)).read(x)
+        if isinstance(found, Column) and found.reason == RAGGED:
+            return rows_of(x)
+    return as_numpy(x)
+
+
+def _lists(x):
+    """The lists of a column, as arrays that say what is missing."""
+    array = getattr(x, "array", x)
+    if hasattr(array, "__arrow_array__") and pyarrow():
+        x = array.__arrow_array__()
+    # Arrow's scalars have the list as an array, or None.
+    return [getattr(row, "values", row) for row in x]
 
 
 def _check_table(columns):
@@ -184,7 +225,7 @@ def _missing(hidden):
     return hidden if hidden.any() else None
 
 
-def days(times):
+def days(times: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Days as numbers, of NumPy's dates (since 1970) or spans of time.
 
     Returns:
@@ -198,7 +239,7 @@ def days(times):
 
 
 @functools.cache
-def pyarrow():
+def pyarrow() -> types.ModuleType | None:
     """The package, or None where it is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         return None
@@ -412,6 +453,8 @@ def _polars_frame(x):
 
 def _polars_series(x):
     name, dtype, polars = x.name or None, x.dtype, sys.modules["polars"]
+    if dtype.is_integer() and str(dtype).endswith("128"):
+        return Column(name, dtype, "", reason=WIDE)
     if dtype.is_numeric() or dtype in (polars.Boolean, polars.Null):
         return Column(name, dtype, "number", lambda: _polars_numbers(x))
     if dtype in (polars.String, polars.Categorical, polars.Enum):
@@ -465,6 +508,8 @@ def _xarray_variable(x):
     name = getattr(x, "name", None)
     if values.dtype.kind in "Mm":
         return Column(name, x.dtype, "date", lambda: days(values), True)
+    if values.dtype.kind in "OSU" and values.ndim == 1:
+        return dataclasses.replace(_pandas_array(values), name=name)
     if values.dtype.kind not in "biufc":
         return Column(name, x.dtype, "")
     hidden = np.isnan(values) if values.dtype.kind in "fc" else False

@@ -210,6 +210,15 @@ class ForeignTest(testing.TestCase):
         x = foreign.as_numpy(xr.Dataset({"u": x, "v": ("x", [1.0])}))
         self.assertEqual(list(x), ["u", "v"])
 
+    def test_xarray_of_objects(self):
+        x = xr.DataArray(np.array(INTS, object), name="n")
+        self.assert_holds(ops.convert_to_tensor(x), INTS, "i")
+        layer = layers.StringLookup(vocabulary=["a", "c"])
+        for x in (np.array(TEXTS, object), np.array(["a", "c"])):
+            found = layer(xr.DataArray(x))
+            indices = ops.convert_to_numpy(found).tolist()
+            self.assertEqual(indices, {4: [1, None, 2, 1], 2: [1, 2]}[len(x)])
+
     def test_nan_in_plain_floats_stays(self):
         x = ops.convert_to_tensor(pd.Series([1.0, np.nan]))
         self.assertFalse(ops.is_masked(x))
@@ -262,9 +271,74 @@ class ForeignTest(testing.TestCase):
             (pd.Series(pd.period_range("2020", periods=2)), "neither numeric"),
             (pd.Series([1, "a"], name="m", dtype=object), "`m`.*mixed"),
             (pa.array([{"a": 1}]), "neither numeric"),
+            (pl.Series("n", [1, None], pl.Int128), "`n`.*128 bits"),
+            (xr.DataArray([["a"]], name="x"), "`x`.*neither numeric"),
         ):
             with self.assertRaisesRegex(TypeError, wanted):
                 ops.convert_to_tensor(x)
+
+    @parameterized.parameters(
+        (pa.array,),
+        (lambda x: pa.chunked_array([x[:1], x[1:]]),),
+        (pl.Series,),
+        (pd.Series,),
+        (pandas_of(pd.ArrowDtype(pa.list_(pa.int64()))),),
+    )
+    def test_columns_of_lists_are_ragged(self, make):
+        x = make([[1, 2, 3], [], [4]])
+        rows = [[1, 2, 3], [None] * 3, [4, None, None]]
+        self.assert_holds(keras.MaskedTensor.from_ragged(x), rows)
+        self.assert_holds(
+            keras.utils.pad_sequences(x, masked=True, padding="post"), rows
+        )
+        for call in (
+            keras.MaskedTensor.from_ragged,
+            keras.utils.pad_sequences,
+        ):
+            with self.assertRaisesRegex(ValueError, r"rows \[1\] are missing"):
+                call(make([[1, 2], None, [3]]))
+
+    def test_missing_entries_of_ragged_rows(self):
+        rows = [[1, None, 3], [None]]
+        wanted = [[1, None, 3], [None, None, None]]
+        of_arrow = pa.array(rows)
+        for x in (
+            of_arrow,
+            pl.Series(rows),
+            pd.Series(rows, dtype=pd.ArrowDtype(of_arrow.type)),
+            [pd.array(row, dtype="Int64") for row in rows],
+            [np.ma.MaskedArray([1, 2, 3], [0, 1, 0]), np.ma.masked_all(1)],
+        ):
+            self.assert_holds(keras.MaskedTensor.from_ragged(x), wanted)
+            found = keras.utils.pad_sequences(x, masked=True, padding="post")
+            self.assert_holds(found, wanted)
+            with self.assertRaisesRegex(ValueError, "in 2 of 2 .*masked=True"):
+                keras.utils.pad_sequences(x)
+        documents = pa.array([[[1, None], [2]], [[3]]])
+        x = keras.MaskedTensor.from_ragged(documents, ragged_rank=2)
+        self.assert_holds(
+            x, [[[1, None], [2, None]], [[3, None], [None, None]]]
+        )
+
+    def test_out_to_numpy(self):
+        for make in (
+            pa.array,
+            pl.Series,
+            pandas_of("Int64"),
+            pandas_of(object),
+        ):
+            found = ops.convert_to_numpy(make(INTS))
+            self.assertEqual(found.tolist(), INTS)
+            self.assertEqual(found.dtype.kind, "i")
+
+    def test_classes(self):
+        for x in (pa.array([0, None, 2]), pd.DataFrame({"a": [0, None, 2]})):
+            x = x.astype("Int64") if hasattr(x, "astype") else x
+            found = keras.utils.to_categorical(x)
+            there = np.array([True, False, True])
+            self.assertMaskedClose(found, np.eye(3), there)
+        whole = keras.utils.to_categorical(pl.Series([1, 0]), 2)
+        self.assertAllClose(whole, [[0, 1], [1, 0]])
 
     def test_columns_of_one_name_are_refused(self):
         x = pd.DataFrame([[1, "a"], [2, None]], columns=["x", "x"])
@@ -290,6 +364,30 @@ class ForeignTest(testing.TestCase):
             keras.MaskedTensor(pa.array(INTS), pa.array([True] * 5))
         with self.assertRaisesRegex(ValueError, "1 of 2, in a BooleanArray"):
             keras.MaskedTensor([1, 2], pd.array([True, None], dtype="boolean"))
+
+    @parameterized.parameters("int64", "float32", "bool")
+    def test_what_is_given_is_not_written_to(self, dtype):
+        data, there = np.ones(3, dtype), np.array([True, False, True])
+        x = keras.MaskedTensor(data, there)
+        if dtype == "int64":
+            x = ops.convert_to_tensor(pd.arrays.IntegerArray(data, ~there))
+        self.assertAllEqual(x.values, [1, 0, 1])
+        self.assertAllEqual(data, [1, 1, 1])
+
+    @pytest.mark.skipif(
+        backend.backend() != "torch", reason="Others say nothing of memory."
+    )
+    def test_values_are_copied_once(self):
+        # Late: it may be missing.
+        from torch.profiler import profile
+
+        x = pd.arrays.FloatingArray(np.ones(2**16), np.arange(2**16) % 2 == 0)
+        ops.convert_to_tensor(x[:2])
+        with profile(profile_memory=True) as seen:
+            ops.convert_to_tensor(x)
+        # NumPy has made the copy; the engine adds two masks.
+        added = [event.self_cpu_memory_usage for event in seen.events()]
+        self.assertLess(sum(n for n in added if n > 0), 3 * 2**16)
 
     def test_a_plain_array_says_nothing(self):
         for x in (np.ones(2), [1.0, 2.0], pd.Series([1.0, np.nan])):

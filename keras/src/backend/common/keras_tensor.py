@@ -13,21 +13,8 @@ from patchset.markers import new
 
 class KerasTensor:
     @keeps("_plain_init")
-    def __init__(
-        self,
-        shape,
-        dtype="float32",
-        sparse=False,
-        ragged=False,
-        record_history=True,
-        name=None,
-        *,
-        mask=None,
-        **kwargs,
-    ):
-        self._plain_init(
-            shape, dtype, sparse, ragged, record_history, name, **kwargs
-        )
+    def __init__(self, *args, mask=None, **kwargs):
+        self._plain_init(*args, **kwargs)
         self._mask_spec = _checked_mask_spec(mask, self._shape)
         self._mask_node = None
         self._values_node = None

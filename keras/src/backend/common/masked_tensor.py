@@ -65,14 +65,25 @@ def checked_and_filled(values, mask):
     registry.rows()  # Made here, and not under a compiler's eyes later on.
     if mask is None or foreign.is_foreign(values) or foreign.is_foreign(mask):
         values, mask = calls.parts_of(values, mask)
+    is_copy = False
     # On the NumPy backend it is one, and converting makes 32 bits of 64.
     if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
-        values = backend.convert_to_tensor(values)
+        is_copy = isinstance(values, np.ndarray)
+        try:
+            values = backend.convert_to_tensor(values)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                "No masked tensor of the "
+                f"{backend.backend()} backend can be made of {values!r}. In a "
+                "pipeline of TensorFlow's, let values and mask be a pair, and "
+                "make the masked tensor of a batch that comes out."
+            ) from error
     # Some engines would look at the caller's memory, which may change.
     mask = np.array(mask) if isinstance(mask, np.ndarray) else mask
     mask = backend.convert_to_tensor(mask)
     check_parts(values, mask)
-    return masks.fill(values, mask, 0), mask
+    fill = masks.fill_own if is_copy else masks.fill
+    return fill(values, mask, 0), mask
 
 
 # Constants up to this size, written under a mask or multiplied in there, leave
@@ -267,9 +278,10 @@ class MaskedTensorBase(Operators):
 
         Args:
             rows: List of arrays that agree in all but their first axis; lists
-                of such lists, as of documents, sentences and words; a
-                `tf.RaggedTensor`; or a nested tensor of PyTorch; on any
-                backend.
+                of such lists, as of documents, sentences and words; a column
+                of lists of Arrow, Polars or pandas; a `tf.RaggedTensor`; or a
+                nested tensor of PyTorch; on any backend. Entries of a row that
+                are missing are masked as well.
             length: Length of the time axis of the result, or a tuple of those
                 of all ragged axes. Defaults to that of the longest row.
             ragged_rank: Number of ragged axes of nested lists: 2 for words in
@@ -286,8 +298,8 @@ class MaskedTensorBase(Operators):
             of that of the rows.
 
         Raises:
-            ValueError: If the rows differ in more than their length, or one is
-                longer than `length`.
+            ValueError: If the rows differ in more than their length, one is
+                longer than `length`, or is missing.
 
         Example:
 
@@ -511,6 +523,11 @@ class MaskedTensorBase(Operators):
     def _select(mask, values, value):
         """The values where a mask is True, else a `_constant`."""
         return backend.numpy.where(mask, values, value)
+
+    @classmethod
+    def _select_own(cls, mask, values, value):
+        """As `_select`, of values that nobody else has."""
+        return cls._select(mask, values, value)
 
     @staticmethod
     def _constant(value, dtype):

@@ -31,13 +31,9 @@ class JAXTrainer:
         self.predict_function = predict_in_parts
 
     @keeps("_predict_in_parts")
-    def predict(
-        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
-    ):
+    def predict(self, *args, **kwargs):
         with batches.of_any_length(self):
-            outputs = self._predict_in_parts(
-                x, batch_size, verbose, steps, callbacks
-            )
+            outputs = self._predict_in_parts(*args, **kwargs)
         return batches.to_numpy(outputs)
 
     @keeps("_predict_on_batch_in_parts")

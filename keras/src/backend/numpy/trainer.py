@@ -1,34 +1,30 @@
 """`predict` joins the values and the masks of masked outputs apart."""
 
+import types
+
 from keras.src.masking.training import batches
 from patchset.markers import keeps
 
 
 class NumpyTrainer:
+    @keeps("_make_whole_predict_function")
     def make_predict_function(self, force=False):
         if self.predict_function is not None and not force:
             return self.predict_function
-
-        def predict_steps(data):
-            steps = [batches.take_apart(self.predict_step(x)) for x in data]
-            steps = tree.map_structure(lambda *xs: np.concatenate(xs), *steps)
-            return batches.promise(self, steps)
-
-        def predict_step(data):
-            outputs = batches.take_apart(self.predict_step(data[0]))
-            return batches.promise(self, outputs)
-
-        several = self.steps_per_execution > 1
-        self.predict_function = predict_steps if several else predict_step
+        # Upstream's function joins what the steps give, so these come apart.
+        apart = types.SimpleNamespace(
+            predict_function=None,
+            steps_per_execution=self.steps_per_execution,
+            predict_step=lambda x: batches.take_apart(self.predict_step(x)),
+        )
+        NumpyTrainer._make_whole_predict_function(apart)
+        predict = apart.predict_function
+        self.predict_function = lambda x: batches.promise(self, predict(x))
 
     @keeps("_predict_in_parts")
-    def predict(
-        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
-    ):
+    def predict(self, *args, **kwargs):
         with batches.of_any_length(self):
-            outputs = self._predict_in_parts(
-                x, batch_size, verbose, steps, callbacks
-            )
+            outputs = self._predict_in_parts(*args, **kwargs)
         return batches.to_numpy(outputs)
 
     @keeps("_predict_on_batch_in_parts")

@@ -112,6 +112,11 @@ class MaskedTensor(MaskedTensorBase):
         return MaskedTensorBase._select(mask, values, value)
 
     @staticmethod
+    def _select_own(mask, values, value):
+        # Converting an array of NumPy has copied it.
+        return values.masked_fill_(mask.logical_not(), value)
+
+    @staticmethod
     def _constant(value, dtype):
         is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
         if is_float and isinstance(value, (int, float)):

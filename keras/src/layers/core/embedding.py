@@ -16,14 +16,14 @@ class Embedding:
 
     @when("<3.16")
     @keeps("_look_up_int8")
-    def _int8_call(self, inputs, training=None):
-        outputs = self._look_up_int8(inputs, training=training)
+    def _int8_call(self, inputs, *args, **kwargs):
+        outputs = self._look_up_int8(inputs, *args, **kwargs)
         return self._masked_by_ids(outputs, inputs)
 
     @when("<3.16")
     @keeps("_look_up_int4")
-    def _int4_call(self, inputs, training=None):
-        outputs = self._look_up_int4(inputs, training=training)
+    def _int4_call(self, inputs, *args, **kwargs):
+        outputs = self._look_up_int4(inputs, *args, **kwargs)
         return self._masked_by_ids(outputs, inputs)
 
     @new

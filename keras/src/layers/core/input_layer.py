@@ -1,54 +1,18 @@
 """`Input(mask_shape=...)` declares a masked input."""
 
+import inspect
+
 from patchset.markers import keeps
 from patchset.markers import new
 
 
 class InputLayer:
     @keeps("_plain_init")
-    def __init__(
-        self,
-        shape=None,
-        batch_size=None,
-        dtype=None,
-        sparse=None,
-        ragged=None,
-        batch_shape=None,
-        input_tensor=None,
-        optional=False,
-        name=None,
-        mask_shape=None,
-        **kwargs,
-    ):
+    def __init__(self, *args, mask_shape=None, **kwargs):
         if mask_shape is not None and mask_shape is not False:
-            if sparse or ragged or input_tensor is not None:
-                raise ValueError(
-                    "An input with a `mask_shape` can be neither sparse nor "
-                    "ragged, nor wrap a tensor. Received: "
-                    f"mask_shape={mask_shape}, sparse={sparse}, "
-                    f"ragged={ragged}, input_tensor={input_tensor}"
-                )
-            whole = batch_shape or (batch_size, *shape)
-            covered = _covered_shape(tuple(whole), mask_shape)
-            input_tensor = backend.KerasTensor(
-                whole,
-                dtype,
-                name=name,
-                mask=backend.KerasTensor(covered, "bool"),
-            )
-            shape = batch_size = batch_shape = dtype = None
-        self._plain_init(
-            shape,
-            batch_size,
-            dtype,
-            sparse,
-            ragged,
-            batch_shape,
-            input_tensor,
-            optional,
-            name,
-            **kwargs,
-        )
+            given = inspect.signature(self._plain_init).bind(*args, **kwargs)
+            args, kwargs = (), _with_mask(mask_shape, **given.arguments)
+        self._plain_init(*args, **kwargs)
         # Of a tensor that was given, too.
         mask = self.output._mask_spec
         self.mask_shape = None if mask is None else mask.shape[1:]
@@ -59,6 +23,33 @@ class InputLayer:
         if self.mask_shape is not None:
             config["mask_shape"] = self.mask_shape
         return config
+
+
+@new
+def _with_mask(mask_shape, kwargs=(), **given):
+    """The arguments of an input layer that wraps a masked tensor.
+
+    Args:
+        mask_shape: Shape of the mask, as users give it.
+        kwargs: More arguments.
+        **given: Arguments without the mask.
+    """
+    given |= kwargs
+    shape, dtype = given.pop("shape", None), given.pop("dtype", None)
+    batch_size = given.pop("batch_size", None)
+    whole = given.pop("batch_shape", None) or (batch_size, *shape)
+    unfit = {k: given.get(k) for k in ("sparse", "ragged", "input_tensor")}
+    if any(x is not None and x is not False for x in unfit.values()):
+        told = ", ".join(f"{k}={x}" for k, x in unfit.items())
+        raise ValueError(
+            "An input with a `mask_shape` can be neither sparse nor ragged, "
+            f"nor wrap a tensor. Received: mask_shape={mask_shape}, {told}"
+        )
+    covered = _covered_shape(tuple(whole), mask_shape)
+    mask = backend.KerasTensor(covered, "bool")
+    name = given.get("name")
+    tensor = backend.KerasTensor(whole, dtype, name=name, mask=mask)
+    return {**given, "input_tensor": tensor}
 
 
 @new
@@ -83,20 +74,9 @@ def _covered_shape(whole, mask_shape):
     )
 
 
+@keeps("_plain_input")
 @keras_export(["keras.layers.Input", "keras.Input"])
-def Input(
-    shape=None,
-    batch_size=None,
-    dtype=None,
-    sparse=None,
-    ragged=None,
-    batch_shape=None,
-    name=None,
-    tensor=None,
-    optional=False,
-    *,
-    mask_shape=None,
-):
+def Input(*args, mask_shape=None, **kwargs):
     """Makes a symbolic tensor: the entry of a functional model.
 
     Args:
@@ -127,10 +107,13 @@ def Input(
     >>> x.mask.shape
     (None, None)
     """
-    # One call for both, by position: `InputLayer` takes `tensor` and
-    # `optional` before `name`.
-    layer = InputLayer(
-        *(shape, batch_size, dtype, sparse, ragged, batch_shape),
-        *(tensor, optional, name, mask_shape),
-    )
-    return layer.output
+    if mask_shape is None:
+        return _plain_input(*args, **kwargs)
+    given = inspect.signature(_plain_input).bind(*args, **kwargs).arguments
+    given = {_NAMES.get(name, name): x for name, x in given.items()}
+    return InputLayer(mask_shape=mask_shape, **given).output
+
+
+# What the layer calls arguments of the function.
+__added__ = ("_NAMES",)
+_NAMES = {"tensor": "input_tensor"}

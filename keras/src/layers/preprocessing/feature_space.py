@@ -2,6 +2,7 @@
 
 from keras.src import ops
 from keras.src.backend.common import foreign
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.errors import has_mask
 from keras.src.masking.layers import adapting
@@ -11,20 +12,22 @@ from patchset.markers import new
 
 class FeatureSpace:
     @keeps("_adapt_to_dataset")
-    def adapt(self, dataset):
+    def adapt(self, dataset, *args, **kwargs):
         """Learns statistics and vocabularies, of the entries that are there.
 
         Args:
             dataset: A `tf.data.Dataset` of dictionaries, a dictionary of
                 arrays by the names of features, or a table of pandas, Polars
                 or Arrow. Arrays and columns may have missing entries.
+            *args: As upstream takes them, for a `tf.data.Dataset`.
+            **kwargs: The same.
 
         Raises:
             ValueError: If it is something else, or a feature is missing.
         """
         columns = _columns(dataset)
         if columns is None:
-            self._adapt_to_dataset(dataset)
+            self._adapt_to_dataset(_of_rows(dataset), *args, **kwargs)
             return
         self._check_names(columns)
         for name in self._list_adaptable_preprocessors():
@@ -88,9 +91,11 @@ class FeatureSpace:
             return x
         tokens = []
         if hasattr(self.preprocessors[name], "get_vocabulary"):
-            tokens = self.preprocessors[name].get_vocabulary(
-                include_special_tokens=False
-            )
+            # Within a pipeline the table is none of its tensors.
+            with tf.init_scope():
+                tokens = self.preprocessors[name].get_vocabulary(
+                    include_special_tokens=False
+                )
         text = "string" in self.features[name].dtype
         value = tokens[0] if len(tokens) else "" if text else 0
         return x.filled(value) if hasattr(x, "filled") else ops.filled(x, value)
@@ -110,6 +115,32 @@ def _columns(data):
     ):
         return None
     return {name: foreign.as_numpy(x) for name, x in data.items()}
+
+
+@new
+def _of_rows(dataset):
+    """A dataset with masked columns of shape `(rows, 1)`, any other as it is.
+
+    Upstream's would ask TensorFlow for their axes.
+    """
+    if not isinstance(dataset, tf.data.Dataset):
+        return dataset
+    specs = dataset.element_spec
+    if not isinstance(specs, dict) or not any(map(_is_masked, specs.values())):
+        return dataset
+    if all(len(spec.shape) == 0 for spec in specs.values()):
+        dataset = dataset.batch(32)
+    return dataset.map(
+        lambda columns: {
+            name: ops.expand_dims(x, -1) if len(x.shape) == 1 else x
+            for name, x in columns.items()
+        }
+    )
+
+
+@new
+def _is_masked(spec):
+    return issubclass(spec.value_type, MaskedTensorBase)
 
 
 @new

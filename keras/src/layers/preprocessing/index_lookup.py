@@ -12,19 +12,17 @@ class IndexLookup:
         return preprocessing.instead_of_by_type(self, preprocessing.lookup)
 
     @keeps("_adapt_to_plain")
-    def adapt(self, data, steps=None):
+    def adapt(self, data, *args, **kwargs):
         data = adapting.of_foreign(data)
         if adapting.is_masked(data) and len(data.shape) == 1:
             data = data[:, None]  # As upstream has it, a document each.
-        if adapting.is_masked(data) and not adapting.valid_entries(data).size:
-            adapting.warn_of_nothing(
-                self, True, "the vocabulary stays what it is"
-            )
+        adapting.warn_of_no_tokens(self, data)
         data = adapting.as_batches(data)
-        self._adapt_to_plain(data, steps=steps)
+        self._adapt_to_plain(data, *args, **kwargs)
 
     @keeps("_count_plain")
     def update_state(self, data):
+        data = adapting.of_foreign(data)
         if not adapting.is_masked(data):
             self._count_plain(data)
             return

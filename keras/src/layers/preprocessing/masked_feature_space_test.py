@@ -8,9 +8,11 @@ import polars as pl
 from absl.testing import parameterized
 
 import keras
+from keras.src import backend
 from keras.src import ops
 from keras.src import saving
 from keras.src import testing
+from keras.src.utils.module_utils import tensorflow as tf
 
 WHOLE = {
     "size": [1.0, 2.0, 3.0, 6.0],
@@ -106,6 +108,42 @@ class MaskedFeatureSpaceTest(testing.TestCase):
         space.save(path)
         found = saving.load_model(path)(SOURCES["pandas"]())
         wanted = space(SOURCES["pandas"]())
+        self.assertMaskedClose(
+            found, ops.convert_to_numpy(wanted.values), wanted.mask
+        )
+
+    def test_plain_rows_in_a_pipeline(self):
+        space = make()
+        space.adapt(SOURCES["pandas"]())
+        dataset = tf.data.Dataset.from_tensor_slices(WHOLE)
+        wanted = ops.convert_to_numpy(space(WHOLE))
+        (found,) = dataset.batch(4).map(space)
+        self.assertAllClose(found.numpy(), wanted)
+        self.assertAllClose([x.numpy() for x in dataset.map(space)], wanted)
+
+    @parameterized.parameters(0, 3)
+    def test_masked_rows_in_a_pipeline(self, batch):
+        table = SOURCES["pandas"]()
+        if backend.backend() != "tensorflow":
+            pairs = {n: (WHOLE[n], THERE[n]) for n in ("size", "count")}
+            dataset = tf.data.Dataset.from_tensor_slices(pairs)
+            with self.assertRaisesRegex(NotImplementedError, "be a pair"):
+                dataset.map(lambda x: keras.MaskedTensor(*x["size"]))
+            return
+        columns = {name: keras.MaskedTensor(table[name]) for name in HOLES}
+        dataset = tf.data.Dataset.from_tensor_slices(columns)
+        dataset = dataset.batch(batch) if batch else dataset
+        space, other = make(), make()
+        space.adapt(dataset)
+        other.adapt(table)
+        self.assertAllClose(
+            space.preprocessors["size"].mean, other.preprocessors["size"].mean
+        )
+        found, wanted = list(dataset.map(space)), other(table)
+        if batch:
+            found = ops.concatenate(found, 0)
+        else:
+            found = ops.stack(found)
         self.assertMaskedClose(
             found, ops.convert_to_numpy(wanted.values), wanted.mask
         )

@@ -14,12 +14,15 @@ class TextVectorization:
         )
 
     @keeps("_adapt_to_plain")
-    def adapt(self, data, batch_size=None, steps=None):
+    def adapt(self, data, *args, **kwargs):
+        data = adapting.of_foreign(data)
+        adapting.warn_of_no_tokens(self, data)
         data = adapting.as_batches(data)
-        self._adapt_to_plain(data, batch_size=batch_size, steps=steps)
+        self._adapt_to_plain(data, *args, **kwargs)
 
     @keeps("_count_plain")
     def update_state(self, data):
+        data = adapting.of_foreign(data)
         if adapting.is_masked(data):
             data = adapting.valid_entries(data)
         self._count_plain(data)

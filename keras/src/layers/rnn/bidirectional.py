@@ -4,10 +4,13 @@ A half from outside Keras need not know that its mask runs backwards, too.
 """
 
 from keras.src import tree
+from keras.src.backend.common.composite import any_composite
 from keras.src.masking import masks
 from keras.src.masking.layers import scopes
 from keras.src.masking.layers import steps
 from patchset.markers import keeps
+from patchset.markers import new
+from patchset.markers import when
 
 
 class Bidirectional:
@@ -38,3 +41,22 @@ class Bidirectional:
             return masked(outputs)
         count = 1 if self.merge_mode else 2
         return (*map(masked, outputs[:count]), *outputs[count:])
+
+    @when(">=3.15")
+    @keeps("_fused_lstm_of_tensors")
+    def _call_fused_lstm(self, sequences, initial_state):
+        _refuse_composites(sequences, initial_state)
+        return self._fused_lstm_of_tensors(sequences, initial_state)
+
+    @when(">=3.15")
+    @keeps("_fused_gru_of_tensors")
+    def _call_fused_gru(self, sequences, initial_state):
+        _refuse_composites(sequences, initial_state)
+        return self._fused_gru_of_tensors(sequences, initial_state)
+
+
+@new
+def _refuse_composites(*operands):
+    """Says that there is no kernel for these, as a backend says it."""
+    if any_composite(operands):
+        raise NotImplementedError

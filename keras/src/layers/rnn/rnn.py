@@ -1,5 +1,9 @@
 """Recurrent layers ask for their mask by name and return masked sequences."""
 
+from keras.src.backend.common import composite
+from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.composite import any_composite
+from keras.src.composite import recurrence as composite_recurrence
 from keras.src.masking import packing
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import steps
@@ -13,6 +17,29 @@ class RNN:
     def _seen_by_call(self, x):
         return recurrence.seen_by_call(self, x)
 
+    @keeps("_build_on_tensor")
+    def build(self, sequences_shape, initial_state_shape=None):
+        if isinstance(sequences_shape, CompositeBase):
+            shapes = composite_recurrence.step_shapes(sequences_shape)
+            if isinstance(self.cell, Layer) and not self.cell.built:
+                self.cell.build(shapes)
+                self.cell.built = True
+            sequences_shape = composite.take_apart(sequences_shape)[0][0]
+        self._build_on_tensor(sequences_shape)
+
+    @keeps("_plain_initial_state")
+    def get_initial_state(self, batch_size):
+        states = composite_recurrence.own_states(self.cell, batch_size)
+        if states is None:
+            return self._plain_initial_state(batch_size)
+        return states
+
+    def reset_state(self):
+        # States may be nests, those of a stack of cells are.
+        for variable in tree.flatten(self.states):
+            if variable is not None:
+                variable.assign(ops.zeros_like(variable.value))
+
     @keeps("_plain_call")
     def call(
         self,
@@ -21,6 +48,14 @@ class RNN:
         mask=None,
         training=False,
     ):
+        if composite.DEFINED:
+            states = composite_recurrence.initial_states(
+                self, sequences, initial_state
+            )
+            if any_composite((sequences, states)):
+                return composite_recurrence.run(
+                    self, sequences, states, mask, training
+                )
         if all(m is None for m in tree.flatten(mask)):
             return self._plain_call(
                 sequences, initial_state=initial_state, training=training
@@ -53,13 +88,7 @@ class RNN:
             return self._plain_inner_loop(
                 sequences, initial_state, mask, training=training
             )
-        kwargs = {}
-        if isinstance(self.cell, Layer) and self.cell._call_has_training_arg:
-            kwargs["training"] = training
-
-        def step(inputs, states):
-            return self.cell(inputs, states, **kwargs)
-
+        step = self._cell_step(training)
         states = initial_state
         if not tree.is_nested(states):
             states = [states]
@@ -92,6 +121,24 @@ class RNN:
         )
         states = list(states)
         return last_output, outputs, states if shown else states[:-1]
+
+    @new
+    def _meets_composites(self, args, kwargs):
+        return super()._meets_composites(args, kwargs) or (
+            composite_recurrence.own_states(self.cell, 1) is not None
+        )
+
+    @new
+    def _cell_step(self, training):
+        """A step of the cell, a function of its inputs and states."""
+        kwargs = {}
+        if isinstance(self.cell, Layer) and self.cell._call_has_training_arg:
+            kwargs["training"] = training
+
+        def step(inputs, states):
+            return self.cell(inputs, states, **kwargs)
+
+        return step
 
     @new
     def _last_cell(self, states):

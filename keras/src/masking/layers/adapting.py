@@ -17,10 +17,22 @@ from keras.src.utils.module_utils import tensorflow as tf
 def of_foreign(data):
     """Data as they are to be learned of: foreign arrays as those of NumPy."""
     if foreign.is_foreign(data):
-        return foreign.as_numpy(data)
+        return _of_one_kind(data)
     if type(data) in (list, tuple) and any(map(foreign.is_foreign, data)):
-        return type(data)(foreign.as_numpy(x, always=True) for x in data)
+        return type(data)(_of_one_kind(x, always=True) for x in data)
     return data
+
+
+def _of_one_kind(x, always=False):
+    array = foreign.as_numpy(x, always)
+    if isinstance(array, dict) and foreign.is_foreign(x):
+        raise TypeError(
+            "`adapt()` of a layer takes columns of one kind. Received "
+            f"{type(x).__name__} with the columns {list(array)}, of several. "
+            "Choose columns, or adapt a `keras.utils.FeatureSpace`, which has "
+            "a layer for each feature."
+        )
+    return array
 
 
 def is_masked(x):
@@ -78,10 +90,16 @@ def warn_of_nothing(layer, is_empty, consequence):
     )
 
 
+def warn_of_no_tokens(layer, data):
+    """Warns of masked data of which a layer learns no vocabulary."""
+    if is_masked(data) and not valid_entries(data).size:
+        warn_of_nothing(layer, True, "the vocabulary stays what it is")
+
+
 def inputs_of(batch):
     """The inputs of a batch, which may come with targets and weights."""
     inputs = batch[0] if isinstance(batch, tuple) else batch
-    return foreign.as_numpy(inputs, always=True)
+    return _of_one_kind(inputs, always=True)
 
 
 def look_into(data):

@@ -4,6 +4,7 @@
 what it gives, and the models that it saves, are kept in `build/`.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -11,6 +12,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -84,15 +86,24 @@ SAVED = tuple(old.SAVED) if ALL else ("sequential", "lambda")
 H5 = ("sequential", "of_models", "explicit") if ALL else ("sequential",)
 
 
+def upstream_version():
+    text = (UPSTREAM / "keras/src/version.py").read_text()
+    return re.search(r'^__version__ = "(.+)"', text, re.MULTILINE)[1]
+
+
 @functools.cache
 def recorded():
-    """The folder of what upstream made of this version of the old layers."""
+    """The folder of what this upstream made of this version of old layers."""
     folder = BUILD / "recorded_by_upstream"
-    version = folder / hashlib.sha256(SCRIPT.read_bytes()).hexdigest()[:16]
-    if version.exists():
-        return version
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    digest = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()[:16]
+    own = folder / f"{upstream_version()}-{digest}"
+    if own.exists():
+        return own
+    folder.mkdir(exist_ok=True)
+    for one in folder.iterdir():
+        # What another worker is about to write is no leftover.
+        if not one.name.startswith("tmp"):
+            shutil.rmtree(one, ignore_errors=True)
     with tempfile.TemporaryDirectory(
         dir=folder, ignore_cleanup_errors=True
     ) as fresh:
@@ -106,8 +117,9 @@ def recorded():
         )
         if done.returncode:
             raise RuntimeError(f"Upstream fails: {done.stderr}")
-        os.rename(fresh, version)
-    return version
+        with contextlib.suppress(OSError):  # Another worker was first.
+            os.rename(fresh, own)
+    return own
 
 
 @functools.cache

@@ -22,7 +22,6 @@ def kept_without(mask, variables, axes=None):
     """
     if not variables:
         return contextlib.nullcontext()
-    # From the last one: PyTorch's `any` of Keras 3.14 takes one by one.
-    covered = reversed(range(len(mask.shape)))
+    covered = range(len(mask.shape))
     axes = tuple(a for a in covered if axes is None or a in axes)
     return changed_only_where(backend.numpy.any(mask, axis=axes), variables)

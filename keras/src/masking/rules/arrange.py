@@ -30,6 +30,13 @@ def stacked(axis, ndim):
     return rule
 
 
+def columns(call):
+    """The masks are joined as by `concatenate`; a vector becomes a column."""
+    xs = map(ops.convert_to_tensor, call.args[0])
+    xs = [ops.expand_dims(x, 1) if len(x.shape) == 1 else x for x in xs]
+    return ops.concatenate(xs, axis=1)
+
+
 def _at_least(x, ndim):
     """As NumPy does it: a vector becomes a row, a matrix gets a depth of 1."""
     x = ops.convert_to_tensor(x)

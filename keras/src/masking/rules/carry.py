@@ -602,3 +602,40 @@ def _loop_mask(x, core):
     if len(x.mask.shape) > loop:
         raise refuse("vectorize", [x], "A mask must not cover core axes.")
     return masks.to_rank(x.mask, x.values, loop)
+
+
+def grad(plain, f, argnums=0):
+    """Differentiates by the values of masked tensors; a mask is a constant.
+
+    A gradient has the mask of its argument. A masked result is summed over its
+    valid entries, as a plain one is over all.
+    """
+    single = isinstance(argnums, int)
+
+    def gradient(*args, **kwargs):
+        args = tree.map_structure(from_foreign, args)
+        places = [i % len(args) for i in ([argnums] if single else argnums)]
+
+        def total(*values, **kwargs):
+            given = list(values)
+            for i in places:
+                given[i] = tree.map_structure(_covered_as, args[i], values[i])
+            output = f(*given, **kwargs)
+            return ops.sum(output) if has_mask(output) else output
+
+        values = list(args)
+        for i in places:
+            values[i] = tree.map_structure(values_of, args[i])
+        found = plain(total, argnums)(*values, **kwargs)
+        found = [
+            tree.map_structure(_covered_as, args[i], one)
+            for i, one in zip(places, [found] if single else found)
+        ]
+        return found[0] if single else tuple(found)
+
+    return gradient
+
+
+def _covered_as(x, values):
+    """The values, masked where `x` is, if it is masked."""
+    return masks.wrap(values, x.mask) if has_mask(x) else values

@@ -15,6 +15,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import UnsupportedMaskError
+from patchset.markers import when
 
 VALUES = np.arange(6, dtype="float32").reshape(2, 3) + 1
 MASK = np.array([[True, True, False], [True, False, False]])
@@ -336,6 +337,23 @@ class CarryTest(testing.TestCase):
     @pytest.mark.skipif(
         backend.backend() == "numpy", reason="has no derivatives"
     )
+    @when(">=3.16")
+    @pytest.mark.requires_trainable_backend
+    def test_grad_has_the_mask_of_its_argument(self):
+        """And is 0 where it has none; a masked result is summed as it is."""
+        weight = backend.convert_to_tensor([1.0, 2.0, 3.0])
+
+        def f(x, nest):
+            return ops.square(x) * nest["weight"]
+
+        dx = ops.grad(f)(masked(), {"weight": weight})
+        slope = 2 * VALUES * [1.0, 2.0, 3.0]
+        self.assert_masked(dx, slope, MASK)
+        self.assertAllEqual(backend.convert_to_numpy(dx.values)[~MASK], 0)
+        dx, nest = ops.grad(f, argnums=(0, -1))(masked(), {"weight": weight})
+        self.assert_masked(dx, slope, MASK)
+        self.assertAllClose(nest["weight"], (VALUES**2 * MASK).sum(0))
+
     def test_jvp_returns_what_else_there_is(self):
         def function(x):
             return ops.mean(x * x, axis=1), x + 1.0

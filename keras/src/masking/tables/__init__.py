@@ -18,7 +18,6 @@ from keras.src.masking.tables import math
 from keras.src.masking.tables import nn
 from keras.src.masking.tables import numpy
 from keras.src.masking.tables import random
-from patchset.markers import when
 
 TABLES = (
     numpy,
@@ -61,11 +60,6 @@ CLASS_NAMES = {
     "svd": "SVD",
 }
 
-# Public functions that make no operation.
-WITHOUT_OPERATION = ()
-if when(">=3.16"):
-    WITHOUT_OPERATION = ("ndim", "size")
-
 # Operation classes without a row, and why they need none. Neither do layers,
 # which take masked tensors by their protocol.
 WITHOUT_A_ROW = {
@@ -86,15 +80,21 @@ WITHOUT_A_ROW = {
 }
 
 
+def rules_of(table):
+    """The rules of the functions that this release has, by name."""
+    return {
+        name: rule
+        for name, rule in table.RULES.items()
+        if hasattr(table.MODULE, name)
+    }
+
+
 def all_rows():
     """Rows of all tables, by operation class, or by plain function."""
     rows = {}
     for table in TABLES:
-        for name, rule in table.RULES.items():
-            public = getattr(table.MODULE, name, None)
-            # An older release lacks a few.
-            if public is None or name in WITHOUT_OPERATION:
-                continue
+        for name, rule in rules_of(table).items():
+            public = getattr(table.MODULE, name)
             fn = getattr(table, "FUNCTIONS", {}).get(name, public)
             nests = name in getattr(table, "NESTS", ())
             if getattr(table, "KEYED_BY_FUNCTION", False):

@@ -50,3 +50,10 @@ ELSEWHERE = {
     "is_tensor": "It asks for the type of its argument: True if masked.",
     "shape": "It asks for the shape of the values.",
 }
+
+if when(">=3.16"):
+    ELSEWHERE = {
+        **ELSEWHERE,
+        "grad": "It takes a function. The one that it returns differentiates "
+        "by the values, and puts the mask over what it gives.",
+    }

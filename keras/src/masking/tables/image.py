@@ -2,6 +2,7 @@
 
 from keras.src.masking.rules import batch as b
 from keras.src.masking.rules import pixels as p
+from keras.src.masking.rules.arrange import moved
 from keras.src.ops import image as MODULE
 
 RULES = {
@@ -16,6 +17,7 @@ RULES = {
     ),
     "pad_images": p.reframed,
     "perspective_transform": b.batch_only(b.IMAGE, b.CORNERS),
+    "reconstruct_patches": moved,
     "resize": b.batch_only(b.IMAGE),
     "rgb_to_grayscale": b.batch_only(b.gray),
     "rgb_to_hsv": b.batch_only(b.colour),

@@ -17,6 +17,7 @@ RULES = {
         "equation of zeros takes no part."
     ),
     "lu_factor": b.batch_only(b.MATRIX),
+    "matrix_power": b.batch_only(b.MATRIX),
     "matrix_rank": b.batch_only(b.MATRIX),
     "jvp": carry.by_function,
     "norm": r.norm,

@@ -22,6 +22,7 @@ from keras.src.masking.rules.nan import cumulate_skipping_nan
 from keras.src.masking.rules.nan import skip_nan
 from keras.src.masking.rules.scan import cumulate
 from keras.src.ops import numpy as MODULE
+from patchset.markers import when
 
 NAN = float("nan")
 RULES = {
@@ -43,6 +44,7 @@ RULES = {
     "clip": merge,
     "conjugate": merge,
     "copy": merge,
+    "copysign": merge,
     "cos": merge,
     "deg2rad": merge,
     "equal": merge,
@@ -102,6 +104,7 @@ RULES = {
     "exp": guarded(0),
     "exp2": guarded(0),
     "expm1": guarded(0),
+    "float_power": guarded(1, 1),
     "floor_divide": guarded(None, 1),
     "fmod": guarded(None, 1),
     "hypot": guarded(1, 1),
@@ -159,6 +162,7 @@ RULES = {
     "argsort": order.argsort,
     "bincount": count.bincount,
     "corrcoef": refused("Every pair of rows would have entries of its own."),
+    "cov": refused("Every pair of rows would have entries of its own."),
     "digitize": each_entry,
     "histogram": count.histogram,
     "isin": count.isin,
@@ -172,6 +176,7 @@ RULES = {
     # Layout.
     "append": arrange.append,
     "broadcast_to": layout.broadcast_to,
+    "column_stack": arrange.columns,
     "concatenate": layout.join(new_axis=False),
     "array_split": layout.along_axis,
     "diag": arrange.among_zeros,
@@ -243,6 +248,7 @@ RULES = {
 }
 
 NESTS = {
+    "column_stack",
     "concatenate",
     "dstack",
     "get_item",
@@ -279,3 +285,14 @@ ELSEWHERE = {
     "vectorize": "It takes a function. The one that it returns looks for "
     "masks itself and merges them.",
 }
+
+if when(">=3.16"):
+    # They make no operation any more.
+    del RULES["ndim"], RULES["size"]
+    ELSEWHERE = {
+        **ELSEWHERE,
+        "amax": "Is `max`.",
+        "amin": "Is `min`.",
+        "ndim": "It asks for the rank of the values.",
+        "size": "It asks for the number of the values.",
+    }

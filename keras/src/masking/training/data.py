@@ -6,6 +6,8 @@ data: there it becomes a sample weight.
 """
 
 import collections
+import contextlib
+import contextvars
 import functools
 import inspect
 import types
@@ -42,6 +44,13 @@ Valid = collections.namedtuple("Valid", ["mask"])
 Hidden = collections.namedtuple("Hidden", ["mask"])
 # The inputs, and the masks of those targets that have one, by their place.
 _Inputs = collections.namedtuple("_Inputs", ["x", "targets"])
+# The names of a model's inputs, if it has several, and of its outputs, if they
+# go by name.
+Names = collections.namedtuple("Names", ["inputs", "outputs"])
+_NO_NAMES = Names((), ())
+# Those of the model that is being given data: adapters that are made meanwhile
+# know the batches alone.
+_names = contextvars.ContextVar("_names", default=_NO_NAMES)
 
 
 def of_foreign(structure, always=False):
@@ -60,7 +69,7 @@ def of_foreign(structure, always=False):
             return x
         array = foreign.as_numpy(x, always)
         if isinstance(array, dict):
-            return {name: _text(one, name) for name, one in array.items()}
+            return _with_text(array)
         array = _text(array)
         if foreign.is_column(x):
             # As upstream has it of those without missing entries.
@@ -70,19 +79,81 @@ def of_foreign(structure, always=False):
     return tree.map_structure(array_of, structure)
 
 
-def inputs_for(model, x):
-    """Inputs of a model, with columns by name for a table if it has several.
+def names_of(model):
+    """The `Names` of a model, by which columns of tables are taken."""
+    inputs = getattr(model, "_inputs_struct", None)
+    outputs = getattr(model, "_outputs_struct", None)
+    names = tuple(inputs) if isinstance(inputs, dict) else ()
+    if not names and len(tree.flatten(inputs)) > 1:
+        names = tuple(x.name for x in tree.flatten(inputs))
+    return Names(names, tuple(outputs) if isinstance(outputs, dict) else ())
+
+
+@contextlib.contextmanager
+def named(names):
+    """Within it, adapters are made for a model with these `Names`."""
+    token = _names.set(names)
+    try:
+        yield
+    finally:
+        _names.reset(token)
+
+
+def by_name(names, data, always=False):
+    """Inputs and targets, with columns by name for tables where names go.
 
     Args:
-        model: The model.
-        x: Structure of inputs, or anything else.
+        names: The `Names` of a model.
+        data: Inputs, or a tuple of them, the targets and the rest.
+        always: As in `of_foreign`.
     """
-    inputs = getattr(model, "_inputs_struct", None)
-    if not foreign.is_known(type(x)) or inputs is None:
+    if type(data) not in (list, tuple):
+        return inputs_by_name(names, data, always)
+    x, *rest = data
+    if rest:
+        rest[0] = targets_by_name(names, rest[0], always)
+    return type(data)((inputs_by_name(names, x, always), *rest))
+
+
+def inputs_by_name(names, x, always=False):
+    """Inputs, with columns by name for a table if a model has several.
+
+    Raises:
+        ValueError: If the table lacks a column.
+    """
+    if not names.inputs or not foreign.is_known(type(x)):
         return x
-    if not isinstance(inputs, dict) and len(tree.flatten(inputs)) < 2:
+    columns = foreign.as_columns(x, always)
+    chosen = _chosen(columns, names.inputs)
+    if chosen is not None:
+        return _with_text(chosen)
+    if len(names.inputs) == 1 or not isinstance(columns, dict):
         return x
-    columns = foreign.as_columns(x)
+    lacking = [name for name in names.inputs if name not in columns]
+    raise ValueError(
+        f"The model has the inputs {list(names.inputs)}, and no columns are "
+        f"named {lacking}. Received {type(x).__name__} with the columns "
+        f"{list(columns)}. Rename columns, or pass a dictionary from inputs to "
+        "columns."
+    )
+
+
+def targets_by_name(names, y, always=False):
+    """Targets, with columns by name for a table that has one of each output."""
+    if not names.outputs or not foreign.is_known(type(y)):
+        return y
+    columns = _chosen(foreign.as_columns(y, always), names.outputs)
+    return y if columns is None else _with_text(columns)
+
+
+def _chosen(columns, names):
+    """The columns of these names, None if it has not all of them."""
+    if not isinstance(columns, dict) or not set(names) <= set(columns):
+        return None
+    return {name: columns[name] for name in names}
+
+
+def _with_text(columns):
     if not isinstance(columns, dict):
         return columns
     return {name: _text(one, name) for name, one in columns.items()}
@@ -206,17 +277,19 @@ def put_together(data, flats=()):
     )
 
 
-def batch_apart(batch, class_weight=None):
+def batch_apart(batch, class_weight=None, names=_NO_NAMES):
     """A batch as it comes from a source of batches, in plain arrays.
 
     Args:
         batch: Inputs, or a tuple of them, the targets and the weights.
         class_weight: Dictionary from classes to weights, or None.
+        names: The `Names` of the model.
 
     Returns:
         The batch itself if nothing in it is masked; else a tuple for
         `batch_together`.
     """
+    batch = by_name(names, batch, always=True)
     batch = of_foreign(of_ragged(batch), always=True)
     if not is_to_take_apart(batch):
         return batch
@@ -227,13 +300,28 @@ def batch_apart(batch, class_weight=None):
     return tuple(one for one in parts if one is not None)
 
 
-def batch_together(batch):
+def for_model(function):
+    """`batch_apart` or `batch_together`, for the model that is given data."""
+    names = _names.get()
+    if names == _NO_NAMES:
+        return function
+    return functools.partial(function, names=names)
+
+
+def batch_together(batch, names=_NO_NAMES):
     """The batch that a step takes, of one that is masked or apart."""
-    is_tuple = type(batch) in (list, tuple)
-    if isinstance(batch[0] if is_tuple and batch else batch, _Inputs):
+    if is_apart(batch):
         return put_together(batch)
-    apart = batch_apart(batch)
-    return batch if apart is batch else put_together(apart)
+    apart = batch_apart(batch, names=names)
+    if apart is batch or not is_apart(apart):
+        return apart
+    return put_together(apart)
+
+
+def is_apart(batch):
+    """Whether a batch is what `batch_apart` gives of one that is masked."""
+    is_tuple = type(batch) in (list, tuple)
+    return isinstance(batch[0] if is_tuple and batch else batch, _Inputs)
 
 
 def dataset_together(dataset):
@@ -242,6 +330,28 @@ def dataset_together(dataset):
     if not isinstance(spec, tuple) or not isinstance(spec[0], _Inputs):
         return dataset
     return dataset.map(lambda *batch: put_together(batch))
+
+
+def stacked(stack, batches):
+    """One leaf of several batches along a new first axis.
+
+    Args:
+        stack: Function of a sequence of arrays.
+        batches: The leaf of each batch, masked in all of them or in none.
+
+    Raises:
+        ValueError: If their shapes differ, or they are packed: capacities do.
+    """
+    if not any(map(has_mask, batches)):
+        return stack(batches)
+    if any(map(packing.is_packed, batches)) or not all(map(has_mask, batches)):
+        raise ValueError(
+            "These batches do not stack: some are packed, or not all masked. "
+            "Go through them one by one."
+        )
+    return backend.MaskedTensor._wrap(
+        stack([x.values for x in batches]), stack([x.mask for x in batches])
+    )
 
 
 class Batches:
@@ -295,6 +405,12 @@ def of_ragged_for(model, source):
     return taken(source)
 
 
+def batch_for(model, x, y=None):
+    """Inputs and targets of one batch, without ragged ones, by their names."""
+    x, y = by_name(names_of(model), (x, y), always=True)
+    return of_ragged_for(model, (x, y))
+
+
 def takes_ragged(method):
     """Decorator: a model's method that takes ragged and foreign data.
 
@@ -305,16 +421,17 @@ def takes_ragged(method):
     @functools.wraps(method)
     def with_masked(self, *args, **kwargs):
         bound = signature.bind(self, *args, **kwargs)
-        names = {"x", "y", "sample_weight", "validation_data"}
-        for name in names & set(bound.arguments):
-            given = bound.arguments[name]
-            if name == "x":
-                given = inputs_for(self, given)
-            elif name == "validation_data" and type(given) in (list, tuple):
-                given = (inputs_for(self, given[0]), *given[1:])
-            given = of_ragged_for(self, of_foreign(given))
-            bound.arguments[name] = given
-        return method(*bound.args, **bound.kwargs)
+        given, names = bound.arguments, names_of(self)
+        if "x" in given:
+            given["x"] = inputs_by_name(names, given["x"])
+        if "y" in given:
+            given["y"] = targets_by_name(names, given["y"])
+        if type(given.get("validation_data")) in (list, tuple):
+            given["validation_data"] = by_name(names, given["validation_data"])
+        for name in {"x", "y", "sample_weight", "validation_data"} & set(given):
+            given[name] = of_ragged_for(self, of_foreign(given[name]))
+        with named(names):
+            return method(*bound.args, **bound.kwargs)
 
     return with_masked
 

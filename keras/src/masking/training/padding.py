@@ -22,6 +22,7 @@ OF_CLASSES = {
     "categorical_hinge": False,
     "kl_divergence": True,
     "sparse_categorical_crossentropy": True,
+    "sparse_categorical_focal_crossentropy": True,
 }
 
 _COUNTS = (

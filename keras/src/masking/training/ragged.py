@@ -6,6 +6,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common import foreign
 from keras.src.masking.refusals import is_from_keras
 from keras.src.ops.function import Function
 from keras.src.trainers import data_adapters
@@ -98,11 +99,13 @@ def padded(rows, length=None, ragged_rank=None):
         rows = np.split(rows.flat_values.numpy(), ends)[: len(ends)]
     elif is_ragged(rows):
         rows = [row.detach().cpu() for row in rows.unbind()]
+    else:
+        rows = foreign.rows_of(rows)
     ragged_rank = ragged_rank or _ragged_rank(rows)
     places, innermost = [], []
     for place, row in _innermost(rows, ragged_rank):
         places.append(place)
-        innermost.append(np.asarray(row))
+        innermost.append(_as_array(row))
     # An empty list says nothing of features, nor of a dtype.
     known = [row for row in innermost if row.shape != (0,)] or innermost
     inner = {row.shape[1:] for row in known}
@@ -123,8 +126,14 @@ def padded(rows, length=None, ragged_rank=None):
     for place, row in zip(places, innermost):
         if len(row):
             values[place][: len(row)] = row
-            mask[place][: len(row)] = True
+            mask[place][: len(row)] = ~np.ma.getmaskarray(row)
     return values, mask
+
+
+def _as_array(row):
+    """A row as an array, masked where entries of it are missing."""
+    row = foreign.as_numpy(row)
+    return row if isinstance(row, np.ma.MaskedArray) else np.asarray(row)
 
 
 def _ragged_rank(rows):

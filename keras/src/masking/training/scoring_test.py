@@ -21,7 +21,10 @@ SEED = 1337
 MASK = np.array([[True, True, False], [True, False, False]])
 
 # Losses that compare entries with each other, or need other arguments.
-SPARSE = ("SparseCategoricalCrossentropy",)
+SPARSE = (
+    "SparseCategoricalCrossentropy",
+    "SparseCategoricalFocalCrossentropy",
+)
 ALONE = ("CTC", "Circle", "CategoricalGeneralizedCrossEntropy")
 WHOLE = ("Dice", "Tversky")
 

@@ -13,6 +13,7 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.ops import einops
+from keras.src.ops import masking
 from keras.src.random import random
 
 # The engines that compile or trace each new function and shape.
@@ -115,6 +116,13 @@ def function_of(name):
     module, _, own_name = name.rpartition(".")
     found = getattr(MODULES.get(module, ops), own_name, None)
     return found or getattr(einops, own_name)
+
+
+def is_there(name):
+    """Whether this release has the public function of a row."""
+    module, _, own_name = name.rpartition(".")
+    places = MODULES.get(module, ops), einops, masking
+    return any(hasattr(place, own_name) for place in places)
 
 
 def map_leaves(function, structure, kind):

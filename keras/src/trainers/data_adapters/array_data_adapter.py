@@ -22,14 +22,7 @@ class ArrayDataAdapter:
 
     @keeps("_init_plain")
     def __init__(
-        self,
-        x,
-        y=None,
-        sample_weight=None,
-        batch_size=None,
-        steps=None,
-        shuffle=False,
-        class_weight=None,
+        self, x, y=None, sample_weight=None, *args, class_weight=None, **kwargs
     ):
         x, y, sample_weight = data.of_foreign((x, y, sample_weight))
         if data.is_to_take_apart(x, y, sample_weight):
@@ -42,17 +35,12 @@ class ArrayDataAdapter:
             x, y, self._flats = data.rows_apart(x, y)
             x, y, sample_weight = data.take_apart(x, y, sample_weight)
             _check_rows(x)
-        self._init_plain(
-            x, y, sample_weight, batch_size, steps, shuffle, class_weight
-        )
+        kwargs["class_weight"] = class_weight
+        self._init_plain(x, y, sample_weight, *args, **kwargs)
 
-    @keeps("_get_plain_numpy_iterator")
-    def get_numpy_iterator(self):
-        return self._batches(self._get_plain_numpy_iterator())
-
-    @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self, **kwargs):
-        return self._batches(self._get_plain_jax_iterator(**kwargs))
+    @keeps("_get_plain_iterator")
+    def _get_iterator(self, *args, **kwargs):
+        return self._batches(self._get_plain_iterator(*args, **kwargs))
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -11,12 +11,12 @@ def can_slice_array(x):
 
 
 @keeps("_plain_to_sliceable")
-def convert_to_sliceable(arrays, target_backend=None):
+def convert_to_sliceable(arrays, *args, **kwargs):
     def convert(x):
         if has_mask(x):
             return Sliceable(x)
-        return _plain_to_sliceable(x, target_backend)
+        return _plain_to_sliceable(x, *args, **kwargs)
 
     if not any(map(has_mask, tree.flatten(arrays))):
-        return _plain_to_sliceable(arrays, target_backend)
+        return _plain_to_sliceable(arrays, *args, **kwargs)
     return tree.map_structure(convert, arrays)

@@ -4,6 +4,8 @@ The oracle is a model of one weight for each feature, whose gradient and
 predictions are written down for the entries that are there.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -74,16 +76,16 @@ TABLES = {
 SLICED = ("pandas", "pandas_arrow", "polars", "arrow", "xarray", "numpy.ma")
 
 
+def cut(table, start, end):
+    if isinstance(table, pa.Table):
+        return table.slice(start, end - start)
+    return (table.iloc if hasattr(table, "iloc") else table)[start:end]
+
+
 def slices(table, y):
     for start in range(0, len(y), BATCH):
-        rows = slice(start, start + BATCH)
-        if isinstance(table, pa.Table):
-            yield table.slice(start, BATCH), y[rows]
-        else:
-            yield (
-                (table.iloc if hasattr(table, "iloc") else table)[rows],
-                y[rows],
-            )
+        end = start + BATCH
+        yield cut(table, start, end), y[start:end]
 
 
 class Slices(PyDataset):
@@ -98,11 +100,51 @@ class Slices(PyDataset):
         return self.batches[index]
 
 
+def by_generator(table, y):
+    return slices(table, y)
+
+
+def by_torch(table, y):
+    # Late: torch may be missing.
+    from torch.utils.data import DataLoader
+
+    def collate(places):
+        return next(slices(cut(table, places[0], len(y)), y[places[0] :]))
+
+    return DataLoader(range(len(y)), batch_size=BATCH, collate_fn=collate)
+
+
+def by_grain(table, y):
+    # Late: grain may be missing.
+    grain = pytest.importorskip("grain")
+
+    batches = list(slices(table, y))
+    return grain.MapDataset.source(range(len(batches))).map(batches.__getitem__)
+
+
+STREAMS = {
+    "generator": by_generator,
+    "PyDataset": Slices,
+    "DataLoader": by_torch,
+    "grain": by_grain,
+}
+
+
 def linear():
     """A model that is the sum of weighted features, and of a number."""
     model = models.Sequential([layers.Dense(1, use_bias=False)])
     model.compile(keras.optimizers.SGD(RATE), "mse")
     model.build((None, 3))
+    model.set_weights([np.array([[0.5], [-1.0], [2.0]], "float32")])
+    return model
+
+
+def by_name():
+    """The same, with an input of its own for each feature."""
+    inputs = {n: layers.Input((1,), name=n) for n in reversed(NAMES)}
+    joined = layers.Concatenate()([inputs[n] for n in NAMES])
+    model = models.Model(inputs, layers.Dense(1, use_bias=False)(joined))
+    model.compile(keras.optimizers.SGD(RATE), "mse")
     model.set_weights([np.array([[0.5], [-1.0], [2.0]], "float32")])
     return model
 
@@ -148,7 +190,11 @@ class ForeignDataTest(testing.TestCase):
         error = np.where(there, values, 0) @ wanted - y
         self.assertAllClose(loss, (error**2 * weights).mean(), atol=1e-5)
 
-    @parameterized.product(source=SLICED, kind=("generator", "PyDataset"))
+    @parameterized.parameters(
+        *((source, "generator") for source in SLICED),
+        *(("pandas", kind) for kind in STREAMS),
+        *(("polars", kind) for kind in STREAMS),
+    )
     @pytest.mark.requires_trainable_backend
     def test_streams_of_batches(self, source, kind):
         values, there = drawn(4)
@@ -157,9 +203,8 @@ class ForeignDataTest(testing.TestCase):
         there[1, 0] = True
         y = np.arange(len(values)) / 10
         table, model = TABLES[source](values, there), linear()
-        make = slices if kind == "generator" else Slices
-        given = {} if kind == "generator" else {"shuffle": False}
-        model.fit(make(table, y), verbose=0, **given)
+        given = {"shuffle": False} if kind == "PyDataset" else {}
+        model.fit(STREAMS[kind](table, y), verbose=0, **given)
         wanted = trained(values, there, y, np.ones(len(y)))
         self.assertAllClose(ops.squeeze(model.weights[0], 1), wanted, atol=1e-5)
 
@@ -247,6 +292,90 @@ class ForeignDataTest(testing.TestCase):
             ops.convert_to_numpy(several(table)).data[rows], wanted[rows]
         )
 
+    @parameterized.product(source=("pandas", "arrow"), kind=tuple(STREAMS))
+    def test_streams_of_inputs_by_name(self, source, kind):
+        values, there = drawn(10)
+        # One batch is whole, and of the type of the others.
+        there[BATCH : 2 * BATCH] = True
+        y = np.arange(len(values)) / 10
+        table, model = TABLES[source](values, there), by_name()
+        wanted = np.where(there, values, 0) @ [0.5, -1.0, 2.0]
+        found = model.predict(STREAMS[kind](table, y), verbose=0)
+        rows = ~np.ma.getmaskarray(found)[:, 0]
+        self.assertAllEqual(rows, there.any(1))
+        self.assertAllClose(found.data[rows, 0], wanted[rows], atol=1e-5)
+        if backend.backend() == "numpy":
+            return
+        weights = there.any(1).astype("float32")[:BATCH]
+        loss = model.train_on_batch(cut(table, 0, BATCH), y[:BATCH], weights)
+        error = (wanted - y)[:BATCH] * weights
+        self.assertAllClose(loss, (error**2).mean(), rtol=1e-4)
+
+    @parameterized.parameters("fit", "evaluate")
+    def test_what_is_validated_goes_by_name(self, method):
+        values, there = drawn(11)
+        there[:] = True
+        y = np.arange(len(values)) / 10
+        table, model = TABLES["pandas"](values, there), by_name()
+        loss = ((values @ [0.5, -1.0, 2.0] - y) ** 2).mean()
+        if method == "evaluate":
+            found = model.evaluate(table, y, verbose=0)
+        elif backend.backend() == "numpy":
+            self.skipTest("It cannot train.")
+        else:
+            model.optimizer.learning_rate = 0.0
+            history = model.fit(
+                slices(table, y), validation_data=slices(table, y), verbose=0
+            )
+            (found,) = history.history["val_loss"]
+        self.assertAllClose(found, loss, rtol=1e-4)
+
+    @parameterized.parameters("pandas", "polars", "arrow")
+    def test_targets_by_name(self, source):
+        x, _ = drawn(12)
+        y, there = drawn(13)
+        inputs = layers.Input((3,))
+        outputs = {n: inputs[:, i : i + 1] for i, n in enumerate("ba")}
+        model = models.Model(inputs, outputs)
+        model.compile("sgd", "mse", weighted_metrics={"a": ["mae"], "b": []})
+        table = TABLES[source](y, there)
+        found = model.evaluate(x, table, verbose=0, return_dict=True)
+        on_batch = model.test_on_batch(x, table, return_dict=True)
+        for place, name in enumerate("ba"):
+            column = NAMES.index(name)
+            error = (x[:, place] - y[:, column])[there[:, column]]
+            loss = (error**2).sum() / len(x)
+            for logs in (found, on_batch):
+                self.assertAllClose(logs[f"{name}_loss"], loss, rtol=1e-4)
+                if name == "a":
+                    wanted = np.abs(error).mean()
+                    self.assertAllClose(logs["a_mae"], wanted, rtol=1e-4)
+
+    def test_columns_that_no_input_has_are_left_out(self):
+        values, there = drawn(14)
+        table = TABLES["pandas"](values, there)
+        wanted = by_name().predict(table, verbose=0)
+        table["unread"] = "text"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = by_name().predict(table, verbose=0)
+        self.assertAllClose(found.filled(0), wanted.filled(0))
+        some, wanted = table[["a", "c"]], r"named \['b'\].*\['a', 'c'\]"
+        for call in (by_name(), by_name().predict, by_name().predict_on_batch):
+            with self.assertRaisesRegex(ValueError, wanted):
+                call(some)
+
+    def test_a_table_for_the_one_input_of_a_dictionary(self):
+        values, there = drawn(15)
+        inputs = {"all": layers.Input((3,), name="all")}
+        model = models.Model(inputs, layers.Dense(1)(inputs["all"]))
+        wanted = model.predict({"all": values}, verbose=0)
+        there[:] = True
+        table = TABLES["pandas"](values, there)
+        for given in (table, table.astype("float32")):
+            found = model.predict(given, verbose=0)
+            self.assertAllClose(np.ma.getdata(found), wanted, atol=1e-5)
+
     def test_strings_are_refused_where_no_engine_has_them(self):
         table = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
         inputs = {
@@ -262,8 +391,9 @@ class ForeignDataTest(testing.TestCase):
                 np.ma.getmaskarray(found)[:, 0, 0].tolist(), [False, True]
             )
             return
-        outputs = layers.Dense(1)(inputs["a"])
-        model = models.Model({"a": inputs["a"]}, outputs)
+        inputs["kind"] = layers.Input((1,), name="kind")
+        outputs = layers.Dense(1)(layers.Add()(list(inputs.values())))
+        model = models.Model(inputs, outputs)
         for call in (model, lambda x: model.predict(x, verbose=0)):
             with self.assertRaisesRegex(TypeError, "`kind`.*FeatureSpace"):
                 call(table)

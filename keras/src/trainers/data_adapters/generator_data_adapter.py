@@ -6,8 +6,9 @@ from patchset.markers import keeps
 
 class GeneratorDataAdapter:
     @keeps("_init_plain")
-    def __init__(self, generator):
-        self._init_plain(map(data.batch_apart, generator))
+    def __init__(self, generator, *args, **kwargs):
+        apart = map(data.for_model(data.batch_apart), generator)
+        self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

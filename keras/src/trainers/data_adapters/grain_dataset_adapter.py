@@ -9,12 +9,14 @@ from patchset.markers import new
 
 class GrainDatasetAdapter:
     @keeps("_init_plain")
-    def __init__(self, dataset):
-        self._init_plain(_mapped(data.batch_apart, dataset))
+    def __init__(self, dataset, *args, **kwargs):
+        self._batch_apart = data.for_model(data.batch_apart)
+        apart = _mapped(self._batch_apart, dataset)
+        self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_dataset_info")
     def _get_dataset_info(self, dataset):
-        apart = data.Batches(data.batch_apart, dataset)
+        apart = data.Batches(self._batch_apart, dataset)
         return self._get_plain_dataset_info(apart)
 
     @keeps("_get_plain_numpy_iterator")
@@ -24,10 +26,11 @@ class GrainDatasetAdapter:
         )
 
     @keeps("_get_plain_jax_iterator")
-    def get_jax_iterator(self, **kwargs):
-        return data.Batches(
-            data.batch_together, self._get_plain_jax_iterator(**kwargs)
-        )
+    def get_jax_iterator(self, *args, **kwargs):
+        batches = self._get_plain_jax_iterator(*args, **kwargs)
+        if any((*args, *kwargs.values())):
+            return batches  # Several in one, which are put together already.
+        return data.Batches(data.batch_together, batches)
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

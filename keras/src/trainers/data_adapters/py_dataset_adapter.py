@@ -5,10 +5,17 @@ from patchset.markers import keeps
 
 
 class PyDatasetAdapter:
+    @keeps("_init_plain")
+    def __init__(self, *args, **kwargs):
+        self._batch_apart = data.for_model(data.batch_apart)
+        self._init_plain(*args, **kwargs)
+
     @keeps("_standardize_plain_batch")
     def _standardize_batch(self, batch):
-        apart = data.batch_apart(batch, self.class_weight)
-        return self._standardize_plain_batch(batch) if apart is batch else apart
+        apart = self._batch_apart(batch, self.class_weight)
+        if data.is_apart(apart):
+            return apart
+        return self._standardize_plain_batch(apart)
 
     @keeps("_get_plain_tf_dataset")
     def get_tf_dataset(self):

@@ -16,7 +16,7 @@ class TFDatasetAdapter:
     _apart = None
 
     @keeps("_init_plain")
-    def __init__(self, dataset, class_weight=None, distribution=None):
+    def __init__(self, dataset, class_weight=None, *args, **kwargs):
         if _is_masked(getattr(dataset, "element_spec", None)):
             dataset = dataset.map(_weigh_by(class_weight))
             class_weight = None
@@ -27,7 +27,7 @@ class TFDatasetAdapter:
                 )
                 self._apart = data.Batches(apart, dataset)
                 class_weight = None
-        self._init_plain(dataset, class_weight, distribution)
+        self._init_plain(dataset, class_weight, *args, **kwargs)
 
     @keeps("_get_plain_numpy_iterator")
     def get_numpy_iterator(self):
@@ -37,9 +37,13 @@ class TFDatasetAdapter:
 
     @keeps("_get_plain_jax_iterator")
     def get_jax_iterator(self, **kwargs):
-        if self._apart:
-            return data_adapter_utils.get_jax_iterator(self._apart, **kwargs)
-        return self._get_plain_jax_iterator(**kwargs)
+        if not self._apart:
+            return self._get_plain_jax_iterator(**kwargs)
+        batches = data_adapter_utils.get_jax_iterator(self._apart)
+        super_batch = kwargs.get("super_batch")
+        if super_batch:
+            return data_adapter_utils.super_batch_iterator(batches, super_batch)
+        return batches
 
     @keeps("_get_plain_torch_dataloader")
     def get_torch_dataloader(self):

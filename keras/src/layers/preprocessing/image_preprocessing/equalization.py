@@ -7,8 +7,8 @@ from patchset.markers import keeps
 
 class Equalization:
     @keeps("_histogram_of_any")
-    def _custom_histogram_fixed_width(self, values, value_range, nbins):
-        counts = self._histogram_of_any(values, value_range, nbins)
+    def _custom_histogram_fixed_width(self, values, *args, **kwargs):
+        counts = self._histogram_of_any(values, *args, **kwargs)
         if not isinstance(values, MaskedTensorBase):
             return counts
         # A first bin that is not empty is looked for.

@@ -7,8 +7,8 @@ from patchset.markers import keeps
 
 class RandomErasing:
     @keeps("_transform_plain_images")
-    def transform_images(self, images, transformation=None, training=True):
-        erased = self._transform_plain_images(images, transformation, training)
+    def transform_images(self, images, *args, **kwargs):
+        erased = self._transform_plain_images(images, *args, **kwargs)
         if not isinstance(images, MaskedTensorBase):
             return erased
         return masks.wrap(erased.values, images.mask)

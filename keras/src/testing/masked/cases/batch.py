@@ -63,6 +63,7 @@ BATCH_ONLY = {
         2,
         [x for x in SQUARE if x[0].shape[0] and NAME != "tensorflow"],
     ),
+    "matrix_power": (2, [(x, n) for (x,), n in zip(SQUARE, (3, 2, -2, 0))]),
     "matrix_rank": (2, TALL),
     "pinv": (2, TALL),
     "qr": (2, TALL),

@@ -8,6 +8,7 @@ from keras.src import layers
 from keras.src.testing.masked.cases.window import Window
 from keras.src.testing.masked.cases.window import is_valid
 from keras.src.testing.masked.testing_utils import T
+from patchset.markers import when
 
 BOTH = ("right", "left")
 RIGHT = ("right",)
@@ -500,6 +501,10 @@ CASES["Conv1D"] += [
     )
     for x in (STEPS, FULL)
 ]
+if when(">=3.16"):
+    CASES["TernaryDense"] = of_entries(
+        lambda: layers.TernaryDense(3, activation="tanh"), any_feature
+    )
 # In single steps a row has the same windows wherever it begins.
 for _name, _make, _mask in (
     ("Conv1D", lambda: layers.Conv1D(3, 3), anchors(3)),

@@ -26,6 +26,11 @@ EXAMPLES = {
         ([STEPS, T((2, 2, 4))], 1),
         ([T((2, 3), 1), T((2, 3), 2), T((2, 1))], -1),
     ],
+    "column_stack": [
+        ([X, T((2, 1))],),
+        ([T((2,), 1), T((2,))],),
+        ([STEPS, FULL],),
+    ],
     "expand_dims": [(STEPS, 0), (STEPS, 1), (STEPS, -1), (STEPS, (1, 3))],
     "flip": [(STEPS, 1), (STEPS, -1), (STEPS, None), (FULL, (0, 2))],
     "get_item": [
@@ -42,6 +47,10 @@ EXAMPLES = {
         (T((2, 3), 2), ((1, 1), (1, 1))),
     ],
     "ravel": [(STEPS,), (FULL,)],
+    "image.reconstruct_patches": [
+        (T((2, 2, 3, 12), mask), 2, None, "valid") for mask in (1, 3, 4)
+    ]
+    + [(T((2, 2, 2, 12), 3), 2, (4, 3), "same")],
     "repeat": [(STEPS, 2, 1), (STEPS, 2, 2), (STEPS, 2, None)],
     "reshape": [
         (STEPS, (6, 4)),
@@ -145,6 +154,7 @@ NAMES = {
     "unstack": ("num", "axis"),
     "append": ("axis",),
     "linspace": ("num", "axis"),
+    "image.reconstruct_patches": ("size", "output_size", "padding"),
     "rearrange": ("t",),
     "geomspace": ("num",),
     "logspace": ("num",),
@@ -307,6 +317,25 @@ def stacked(axis, ndim):
     return oracle
 
 
+def columns(xs):
+    """As `joined`, of matrices; a vector becomes a column."""
+    xs = [
+        x if x.values.ndim > 1 else Drawn(x.values[:, None], x.mask) for x in xs
+    ]
+    return joined(np.concatenate)(xs, 1)
+
+
+def of_patches(x, size, output_size, padding):
+    """A picture of its patches; those at the border may reach beyond it."""
+    batch, rows, columns, entries = x.shape
+    x = x.reshape(batch, rows, columns, size, size, entries // size**2)
+    x = x.swapaxes(2, 3).reshape(batch, rows * size, columns * size, -1)
+    if padding == "valid":
+        return x
+    top, left = ((n - m) // 2 for n, m in zip(x.shape[1:3], output_size))
+    return x[:, top : top + output_size[0], left : left + output_size[1]]
+
+
 def appended(x, y, axis):
     if axis is None:
         x, y = (
@@ -392,6 +421,7 @@ ORACLES = {
     "diagflat": among_zeros(np.diagflat),
     "diagonal": moved(np.diagonal),
     "dsplit": moved(np.dsplit),
+    "column_stack": columns,
     "dstack": stacked(2, 3),
     "fliplr": moved(np.fliplr),
     "flipud": moved(np.flipud),
@@ -402,6 +432,7 @@ ORACLES = {
     "linspace": spaced(np.linspace),
     "logspace": spaced(np.logspace),
     "meshgrid": meshgrid,
+    "image.reconstruct_patches": moved(of_patches),
     "rearrange": rearrange,
     "rot90": moved(np.rot90),
     "select": select,

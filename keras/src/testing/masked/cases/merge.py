@@ -44,6 +44,7 @@ DOMAINS = {
     "arctanh": (-0.9, 0.9),
     "cbrt": (0.2, 4),
     "erfinv": (-0.9, 0.9),
+    "lgamma": (0.3, 4),
     "log": (0.2, 4),
     "log10": (0.2, 4),
     "log1p": (-0.5, 4),
@@ -56,14 +57,15 @@ DOMAINS = {
 UNARY = """absolute angle arccos arccosh arcsin arcsinh arctan arctanh array
 cbrt ceil celu conjugate copy cos cosh deg2rad elu erf erfc erfinv exp exp2
 expm1 fabs floor gelu hard_shrink hard_sigmoid hard_silu hard_tanh i0 imag
-isfinite isinf isnan isneginf isposinf isreal leaky_relu log log10 log1p log2
-log_sigmoid logical_not nan_to_num negative rad2deg real reciprocal relu relu6
-round rsqrt selu sigmoid sign signbit silu sin sinc sinh soft_shrink softplus
-softsign sparse_plus sparse_sigmoid sqrt square squareplus stop_gradient tan
-tanh tanh_shrink trunc""".split()
-BINARY = """add arctan2 equal fmax fmin greater greater_equal heaviside hypot
-isclose less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor
-maximum minimum multiply nextafter not_equal subtract""".split()
+isfinite isinf isnan isneginf isposinf isreal leaky_relu lgamma log log10
+log1p log2 log_sigmoid logical_not nan_to_num negative rad2deg real reciprocal
+relu relu6 round rsqrt selu sigmoid sign signbit silu sin sinc sinh
+soft_shrink softplus softsign sparse_plus sparse_sigmoid sqrt square
+squareplus stop_gradient tan tanh tanh_shrink trunc""".split()
+BINARY = """add arctan2 copysign equal fmax fmin greater greater_equal
+heaviside hypot isclose less less_equal logaddexp logaddexp2 logical_and
+logical_or logical_xor maximum minimum multiply nextafter not_equal
+subtract""".split()
 DIVISIONS = "divide divide_no_nan floor_divide fmod mod true_divide".split()
 BITS = "bitwise_and bitwise_or bitwise_xor gcd lcm".split()
 SHIFTS = """bitwise_left_shift bitwise_right_shift left_shift
@@ -83,6 +85,8 @@ EXAMPLES = {
         (T((2, 3, 4), 2), T((2, 3, 4), 3, "int32")),
         (T((2, 3), 1), T((3,), None, "int32")),
     ],
+    "float_power": pairs(0.5, 2.0),
+    "gammainc": pairs(0.5, 2.0),
     "power": pairs(0.5, 2.0),
     "clip": [(x, -1.0, 1.0) for (x,) in signals()],
     "cast": [(x, "int32") for (x,) in signals()],

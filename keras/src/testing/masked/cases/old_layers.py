@@ -18,8 +18,8 @@ import numpy as np
 import keras
 from keras import layers
 from keras import ops
-from keras.src.backend import get_keras_mask
-from keras.src.backend import set_keras_mask
+from keras.src.backend.common.masking import get_keras_mask
+from keras.src.backend.common.masking import set_keras_mask
 
 BACKEND = keras.backend.backend()
 if BACKEND == "torch":

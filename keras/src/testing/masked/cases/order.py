@@ -95,6 +95,7 @@ EXAMPLES = {
         (T((2, 3), 1, "int32"), T((4, 3), 1, "int32")),
     ],
     "corrcoef": [],
+    "cov": [],
     "cumprod": RUNNING,
     "cumsum": RUNNING,
     "correlate": [

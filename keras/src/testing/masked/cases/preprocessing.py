@@ -11,6 +11,7 @@ from keras.src.testing.masked.cases.layers import Case
 from keras.src.testing.masked.cases.layers import of_entries
 from keras.src.testing.masked.cases.layers import same
 from keras.src.testing.masked.testing_utils import T
+from patchset.markers import when
 
 
 class Refusal(typing.NamedTuple):
@@ -57,6 +58,23 @@ def transformed(name, function, *args):
 def mixed(mask, drawn):
     """Valid where both images are."""
     return mask & mask[np.asarray(drawn["permutation_order"])]
+
+
+def in_a_grid(mask, drawn):
+    """A window of four images, which are beside and below each other."""
+    parts = mask[np.asarray(drawn["permutation_order"])]
+    grid = np.concatenate(
+        [np.concatenate([parts[:, i], parts[:, i + 1]], 2) for i in (0, 2)], 1
+    )
+    rows, columns = mask.shape[1:3]
+    centers = np.round(np.asarray(drawn["mosaic_centers"]) * (columns, rows))
+    starts = (columns, rows) - centers.astype(int)
+    return np.stack(
+        [
+            image[top : top + rows, left : left + columns]
+            for image, (left, top) in zip(grid, starts)
+        ]
+    )
 
 
 def flipped(mask, drawn):
@@ -110,6 +128,9 @@ BY_PIXEL = {
     **of_images("RandomSharpness", 0.5, seed=1),
     **of_images("Solarization", seed=1),
 }
+
+if when(">=3.16"):
+    BY_PIXEL = {**BY_PIXEL, **transformed("Mosaic", in_a_grid)}
 
 # As those, but the colour of a pixel is one.
 BY_COLOUR = {

@@ -43,6 +43,7 @@ SEED = {"seed": 1}
 CASES = [
     # Rows that refuse every mask.
     Case("corrcoef", "Every pair of rows would have entries", (STEPS,)),
+    Case("cov", "Every pair of rows would have entries", (STEPS,)),
     Case("nonzero", "How many entries are not 0 depends on the data.", (ROW,)),
     Case("unique", "How many entries differ depends on the data.", (ROW,)),
     Case("lstsq", "It takes one matrix, without a batch.", (PLAIN, ROW)),
