@@ -145,7 +145,7 @@ def _any(mask, axes, keepdims):
 
 
 # How a reduction with this identity is computed of packed steps over time.
-_BY_SEGMENTS = {
+_BY_SEGMENTS: dict[float | str, typing.Callable] = {
     "lowest": packed.over_time(packed.extremes("segment_max")),
     "highest": packed.over_time(packed.extremes("segment_min")),
 }

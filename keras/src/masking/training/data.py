@@ -263,8 +263,8 @@ def from_arrays(data: Nest, flats: typing.Sequence = ()) -> Nest:
     """
     data = data if type(data) in (list, tuple) else (data,)
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
-    flats = iter(flats)
-    inputs = _all_whole(x.x, flats)
+    left = iter(flats)
+    inputs = _all_whole(x.x, left)
     if x.targets:
         targets = tree.flatten(y)
         masks_of = [None] * len(targets)
@@ -272,7 +272,7 @@ def from_arrays(data: Nest, flats: typing.Sequence = ()) -> Nest:
             target = x.targets[str(place)]
             masks_of[place] = _valid(target)
             if isinstance(target, (PackedParts, PackedRows)):
-                targets[place] = _all_whole(target, flats)
+                targets[place] = _all_whole(target, left)
         y = tree.pack_sequence_as(y, targets)
         y, sample_weight = _weigh(y, masks_of, sample_weight)
     return data_adapter_utils.pack_x_y_sample_weight(
