@@ -19,8 +19,9 @@ the rest asks of it.
   `coverage` is of layers. `steps`, `explicit`, `attention`, `recurrence`,
   `states`, `preprocessing`, `adapting` are what Keras's own layers need.
 - `training/`: `data` and `ragged` on the way in, `batches` on the way out;
-  `scoring`, `weighing`, `padding`: what losses and metrics see, what weights
-  weigh, and who is told that padding counts.
+  `scoring`, `weighing`, `flat`, `padding`: what losses and metrics see, what
+  weights weigh, how both go over packed steps, and who is told that padding
+  counts.
 - `showing/`: `explain` and `graph_masks`, masks along a model to look at.
 
 Beside them are `keras/src/migration`, which reads code of the old way, and

@@ -549,7 +549,6 @@ class StorageTest(testing.TestCase, SameResults):
                 )  # fmt: skip
                 found |= history.history
                 found["on_batch"] = model.train_on_batch(inputs, targets)
-            found["evaluate"] = model.evaluate(inputs, targets, 4, verbose=0)
             batches = ((inputs[i:][:5], targets[i:][:5]) for i in (0, 5))
             found["generator"] = model.evaluate(batches, verbose=0)
             predicted = model.predict(inputs, 4, verbose=0)
