@@ -431,7 +431,7 @@ class StorageTest(testing.TestCase, SameResults):
         if backend.backend() == "numpy":
             return
         values[0, 1, 0] = values[3, 0, 1] = 0
-        weights = VALUES[:, 0]
+        weights = backend.convert_to_tensor(VALUES[:, 0])
         slopes = [
             u.gradients(
                 lambda a, pack=pack: ops.sum(
@@ -482,7 +482,7 @@ class StorageTest(testing.TestCase, SameResults):
                 layer(x)
                 layer.zero_grad()
                 ops.sum(ops.square(layer(x))).backward()
-                slopes.append([v.value.grad for v in layer.variables])
+                slopes.append([v.value.grad for v in layer.trainable_variables])
             for one, other in zip(*slopes):
                 self.assertAllClose(one, other, 1e-5)
 

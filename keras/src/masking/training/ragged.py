@@ -131,11 +131,14 @@ def padded(
     trailing = inner.pop() if inner else ()
     dtype = np.result_type(*known) if known else np.dtype(backend.floatx())
     values = np.zeros(shape + trailing, _of_floatx(dtype.name, dtype))
-    mask = np.zeros(shape, "bool")
+    # Features of a step may be missing one by one.
+    has_holes = any(isinstance(row, np.ma.MaskedArray) for row in innermost)
+    mask = np.zeros(shape + trailing if has_holes else shape, "bool")
     for place, row in zip(places, innermost):
         if len(row):
             values[place][: len(row)] = row
-            mask[place][: len(row)] = ~np.ma.getmaskarray(row)
+            valid = ~np.ma.getmaskarray(row) if has_holes else True
+            mask[place][: len(row)] = valid
     return values, mask
 
 
