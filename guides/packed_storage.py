@@ -267,12 +267,17 @@ One block of 32 x 128 x 256 with a feed-forward part of 1,024, forward and
 backward, with more and more padding. What is compared is the step without any
 mask. Attention scores are computed up to the longest row of the batch.
 
-![Time of a step over the share that is valid](packed_costs.png)
-
 Beside it, on PyTorch: its own nested tensors, jagged ones, running the same
 block (which takes functions of theirs, and no causal mask); and bucketing by
 length, where the rows of eight batches are sorted, and each batch is padded to
-its longest row.
+its longest row. `--draw` makes a picture of the numbers that `--json` wrote.
+
+With one thread on one core, a step over the step without padding:
+
+    valid   JAX   PyTorch   TensorFlow   jagged (PyTorch)
+    19 %    0.20     0.21         0.24               0.30
+    55 %    0.52     0.60         0.63               0.78
+    100 %   0.89     1.08         1.01               1.19
 """
 
 SHAPE = [32, 128, 256]

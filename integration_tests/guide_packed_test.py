@@ -23,7 +23,7 @@ PARTS = {
 @pytest.mark.skipif(BACKEND == "numpy", reason="the NumPy backend cannot train")
 def test_packed_trains_as_padded_does(tmp_path):
     arguments = ["--count=96", "--epochs=2", "--blocks=1", "--turns=1"]
-    arguments += ["--shape", *"8 64 64".split(), "--json=numbers.json"]
+    arguments += ["--shape", *"16 128 128".split(), "--json=numbers.json"]
     arguments += ["--parts", *PARTS[BACKEND]]
     path = [str(REPO / "build"), *filter(None, [os.environ.get("PYTHONPATH")])]
     run = subprocess.run(
