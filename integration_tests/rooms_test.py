@@ -44,6 +44,8 @@ STILL = {
         "masking/masks",
         "masking/packing",
     },
+    # Upstream's layer saves its function.
+    "layers/core/lambda_layer": {"saving/serialization_lib"},
     "masking/layers/adapting": {"trainers/data_adapters/py_dataset_adapter"},
     "masking/rules/carry": {"masking/training/batches"},
     "ops/core": {

@@ -1,5 +1,6 @@
 """Classes of which some are missing become masked rows."""
 
+from keras.src.api_export import keras_export
 from patchset.markers import keeps
 
 

@@ -6,6 +6,7 @@ from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.layers import adapting
+from keras.src.utils.module_utils import tensorflow as tf
 from patchset.markers import keeps
 from patchset.markers import new
 

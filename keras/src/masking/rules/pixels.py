@@ -43,7 +43,7 @@ def motion(core: int | typing.Callable) -> Rule:
         values = call.compute(masks.filled(x))
         return masks.wrap(values, _moved(call, full_rank(x)))
 
-    rule.__name__ = "moved"
+    rule.__name__ = "motion"
     rule.__doc__ = "The mask moves as the entries do; one of batch axes stays."
     return rule
 
