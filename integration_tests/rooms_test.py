@@ -44,6 +44,7 @@ STILL = {
         "masking/masks",
         "masking/packing",
     },
+    "layers/core/lambda_layer": {"saving/serialization_lib"},
     "masking/layers/adapting": {"trainers/data_adapters/py_dataset_adapter"},
     "masking/rules/carry": {"masking/training/batches"},
     "ops/core": {
