@@ -59,7 +59,7 @@ def predictions(y_pred: Nest) -> Nest:
     return tree.map_structure(lambda x: said(from_foreign(x)), y_pred)
 
 
-def said(x):
+def said(x: Nest) -> Nest:
     """A masked prediction as plain values; see `predictions`."""
     if not has_mask(x):
         return x
@@ -176,7 +176,7 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
     return with_plain_tensors
 
 
-def takes_packed(update_state):
+def takes_packed(update_state: typing.Any) -> typing.Any:
     """Decorator: an `update_state` that gets packed tensors as they are.
 
     Required of the decorated: it hands them on, or knows what to do with them.
