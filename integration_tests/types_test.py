@@ -6,19 +6,8 @@ import pathlib
 REPO = pathlib.Path(__file__).resolve().parents[1]
 SOURCE = REPO / "keras" / "src"
 UPSTREAM = REPO / "build" / "upstream" / "keras" / "src"
-# What tests share says none; the others do not yet.
-WITHOUT_TYPES = (
-    "backend/common/packed_tensor.py",
-    "backend/torch/packed_rnn.py",
-    "composite/recurrence.py",
-    "layers/preprocessing/fill.py",
-    "masking/layers/recurrence.py",
-    "masking/packing.py",
-    "masking/rules/carry.py",
-    "masking/rules/packed.py",
-    "masking/training/flat.py",
-    "testing",
-)
+# What tests share says none.
+WITHOUT_TYPES = ("testing",)
 
 
 def our_files():

@@ -10,6 +10,10 @@ from keras.src import tree
 from keras.src.backend.common.composite import DEFINED
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
@@ -19,7 +23,7 @@ from keras.src.masking.layers import steps
 _IN_PYTHON = ("numpy", "torch")
 
 
-def initial_states(layer, sequences, given):
+def initial_states(layer: Layer, sequences: Nest, given: Nest) -> list:
     """The states that a recurrent layer starts from, as a list.
 
     Args:
@@ -35,7 +39,7 @@ def initial_states(layer, sequences, given):
     return listed(layer.cell, given)
 
 
-def listed(cell, states):
+def listed(cell: Layer, states: list) -> list:
     """The states of a cell as a list, where a tensor of any type is one."""
     is_one = isinstance(states, CompositeBase) or not tree.is_nested(states)
     states = [states] if is_one else list(states)
@@ -45,7 +49,7 @@ def listed(cell, states):
     return [listed(*pair) for pair in zip(cells, states)]
 
 
-def own_states(cell, batch_size):
+def own_states(cell: Layer, batch_size: Tensor) -> list | None:
     """The states that a cell starts from if one is of one's own type."""
     first = getattr(cell, "get_initial_state", None)
     if not DEFINED or first is None:
@@ -57,12 +61,18 @@ def own_states(cell, batch_size):
     return _map(ops.copy, listed(cell, states))
 
 
-def step_shapes(shapes):
+def step_shapes(shapes: Nest) -> Nest:
     """The shapes of the parts at one step, from those in time."""
     return tree.map_shape_structure(lambda x: (x[0], *x[2:]), shapes)
 
 
-def run(layer, sequences, states, mask, training):
+def run(
+    layer: Layer,
+    sequences: Nest,
+    states: list,
+    mask: Mask | None,
+    training: bool | None,
+) -> Nest:
     """What `RNN.call` returns for sequences or states of one's own types.
 
     Args:

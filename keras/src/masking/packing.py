@@ -7,17 +7,22 @@ that is true of masks holds there as well.
 """
 
 import math
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.packed_tensor import SEVERAL_DEVICES
 from keras.src.masking import masks
 
 
-def capacity_for(count):
+def capacity_for(count: int) -> int:
     """The number of steps, made larger by at most an eighth.
 
     Of such numbers there are six between one and its double.
@@ -28,7 +33,7 @@ def capacity_for(count):
     return capacity
 
 
-def pack(x, capacity=None):
+def pack(x: AnyTensor, capacity: int | None = None) -> AnyTensor:
     """A packed masked tensor of a padded one; see `MaskedTensor.packed`."""
     if len(x.mask.shape) != 2:
         raise ValueError(
@@ -112,13 +117,13 @@ def _index_of_all(mask, size, capacity):
     return index, index < size
 
 
-def starts(x):
+def starts(x: AnyTensor) -> Tensor:
     """The flat row at which each row of the batch begins, on the host."""
     counts = backend.convert_to_numpy(x.mask).sum(1)
     return np.cumsum(counts) - counts
 
 
-def rows(x, key):
+def rows(x: AnyTensor, key: typing.Any) -> AnyTensor:
     """Some rows of the batch, packed anew without a padded copy.
 
     Args:
@@ -131,7 +136,7 @@ def rows(x, key):
     return _of_places(x._gather(x.flat, sources), mask, index)
 
 
-def of_rows(flat, mask, starts):
+def of_rows(flat: Tensor, mask: Mask, starts: Tensor) -> AnyTensor:
     """A packed tensor of rows, each of which is a part of flat steps.
 
     Args:
@@ -173,7 +178,9 @@ def _of_places(flat, mask, index):
     return of_parts(flat, mask, index, there)
 
 
-def of_parts(flat, mask, index, there):
+def of_parts(
+    flat: Tensor, mask: Mask, index: Tensor, there: Mask | None
+) -> AnyTensor:
     """The packed tensor of arrays, as a batch holds it; see `training.data`."""
     kind = backend.PackedTensor
     mask = backend.convert_to_tensor(mask, "bool")
@@ -187,14 +194,14 @@ def of_parts(flat, mask, index, there):
     return kind._of_parts(flat, mask, index, there, limit)
 
 
-def packed(values, layout):
+def packed(values: Tensor, layout: AnyTensor) -> Tensor:
     """The flat steps of padded values, in the layout of a packed tensor."""
     batch, time, *rest = backend.shape(values)
     rows = backend.numpy.reshape(values, (batch * time, *rest))
     return taken(rows, layout, places(layout))
 
 
-def places(layout):
+def places(layout: AnyTensor) -> Tensor:
     """The place of each flat step among all; some place, if it is none."""
     if layout.there is None:
         return layout.index
@@ -202,13 +209,13 @@ def places(layout):
     return backend.numpy.minimum(layout.index, last)
 
 
-def taken(rows, layout, index):
+def taken(rows: Tensor, layout: AnyTensor, index: Tensor) -> Tensor:
     """The row at these places for each flat step, 0 for those that are none."""
     flat = layout._gather(rows, index)
     return flat if layout.there is None else masks.fill(flat, layout.there, 0)
 
 
-def steps_of(y, layout):
+def steps_of(y: AnyTensor, layout: AnyTensor) -> AnyTensor:
     """What a tensor over batch and time has for each flat step of a layout.
 
     Args:
@@ -233,14 +240,14 @@ def steps_of(y, layout):
     return masks.fill(y._gather(y.flat, row), there, 0)
 
 
-def unpacked(flat, layout):
+def unpacked(flat: Tensor, layout: AnyTensor) -> Tensor:
     """Flat steps where they belong, with 0 where there are none."""
     shape = backend.shape(layout.mask)
     values = layout._scatter(flat, layout.index, math.prod(shape))
     return backend.numpy.reshape(values, (*shape, *backend.shape(flat)[1:]))
 
 
-def narrowed(x):
+def narrowed(x: AnyTensor) -> AnyTensor:
     """The same flat steps in a layout without the times that nothing has."""
     length = x.mask.shape[1]
     if length is None or not 0 < x.limit < length:
@@ -253,7 +260,7 @@ def narrowed(x):
     return x._of_parts(x.flat, mask, places, x.there, x.limit)
 
 
-def with_steps(x, valid):
+def with_steps(x: AnyTensor, valid: Mask) -> AnyTensor:
     """A packed tensor in which only some of the flat steps are there.
 
     The others stay where they are and make up a capacity, so that nothing
@@ -276,12 +283,12 @@ def with_steps(x, valid):
     return x._of_parts(flat, mask, index, valid, x.limit)
 
 
-def inner(x):
+def inner(x: AnyTensor) -> AnyTensor:
     """The flat steps as rules see them: masked, if they make up a capacity."""
     return masks.wrap(x.flat, x.there)
 
 
-def around(x, result):
+def around(x: AnyTensor, result: Nest) -> Nest:
     """What a function made of flat steps, a packed tensor in their layout."""
     flat = result.values if isinstance(result, MaskedTensorBase) else result
     return x.with_flat(flat)
@@ -291,17 +298,17 @@ class Unknown(Exception):
     """The call cannot be computed with the flat steps alone."""
 
 
-def is_packed(x):
+def is_packed(x: AnyTensor) -> bool:
     """Whether this is a masked tensor that stores its valid steps alone."""
     return isinstance(x, MaskedTensorBase) and x.is_packed
 
 
-def first_packed(operands):
+def first_packed(operands: Nest) -> AnyTensor:
     """The first packed tensor among operands, or None."""
     return next(filter(is_packed, operands), None)
 
 
-def refuse_several_devices(data):
+def refuse_several_devices(data: Nest) -> None:
     """Raises if there is a packed tensor in what several devices get.
 
     Args:
@@ -312,7 +319,7 @@ def refuse_several_devices(data):
         raise ValueError(SEVERAL_DEVICES.format(shape=tuple(x.shape)))
 
 
-def apply(call, x):
+def apply(call: typing.Any, x: AnyTensor) -> Nest:
     """The result of a call with a packed operand.
 
     By the rule's own way with flat steps if it has one; else by the rule, on
@@ -334,7 +341,7 @@ def apply(call, x):
     return tree.map_structure(lambda y: like(x, y), call.apply_rule())
 
 
-def padded(nest):
+def padded(nest: Nest) -> Nest:
     """A nest with padded tensors for packed ones."""
     # Late: calls import this.
     from keras.src.masking.calls import map_nest
@@ -344,21 +351,21 @@ def padded(nest):
     )
 
 
-def like(x, y):
+def like(x: AnyTensor, y: AnyTensor) -> AnyTensor:
     """A padded tensor packed as another one, if it has the same mask."""
     if isinstance(y, MaskedTensorBase) and y.mask is x.mask:
         return y if y.is_packed else x.with_flat(packed(y.values, x))
     return y
 
 
-def like_first(x, outputs):
+def like_first(x: AnyTensor, outputs: Nest) -> Nest:
     """The outputs of a layer, packed as its first argument if that is."""
     if not is_packed(x):
         return outputs
     return tree.map_structure(lambda y: like(x, y), outputs)
 
 
-def packs(way):
+def packs(way: typing.Callable) -> typing.Callable:
     """Decorator: tells how a rule computes with flat steps alone.
 
     Args:

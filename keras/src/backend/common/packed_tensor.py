@@ -6,6 +6,8 @@ true of a packed one. What does not know of it asks for `values` and `mask`.
 
 import numpy as np
 
+from keras.src.backend.common.kinds import DType
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import ARITHMETIC
 from keras.src.backend.common.operators import COMPARISON
@@ -59,13 +61,13 @@ class PackedBase(MaskedTensorBase):
         parts = (getattr(self, name) for name in self._parts_and_limit)
         return type(self)._of_parts, tuple(parts)
 
-    def with_flat(self, flat):
+    def with_flat(self, flat: Tensor) -> "PackedBase":
         """The same layout with other flat rows."""
         return self._of_parts(
             flat, self.mask, self.index, self.there, self.limit
         )
 
-    def clearable(self):
+    def clearable(self) -> "PackedBase":
         """The same, for old code that clears the attribute of a mask."""
         copy = self.with_flat(self.flat)
         copy.__dict__["_is_clearable"] = True
@@ -77,7 +79,7 @@ class PackedBase(MaskedTensorBase):
         super().__setattr__(name, value)
 
     @property
-    def values(self):
+    def values(self) -> Tensor:
         """The padded values, with 0 where nothing is. Kept once computed."""
         values = self.__dict__.get("_values")
         if values is None:
@@ -90,23 +92,23 @@ class PackedBase(MaskedTensorBase):
         return values
 
     @property
-    def shape(self):
+    def shape(self) -> tuple:
         return (*self.mask.shape, *self.flat.shape[1:])
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         return self.flat.dtype
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         return 1 + len(self.flat.shape)
 
-    def packed(self, capacity=None):
+    def packed(self, capacity: int | None = None) -> "PackedBase":
         if capacity is None or capacity == self.flat.shape[0]:
             return self
         return self.padded().packed(capacity)
 
-    def padded(self):
+    def padded(self) -> MaskedTensorBase:
         return self._wrap(self.values, self.mask)
 
     def __repr__(self):

@@ -1,6 +1,7 @@
 """LSTM and GRU of packed tensors, by what PyTorch has for packed sequences."""
 
 import torch
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.torch.core import convert_to_tensor
 from keras.src.backend.torch.rnn import prepare_gru_params
 from keras.src.backend.torch.rnn import prepare_lstm_params
@@ -13,10 +14,7 @@ KINDS = {
 
 
 def recurrent(
-    kind: str,
-    x,
-    states: list[torch.Tensor],
-    weights: list,
+    kind: str, x: MaskedTensorBase, states: list[torch.Tensor], weights: list
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Runs a recurrent layer over the steps of each row that are there.
 

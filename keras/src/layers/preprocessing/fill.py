@@ -4,12 +4,16 @@ What it puts there is part of the model, and is saved and exported with it.
 """
 
 import numbers
+import typing
 
 import numpy as np
 
 from keras.src import backend
 from keras.src import ops
 from keras.src.api_export import keras_export
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
 from keras.src.layers.layer import Layer
 from keras.src.masking.layers import adapting
 
@@ -52,7 +56,12 @@ class Fill(Layer):
            [3., 5., 1., 0.]], dtype=float32)
     """
 
-    def __init__(self, value="mean", indicator=False, **kwargs):
+    def __init__(
+        self,
+        value: float | str = "mean",
+        indicator: bool = False,
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(**kwargs)
         is_number = isinstance(value, numbers.Real)
         if not (is_number or value in (*_STATISTICS, "learned")):
@@ -63,7 +72,7 @@ class Fill(Layer):
         self.value = value
         self.indicator = bool(indicator)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = input_shape[-1] if len(input_shape) > 1 else None
         if features is None and (self.indicator or self._has_weights):
             raise ValueError(
@@ -84,7 +93,7 @@ class Fill(Layer):
     def _has_weights(self):
         return isinstance(self.value, str)
 
-    def adapt(self, data):
+    def adapt(self, data: typing.Any) -> None:
         """Learns what to put in place of missing entries.
 
         Args:
@@ -123,7 +132,7 @@ class Fill(Layer):
             )
         self.fill.assign(found)
 
-    def call(self, x):
+    def call(self, x: AnyTensor) -> Tensor:
         if self._has_weights and not backend.is_float_dtype(x.dtype):
             x = ops.cast(x, self.compute_dtype)
         if not ops.is_masked(x):
@@ -142,7 +151,7 @@ class Fill(Layer):
             return values
         return ops.concatenate([values, ops.cast(there, values.dtype)], -1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = {"value": self.value, "indicator": self.indicator}
         return {**super().get_config(), **config}
 

@@ -4,17 +4,24 @@ The backends' own loops differ: two of them take the first state for the last
 output, and want states of rank 2.
 """
 
+import typing
+
 from keras.src import activations
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Layer
+from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.packing import is_packed
 
 
-def seen_by_call(layer, x):
+def seen_by_call(layer: Layer, x: AnyTensor) -> AnyTensor:
     """A packed tensor as it is, for a layer that an engine runs by steps."""
     if is_packed(x) and _is_usual(layer):
         return x
@@ -35,7 +42,9 @@ def _is_usual(layer):
     )
 
 
-def over_packed(layer, x, initial_state, training):
+def over_packed(
+    layer: Layer, x: AnyTensor, initial_state: Nest, training: bool | None
+) -> Nest:
     """What a recurrent layer gives for a packed tensor, without padding it.
 
     Args:
@@ -67,7 +76,7 @@ def over_packed(layer, x, initial_state, training):
     return (outputs, *states) if layer.return_state else outputs
 
 
-def with_mask(sequences, mask):
+def with_mask(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
     """What the steps of `skip_masked` have for inputs, in time.
 
     Args:
@@ -78,7 +87,11 @@ def with_mask(sequences, mask):
     return sequences, ops.expand_dims(mask, -1)
 
 
-def skip_masked(step, shown=None, zero_output=False):
+def skip_masked(
+    step: typing.Callable,
+    shown: typing.Callable | None = None,
+    zero_output: bool = False,
+) -> typing.Callable:
     """A step that keeps the states, and repeats the output, where masked.
 
     Args:

@@ -21,6 +21,7 @@ from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
 from keras.src.composite import fields
 from keras.src.composite.errors import UnsupportedTypeError
@@ -351,13 +352,21 @@ def vectorized_map(
     return map_(plain, function, elements)
 
 
-def scan(plain, f, init, xs=None, length=None, reverse=False, unroll=1):
+def scan(
+    plain: typing.Callable,
+    f: typing.Callable,
+    init: Nest,
+    xs: Nest = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int = 1,
+) -> tuple[Nest, Nest]:
     """Carry and elements may be masked; a step that is not there is skipped.
 
     The carry then stays as it was, and the step has no output. Where `f` makes
     a masked carry of a plain one, this begins as all valid.
     """
-    options = dict(length=length, reverse=reverse, unroll=unroll)
+    options: Named = dict(length=length, reverse=reverse, unroll=unroll)
     all_xs = xs
     xs, there = _elements(xs)
     ranks = []
@@ -680,7 +689,9 @@ def _loop_mask(x, core):
     return masks.to_rank(x.mask, x.values, loop)
 
 
-def grad(plain, f, argnums=0):
+def grad(
+    plain: typing.Callable, f: typing.Callable, argnums: typing.Any = 0
+) -> typing.Callable:
     """Differentiates by the values of masked tensors; a mask is a constant.
 
     A gradient has the mask of its argument. A masked result is summed over its

@@ -6,6 +6,7 @@ axis `a - 1` there.
 """
 
 import math
+import typing
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.packing import Unknown
@@ -24,7 +28,7 @@ from keras.src.masking.packing import rows as rows_of
 from keras.src.masking.packing import taken
 
 
-def beside(x, other):
+def beside(x: AnyTensor, other: AnyTensor) -> Tensor:
     """Another operand of a packed one, for each of the flat steps.
 
     Args:
@@ -97,14 +101,14 @@ def _at(rows, x, index, size):
     return taken(rows, x, index)
 
 
-def each_step(call, x):
+def each_step(call: typing.Any, x: AnyTensor) -> Nest:
     """An operation that treats each entry, or each step, by itself."""
     args = [beside(x, y) for y in call.args]
     kwargs = {k: beside(x, v) for k, v in call.kwargs.items()}
     return _run(call, x, args, kwargs)
 
 
-def first_alone(call, x):
+def first_alone(call: typing.Any, x: AnyTensor) -> Nest:
     """An operation that treats each entry by itself, beside other arguments."""
     first, *rest = call.args
     others = [*rest, *call.kwargs.values()]
@@ -113,7 +117,7 @@ def first_alone(call, x):
     return _run(call, x, [inner(x), *rest], call.kwargs)
 
 
-def chosen(call, x):
+def chosen(call: typing.Any, x: AnyTensor) -> Nest:
     """A choice between steps of one layout and fills.
 
     A plain branch that has an entry for each step is data: it makes another
@@ -132,7 +136,7 @@ def _run(call, x, args, kwargs):
     return tree.map_structure(lambda y: around(x, y), result)
 
 
-def along(*names, grows=0):
+def along(*names: str, grows: int = 0) -> typing.Callable:
     """An operation along axes that it names, which are behind the steps.
 
     Args:
@@ -178,7 +182,7 @@ def _behind(call, x, name, grows=0):
     return type(axis)(axes) if isinstance(axis, (list, tuple)) else axes[0]
 
 
-def reduced(name="axis"):
+def reduced(name: str = "axis") -> typing.Callable:
     """A reduction: over features by steps, over batch and time over all."""
 
     def way(call, x):
@@ -210,7 +214,7 @@ def _counted(x):
     return masks.wrap(x.flat, there)
 
 
-def over_time(segments):
+def over_time(segments: typing.Callable) -> typing.Callable:
     """As `reduced`; over time alone by the segments that rows are.
 
     Args:
@@ -246,12 +250,12 @@ def _wide(dtype):
     return dtype if dtype == "float64" else "float32"
 
 
-def sums(flat, rows, batch, x):
+def sums(flat: Tensor, rows: Tensor, batch: int, x: AnyTensor) -> Tensor:
     """The sum of each row."""
     return ops.segment_sum(flat, rows, num_segments=batch)
 
 
-def means(flat, rows, batch, x):
+def means(flat: Tensor, rows: Tensor, batch: int, x: AnyTensor) -> Tensor:
     """The sum of each row over the number of its steps, at least 1."""
     total = sums(flat, rows, batch, x)
     count = backend.numpy.sum(backend.cast(x.mask, total.dtype), axis=1)
@@ -259,7 +263,7 @@ def means(flat, rows, batch, x):
     return total / masks.expand(count, len(total.shape))
 
 
-def extremes(name):
+def extremes(name: str) -> typing.Callable:
     """The largest or smallest entry of each row.
 
     Those that share it share its gradient, as engines have it of a padded
@@ -297,7 +301,7 @@ def extremes(name):
     return extreme
 
 
-def contracted(labels_of):
+def contracted(labels_of: typing.Callable) -> typing.Callable:
     """A contraction that neither sums over steps nor brings any in.
 
     Args:
@@ -338,7 +342,7 @@ def _without_time(call, time):
     return call.kwargs | {"subscripts": subscripts}
 
 
-def reshaped(call, x):
+def reshaped(call: typing.Any, x: AnyTensor) -> Nest:
     """A new shape for the axes behind the steps."""
     shape = call.argument("newshape")
     if not isinstance(shape, (list, tuple)) or len(shape) < 2:
@@ -368,7 +372,7 @@ def reshaped(call, x):
     return x.with_flat(backend.numpy.reshape(x.flat, (steps, *new[2:])))
 
 
-def transposed(call, x):
+def transposed(call: typing.Any, x: AnyTensor) -> Nest:
     """Another order of the axes behind the steps."""
     axes = call.argument("axes")
     if axes is None or call.args[0] is not x:
@@ -380,7 +384,7 @@ def transposed(call, x):
     return x.with_flat(backend.numpy.transpose(x.flat, axes))
 
 
-def joined(new_axis):
+def joined(new_axis: bool) -> typing.Callable:
     """Tensors of one layout, joined along an axis behind the steps."""
 
     def way(call, x):
@@ -394,7 +398,7 @@ def joined(new_axis):
     return way
 
 
-def indexed(call, x):
+def indexed(call: typing.Any, x: AnyTensor) -> Nest:
     """A key of basic indices, which takes all steps."""
     # Late: it imports this.
     from keras.src.masking.rules.index import as_keys
@@ -431,7 +435,7 @@ def _rows(x, key):
     return rows_of(x, key)
 
 
-def looked_up(call, x):
+def looked_up(call: typing.Any, x: AnyTensor) -> Nest:
     """Rows of a plain table for packed indices, or entries inside of steps."""
     source, indices = call.args[0], call.argument("indices")
     if isinstance(source, MaskedTensorBase) is isinstance(
@@ -446,14 +450,14 @@ def looked_up(call, x):
     return around(x, call.row.fn(source, inner(x), axis=0))
 
 
-def one_hot(call, x):
+def one_hot(call: typing.Any, x: AnyTensor) -> Nest:
     """A row of zeros and ones behind the steps."""
     if call.argument("axis", -1) not in (-1, len(x.shape)):
         raise Unknown
     return _run(call, x, [inner(x)], call.kwargs | {"axis": -1})
 
 
-def dropped(call, x):
+def dropped(call: typing.Any, x: AnyTensor) -> Nest:
     """The draws are those of the padded tensor: storage changes nothing."""
     (first, *rest) = call.args
     if first is not x:
@@ -463,7 +467,7 @@ def dropped(call, x):
     )
 
 
-def scaled(function, x):
+def scaled(function: typing.Callable, x: AnyTensor) -> AnyTensor:
     """A function that multiplies by what it draws, of a packed tensor.
 
     What it draws depends on the shape, which is that of the padded one. The

@@ -14,6 +14,9 @@ import typing
 from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common.composite import CompositeBase
+from keras.src.backend.common.kinds import AnyTensor
+from keras.src.backend.common.kinds import DType
+from keras.src.backend.common.kinds import Tensor
 from keras.src.losses import losses
 from keras.src.losses.loss import squeeze_or_expand_to_same_rank
 from keras.src.masking import masks
@@ -64,14 +67,14 @@ class Sums:
 
 
 def sums(
-    function,
-    arguments,
-    y_true,
-    y_pred,
-    sample_weight,
-    dtype,
-    is_loss=True,
-):
+    function: typing.Callable,
+    arguments: dict,
+    y_true: AnyTensor,
+    y_pred: AnyTensor,
+    sample_weight: Tensor | None,
+    dtype: DType,
+    is_loss: bool = True,
+) -> Sums | None:
     """The `Sums` of a function of targets and packed predictions.
 
     Args:
@@ -177,7 +180,7 @@ class _Steps:
         rest = tuple(weight.shape[2:])
         return ops.broadcast_to(weight, (*self.count, *rest))
 
-    def valid(self):
+    def valid(self) -> tuple:
         """The three for the flat steps."""
         x = self.y_pred
         y_pred = x.flat
@@ -186,7 +189,7 @@ class _Steps:
         y_true = packing.steps_of(scoring.plain_or_packed(self.y_true), x)
         return self._ranked(y_true, y_pred, packing.packed(self.weight, x))
 
-    def others(self):
+    def others(self) -> tuple:
         """The three for all steps, in a row; valid ones weigh 0."""
         x = self.y_pred
         zeros = ops.zeros(ops.shape(x), x.dtype)
@@ -199,7 +202,7 @@ class _Steps:
             *(ops.reshape(y, (-1, *y.shape[2:])) for y in (*found, weight))
         )
 
-    def any_other(self):
+    def any_other(self) -> Tensor:
         """Whether a step that is not valid weighs anything."""
         mask = masks.expand(self.y_pred.mask, len(self.weight.shape))
         weighs = ops.not_equal(self.weight, 0)
