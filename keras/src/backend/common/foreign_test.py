@@ -327,6 +327,19 @@ class ForeignTest(testing.TestCase):
             x, [[[1, None], [2, None]], [[3, None], [None, None]]]
         )
 
+    def test_missing_features_of_the_steps_of_ragged_rows(self):
+        rows = [
+            np.ma.MaskedArray([[1, 2], [3, 4]], [[0, 1], [0, 0]]),
+            np.array([[5, 6]]),
+        ]
+        x = keras.MaskedTensor.from_ragged(rows)
+        wanted = [[[1, None], [3, 4]], [[5, 6], [None, None]]]
+        self.assert_holds(x, wanted)
+        # Without such, a mask is one of steps.
+        rows = [row.data for row in rows[:1]] + rows[1:]
+        x = keras.MaskedTensor.from_ragged(rows)
+        self.assertEqual(tuple(x.mask.shape), (2, 2))
+
     def test_out_to_numpy(self):
         for make in (
             pa.array,
