@@ -13,6 +13,7 @@ from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src.composite import recurrence
+from keras.src.testing.masked import testing_utils as u
 
 BATCH, TIME, FEATURES, UNITS = 4, 5, 3, 2
 LENGTHS = np.array([2, 5, 0, 4])
@@ -245,6 +246,34 @@ class CompositeRNNTest(testing.TestCase):
         self.assertAllClose(
             _numpy(alone.low), _numpy(layers.RNN(cells[0])(sequences).low)
         )
+
+    @pytest.mark.skipif(backend.backend() == "numpy", reason="has no gradients")
+    def test_slopes_do_not_depend_on_what_is_masked(self):
+        layer = layers.RNN(IntervalCell(UNITS))
+        low, high = _data()
+        layer(Interval(low, high))
+
+        def number(arrays):
+            y = layer(Interval(*arrays), mask=MASK)
+            return ops.sum(ops.square(y.low)) + ops.sum(y.high)
+
+        clean = u.gradients(number, [low, high])
+        poisoned = np.where(MASK[..., None], low, np.nan).astype("float32")
+        found = u.gradients(number, [poisoned, high])
+        for one, other in zip(found, clean):
+            self.assertAllClose(_numpy(one), _numpy(other))
+        self.assertAllClose(_numpy(found[0])[~MASK], 0 * low[~MASK])
+
+    def test_a_stack_of_one_cell_with_two_states(self):
+        low, _ = _data()
+        cell = layers.LSTMCell(UNITS)
+        stack = layers.RNN(layers.StackedRNNCells([cell]), return_state=True)
+        zeros = Boxed(np.zeros((BATCH, UNITS), "float32"))
+        y, states = stack(Boxed(low), initial_state=[[zeros, zeros]])
+        expected, *of_cell = layers.RNN(cell, return_state=True)(low)
+        self.assertAllClose(_numpy(y.values), _numpy(expected))
+        for one, other in zip(states, of_cell):
+            self.assertAllClose(_numpy(one.values), _numpy(other))
 
     def test_a_structure(self):
         shapes = []
