@@ -249,17 +249,26 @@ class CompositeRNNTest(testing.TestCase):
 
     @pytest.mark.skipif(backend.backend() == "numpy", reason="has no gradients")
     def test_slopes_do_not_depend_on_what_is_masked(self):
-        layer = layers.RNN(IntervalCell(UNITS))
+        factor = []
+
+        class Cell(IntervalCell):
+            def call(self, x, states):
+                return super().call(x.replace(low=x.low * factor[0]), states)
+
+        layer = layers.RNN(Cell(UNITS))
         low, high = _data()
+        factor[:] = [1.0]
         layer(Interval(low, high))
 
         def number(arrays):
-            y = layer(Interval(*arrays), mask=MASK)
+            factor[:] = arrays[2:]
+            y = layer(Interval(*arrays[:2]), mask=MASK)
             return ops.sum(ops.square(y.low)) + ops.sum(y.high)
 
-        clean = u.gradients(number, [low, high])
+        ones = np.ones(FEATURES, "float32")
+        clean = u.gradients(number, [low, high, ones])
         poisoned = np.where(MASK[..., None], low, np.nan).astype("float32")
-        found = u.gradients(number, [poisoned, high])
+        found = u.gradients(number, [poisoned, high, ones])
         for one, other in zip(found, clean):
             self.assertAllClose(_numpy(one), _numpy(other))
         self.assertAllClose(_numpy(found[0])[~MASK], 0 * low[~MASK])
