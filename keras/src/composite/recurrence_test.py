@@ -253,7 +253,7 @@ class CompositeRNNTest(testing.TestCase):
 
         class Cell(IntervalCell):
             def call(self, x, states):
-                return super().call(x.replace(low=x.low * factor[0]), states)
+                return super().call(x.replace(high=x.high * factor[0]), states)
 
         layer = layers.RNN(Cell(UNITS))
         low, high = _data()
@@ -262,16 +262,18 @@ class CompositeRNNTest(testing.TestCase):
 
         def number(arrays):
             factor[:] = arrays[2:]
-            y = layer(Interval(*arrays[:2]), mask=MASK)
+            # The mask of one part is that of the steps, of the other too.
+            low = backend.MaskedTensor(arrays[0], MASK)
+            y = layer(Interval(low, arrays[1]))
             return ops.sum(ops.square(y.low)) + ops.sum(y.high)
 
         ones = np.ones(FEATURES, "float32")
         clean = u.gradients(number, [low, high, ones])
-        poisoned = np.where(MASK[..., None], low, np.nan).astype("float32")
-        found = u.gradients(number, [poisoned, high, ones])
+        poisoned = np.where(MASK[..., None], high, np.nan).astype("float32")
+        found = u.gradients(number, [low, poisoned, ones])
         for one, other in zip(found, clean):
             self.assertAllClose(_numpy(one), _numpy(other))
-        self.assertAllClose(_numpy(found[0])[~MASK], 0 * low[~MASK])
+        self.assertAllClose(_numpy(found[1])[~MASK], 0 * low[~MASK])
 
     def test_a_stack_of_one_cell_with_two_states(self):
         low, _ = _data()
