@@ -7,39 +7,22 @@ of the backends are given the parts; the cell is given what they make.
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
-from keras.src.backend.common.composite import DEFINED
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.kinds import Layer
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Nest
-from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import steps
+from keras.src.utils.traceback_utils import format_argument_value
 
 # Backends whose loops are Python's, and take no nests of outputs.
 _IN_PYTHON = ("numpy", "torch")
 
 
-def initial_states(layer: Layer, sequences: Nest, given: Nest) -> list:
-    """The states that a recurrent layer starts from, as a list.
-
-    Args:
-        layer: The layer.
-        sequences: What it reads; the batch is that of its first part.
-        given: The states that its caller gave it, or None.
-    """
-    if given is None and layer.stateful:
-        given = layer.states
-    if given is None:
-        batch_size = ops.shape(tree.flatten(sequences)[0])[0]
-        given = layer.get_initial_state(batch_size=batch_size)
-    return listed(layer.cell, given)
-
-
-def listed(cell: Layer, states: list) -> list:
+def listed(cell: Layer | None, states: list) -> list:
     """The states of a cell as a list, where a tensor of any type is one."""
     is_one = isinstance(states, CompositeBase) or not tree.is_nested(states)
     states = [states] if is_one else list(states)
@@ -49,14 +32,10 @@ def listed(cell: Layer, states: list) -> list:
     return [listed(*pair) for pair in zip(cells, states)]
 
 
-def own_states(cell: Layer, batch_size: Tensor) -> list | None:
-    """The states that a cell starts from if one is of one's own type."""
-    first = getattr(cell, "get_initial_state", None)
-    if not DEFINED or first is None:
-        return None
-    states = first(batch_size=batch_size)
+def first_states(cell: Layer, states: Nest) -> list:
+    """What a cell's `get_initial_state` gave, as upstream's layer has it."""
     if not any_composite((states,)):
-        return None
+        return listed(None, states)
     # Parts may be one tensor, which variables made of them would share.
     return _map(ops.copy, listed(cell, states))
 
@@ -69,7 +48,7 @@ def step_shapes(shapes: Nest) -> Nest:
 def run(
     layer: Layer,
     sequences: Nest,
-    states: list,
+    states: Nest,
     mask: Mask | None,
     training: bool | None,
 ) -> Nest:
@@ -78,11 +57,12 @@ def run(
     Args:
         layer: The recurrent layer.
         sequences: Tensor or composite tensor, in time.
-        states: As `initial_states` gives them.
+        states: The states that it starts from.
         mask: Mask of shape `(batch, time)`, or None.
         training: As layers take it.
     """
     sequences, mask = _by_steps(sequences, mask)
+    states = listed(layer.cell, states)
     states = _cast(states, layer.cell.compute_dtype)
     if layer.stateful:
         # The variables change before gradients are computed.
@@ -170,8 +150,9 @@ def _check_states(layer, before, after):
     except ValueError:
         raise TypeError(
             f"The cell of layer '{layer.name}' "
-            f"({type(layer.cell).__name__}) was given the states {before} and "
-            f"gave back {after}. States keep their types from step to step. "
+            f"({type(layer.cell).__name__}) was given the states "
+            f"{_map(format_argument_value, before)} and gave back "
+            f"{_map(format_argument_value, after)}. States keep their types. "
             "Give the layer `initial_state=[...]` of the types that the cell "
             "gives back, or let `get_initial_state` of the cell make them."
         ) from None

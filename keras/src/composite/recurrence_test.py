@@ -357,8 +357,23 @@ class CompositeRNNTest(testing.TestCase):
         self.assertAllClose(_numpy(y.values), _numpy(layer(low)))
 
     def test_states_that_change_their_type(self):
-        with self.assertRaisesRegex(TypeError, "initial_state=.*of the types"):
+        with self.assertRaisesRegex(
+            TypeError, r"shape=\D*4, 2.*gave back .*Boxed.*initial_state="
+        ):
             layers.SimpleRNN(UNITS)(Boxed(_data()[0]))
+
+    def test_a_cell_is_asked_once_for_its_states(self):
+        asked = []
+
+        class Cell(layers.SimpleRNNCell):
+            def get_initial_state(self, batch_size=None):
+                asked.append(batch_size)
+                return super().get_initial_state(batch_size)
+
+        layer = layers.RNN(Cell(UNITS))
+        layer(_data()[0])
+        layer(_data()[0], mask=MASK)
+        self.assertEqual(asked, [BATCH] * 2)
 
     def test_unrolling_an_unknown_length(self):
         layer = layers.RNN(IntervalCell(UNITS), unroll=True)

@@ -30,10 +30,12 @@ class RNN:
 
     @keeps("_plain_initial_state")
     def get_initial_state(self, batch_size):
-        states = composite_recurrence.own_states(self.cell, batch_size)
-        if states is None:
+        first = getattr(self.cell, "get_initial_state", None)
+        if not composite.DEFINED or first is None:
             return self._plain_initial_state(batch_size)
-        return states
+        # Asked once: it may draw random numbers.
+        states = first(batch_size=batch_size)
+        return composite_recurrence.first_states(self.cell, states)
 
     def reset_state(self):
         # States may be nests, those of a stack of cells are.
@@ -54,9 +56,10 @@ class RNN:
         training=False,
     ):
         if composite.DEFINED:
-            states = composite_recurrence.initial_states(
-                self, sequences, initial_state
-            )
+            if initial_state is None and not self.stateful:
+                batch_size = ops.shape(tree.flatten(sequences)[0])[0]
+                initial_state = self.get_initial_state(batch_size=batch_size)
+            states = self.states if initial_state is None else initial_state
             if any_composite((sequences, states)):
                 return composite_recurrence.run(
                     self, sequences, states, mask, training
@@ -130,7 +133,9 @@ class RNN:
     @new
     def _meets_composites(self, args, kwargs):
         return super()._meets_composites(args, kwargs) or (
-            composite_recurrence.own_states(self.cell, 1) is not None
+            bool(composite.DEFINED)
+            and hasattr(self.cell, "get_initial_state")
+            and any_composite((self.cell.get_initial_state(batch_size=1),))
         )
 
     @new
