@@ -318,13 +318,14 @@ def gradient_step(block, x):
 
 
 def lengths_of(share, rng, count):
-    """Random lengths of which about this share is valid."""
+    """Random lengths in pairs, each with the mean that makes up this share."""
     length = SHAPE[1]
     if share == 1:
         return np.full(count, length)
     least = max(1, round((2 * share - 1) * length))
     most = min(length, round(2 * share * length))
-    return rng.integers(least, most + 1, count)
+    half = rng.integers(least, most + 1, -(-count // 2))
+    return np.append(half, least + most - half)[:count]
 
 
 def jagged_step(block, values, lengths):
@@ -504,8 +505,9 @@ def memory():
 - Where much is padding. With none, a packed step takes about as long as any.
 - Layers that go over time by themselves, as convolutions do, get the padded
   tensor, and cost what they cost. What they return is packed. So do recurrent
-  layers; but LSTM and GRU run on PyTorch over the valid steps alone, if they
-  are of the usual form.
+  layers; but LSTM and GRU, and `Bidirectional` of these, run on PyTorch over
+  the valid steps alone, if they have their usual activations and no
+  `recurrent_dropout`.
 - Sorting or bucketing by length makes less padding in the first place, and
   goes with packing: scores of attention are computed up to the longest row.
 - JAX and TensorFlow compile for each shape. An epoch of 1,000 batches of 32

@@ -306,7 +306,7 @@ def guarded(
     values = backend.convert_to_tensor(values)
     lead = ndim - len(values.shape)
     own_axes = tuple(values.shape)[: max(len(mask.shape) - lead, 0)]
-    if not len(mask.shape):
+    if not len(mask.shape) or (masked and operand.mask is mask):
         return fill(values, mask, value)
     if not masked and all(n == 1 for n in own_axes):
         return values

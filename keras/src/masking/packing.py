@@ -179,14 +179,28 @@ def _of_places(flat, mask, index):
 
 
 def of_parts(
-    flat: Tensor, mask: Mask, index: Tensor, there: Mask | None
+    flat: Tensor,
+    mask: Mask,
+    index: Tensor,
+    there: Mask | None,
+    times: Tensor | None = None,
 ) -> AnyTensor:
-    """The packed tensor of arrays, as a batch holds it; see `training.data`."""
+    """The packed tensor of arrays, as a batch holds it; see `training.data`.
+
+    Args:
+        flat: As `PackedBase` has it, and so are the next three.
+        mask: Mask of shape `(batch, time)`.
+        index: Integers of shape `(capacity,)`.
+        there: Booleans of shape `(capacity,)`, or None.
+        times: Anything of shape `(limit,)`; None if the limit is not known.
+    """
     kind = backend.PackedTensor
     mask = backend.convert_to_tensor(mask, "bool")
     limit = mask.shape[1]
     if isinstance(index, np.ndarray):
         limit = _limit(index[index < mask.shape[0] * limit], limit)
+    elif times is not None and times.shape[0] is not None:
+        limit = times.shape[0]
     index = backend.convert_to_tensor(index, kind._index_dtype)
     if there is not None:
         there = backend.convert_to_tensor(there, "bool")
@@ -258,6 +272,32 @@ def narrowed(x: AnyTensor) -> AnyTensor:
         places = backend.numpy.where(x.there, places, last)
     mask = x.mask[:, : x.limit]
     return x._of_parts(x.flat, mask, places, x.there, x.limit)
+
+
+def flipped(x: AnyTensor) -> AnyTensor:
+    """A packed tensor with its times the other way round.
+
+    What comes of that has, flipped again, the layout that it came from.
+    """
+    if x._way_back is not None:
+        layout, order = x._way_back
+        return layout.with_flat(x._gather(x.flat, order))
+    batch, length = backend.shape(x.mask)
+    place = x.index // length * length + (length - 1 - x.index % length)
+    if x.there is not None:
+        place = backend.numpy.where(x.there, place, batch * length)
+    place = backend.cast(place, x.index.dtype)
+    order = backend.numpy.argsort(place)
+    layout = x._of_parts(
+        None,
+        backend.numpy.flip(x.mask, axis=1),
+        x._gather(place, order),
+        None if x.there is None else x._gather(x.there, order),
+        x.mask.shape[1],
+    )
+    way_back = x.with_flat(None), backend.numpy.argsort(order)
+    layout.__dict__["_way_back"] = way_back
+    return layout.with_flat(x._gather(x.flat, order))
 
 
 def with_steps(x: AnyTensor, valid: Mask) -> AnyTensor:

@@ -465,22 +465,104 @@ class StorageTest(testing.TestCase, SameResults):
                     result = layer(packed, initial_state=given)
                 self.assertEqual(padded, [])
                 self.assert_same(result, wanted, 1e-6, str(given))
-        dropping = getattr(layers, kind)(4, dropout=0.5, seed=1)
-        dropping(x)
-        self.assert_same(dropping(y), dropping(x), 1e-6, "")
-        with counted() as padded:
-            dropping(y, training=True)
-        self.assertNotEqual(padded, [])
 
-    def test_gradients_of_recurrent_layers(self):
+    @parameterized.product(
+        kind=("LSTM", "GRU"),
+        option=("go_backwards", "stateful", "dropout", "recurrent_dropout"),
+        both=(False, True),
+        sequences=(False, True),
+    )
+    def test_recurrent_layers_in_their_other_forms(
+        self, kind, option, both, sequences
+    ):
+        """Twice each, for states and draws that the first call leaves."""
+        given = {option: 0.5 if "dropout" in option else True}
+        results = []
+        for x in padded_and_packed():
+            set_random_seed(1)
+            layer = getattr(layers, kind)(
+                4, return_sequences=sequences, return_state=True, **given
+            )
+            if both and option != "go_backwards":
+                layer = layers.Bidirectional(layer)
+            elif both:
+                layer = layers.Bidirectional(
+                    getattr(layers, kind)(4, return_sequences=sequences),
+                    merge_mode="sum",
+                )
+            layer(x)
+            with counted() as padded:
+                found = [layer(x, training=True) for _ in range(2)]
+            over_steps = x.is_packed and option != "recurrent_dropout"
+            if backend.backend() == "torch" and over_steps:
+                self.assertEqual(padded, [])
+                first = tree.flatten(found[0])[0]
+                self.assertEqual(ops.is_masked(first), sequences)
+                if sequences:
+                    self.assertTrue(first.is_packed)
+            results.append(found)
+        self.assert_same(*results, 1e-6, "")
+
+    @parameterized.parameters("concat", "sum", "ave", "mul", None)
+    def test_both_directions(self, merge_mode):
+        for kind in ("LSTM", "GRU"):
+            set_random_seed(1)
+            layer = layers.Bidirectional(
+                getattr(layers, kind)(4, return_sequences=True),
+                merge_mode=merge_mode,
+            )
+            x, y = padded_and_packed()
+            result = layer(y)
+            self.assert_same(result, layer(x), 1e-6, "")
+            if backend.backend() == "torch":
+                self.assertTrue(tree.flatten(result)[0].is_packed)
+
+    def test_a_stateful_layer_wants_its_batches(self):
+        layer = layers.LSTM(4, stateful=True)
+        x, y = padded_and_packed()
+        layer(y)
+        with self.assertRaisesRegex(ValueError, "batch size"):
+            layer(y[:2])
+
+    @parameterized.parameters(None, 20)
+    def test_times_turned_round(self, capacity):
+        x, _ = padded_and_packed()
+        y = hidden(x.packed(capacity))
+
+        def twice(x):
+            once = ops.flip(x, axis=1)
+            return once, ops.flip(ops.exp(once), axis=-2)
+
+        for function in (twice, compiled(twice)):
+            with counted() as padded:
+                found = function(y)
+            self.assertEqual(padded, [])
+            self.assertTrue(all(one.is_packed for one in found))
+            self.assert_same(found, twice(x), 1e-6, "")
+        # It is the layout from which it came.
+        self.assertIs(twice(y)[1].mask, y.mask)
+        self.assertTrue((twice(y)[1] + y).is_packed)
+
+    @parameterized.parameters(
+        lambda kind: getattr(layers, kind)(4, return_sequences=True),
+        lambda kind: layers.Bidirectional(getattr(layers, kind)(4)),
+        lambda kind: layers.Bidirectional(
+            getattr(layers, kind)(4, return_sequences=True)
+        ),
+        lambda kind: getattr(layers, kind)(4, stateful=True),
+    )
+    def test_gradients_of_recurrent_layers(self, make):
         if backend.backend() != "torch":
             self.skipTest("Others have no function for that.")
         for kind in ("LSTM", "GRU"):
-            layer = getattr(layers, kind)(4, return_sequences=True)
+            set_random_seed(1)
+            layer = make(kind)
             slopes = []
             for x in padded_and_packed():
                 layer(x)
                 layer.zero_grad()
+                if getattr(layer, "stateful", False):
+                    layer.reset_state()
                 ops.sum(ops.square(layer(x))).backward()
                 slopes.append([v.value.grad for v in layer.trainable_variables])
             for one, other in zip(*slopes):

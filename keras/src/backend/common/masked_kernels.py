@@ -31,7 +31,11 @@ def sorts_last(x: MaskedTensorBase) -> float:
 
 
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
-    """The values where a mask is True, else a `constant`."""
+    """The values where a mask is True, else a `constant`.
+
+    The mask covers leading axes, or broadcasts with as many as there are.
+    """
+    mask = expand(mask, len(values.shape))
     return backend.numpy.where(mask, values, value)
 
 
@@ -68,7 +72,7 @@ def fill(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
     """
     kernels = backend.masked_kernels
     value = kernels.constant(value, values.dtype)
-    return kernels.select(expand(mask, len(values.shape)), values, value)
+    return kernels.select(mask, values, value)
 
 
 def fill_own(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
@@ -78,7 +82,7 @@ def fill_own(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
     """
     kernels = backend.masked_kernels
     value = kernels.constant(value, values.dtype)
-    return kernels.select_own(expand(mask, len(values.shape)), values, value)
+    return kernels.select_own(mask, values, value)
 
 
 # How the engine computes with what is finite under the mask, measured.

@@ -41,6 +41,10 @@ class PackedBase(MaskedTensorBase):
 
     is_packed = True
 
+    # Of one that was flipped: its layout before, and the order of the flat
+    # rows there.
+    _way_back = None
+
     @classmethod
     def _of_parts(cls, flat, mask, index, there, limit):
         """Makes one of parts that are right, or of an engine's placeholders."""
@@ -63,9 +67,12 @@ class PackedBase(MaskedTensorBase):
 
     def with_flat(self, flat: Tensor) -> "PackedBase":
         """The same layout with other flat rows."""
-        return self._of_parts(
+        other = self._of_parts(
             flat, self.mask, self.index, self.there, self.limit
         )
+        if self._way_back is not None:
+            other.__dict__["_way_back"] = self._way_back
+        return other
 
     def clearable(self) -> "PackedBase":
         """The same, for old code that clears the attribute of a mask."""
@@ -168,19 +175,18 @@ class PackedBase(MaskedTensorBase):
         """Two results of a function of NumPy arrays, the first like `flat`."""
         return function(*map(np.asarray, arrays))
 
-    @staticmethod
-    def _recurrent(kind, x, states, weights):
-        """Outputs and last states of a recurrent layer, of its usual form.
+    def _recurrent(self, kind):
+        """How the engine runs a recurrent layer, of its usual form.
 
         Args:
             kind: The name of the layer, "LSTM" or "GRU".
-            x: Packed tensor of shape `(batch, time, features)`.
-            states: Its first states, each of shape `(batch, units)`.
-            weights: Kernel, recurrent kernel, and bias or None.
 
         Returns:
-            The outputs for the flat steps and the list of states; None where
-            the engine has no function for that.
+            A function of packed sequences of shape `(batch, time, features)`,
+            of the list of first states, each of shape `(batch, units)`, and of
+            the list of kernel, recurrent kernel, and bias or None. It gives
+            the outputs for the flat steps and the list of last states. None
+            where the engine has none.
         """
         return None
 

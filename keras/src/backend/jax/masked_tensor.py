@@ -1,5 +1,7 @@
 """The masked tensor of the JAX backend: a pytree node."""
 
+import functools
+
 import numpy as np
 
 import jax
@@ -97,12 +99,23 @@ class PackedTensor(PackedBase, MaskedTensor):
 
     @staticmethod
     def _gather(x, index):
-        return x.at[index].get(mode="promise_in_bounds")
+        return _gathered(x, index)
 
     @staticmethod
     def _scatter(flat, index, size):
-        zeros = jax.numpy.zeros((size, *flat.shape[1:]), flat.dtype)
-        return zeros.at[index].set(flat, mode="drop")
+        return _scattered(flat, index, size)
+
+
+# Compiled, for outside of a compiler these are many small operations.
+@jax.jit
+def _gathered(x, index):
+    return x.at[index].get(mode="promise_in_bounds")
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _scattered(flat, index, size):
+    zeros = jax.numpy.zeros((size, *flat.shape[1:]), flat.dtype)
+    return zeros.at[index].set(flat, mode="drop")
 
 
 *_PACKED_PARTS, _ = PackedTensor._parts_and_limit

@@ -4,6 +4,7 @@ import math
 import typing
 
 import numpy as np
+from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Axes
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
@@ -20,7 +21,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     # The backend's makes 32 bits of 64.
-    return np.where(mask, values, value)
+    return np.where(common.expand(mask, values.ndim), values, value)
 
 
 def sorts_last(x: MaskedTensorBase) -> float:

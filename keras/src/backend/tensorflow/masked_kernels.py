@@ -1,10 +1,13 @@
 """How TensorFlow fills, sums, blocks and joins masked tensors."""
 
 import math
+import typing
 
 import numpy as np
 
 import tensorflow as tf
+from keras.src.backend.common import masked_kernels as common
+from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
 from keras.src.backend.common.masked_kernels import as_numpy
@@ -13,16 +16,36 @@ from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import join
 from keras.src.backend.common.masked_kernels import put
-from keras.src.backend.common.masked_kernels import select
 from keras.src.backend.common.masked_kernels import select_own
 from keras.src.backend.common.masked_kernels import total
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.tensorflow import core
 from tensorflow.python.ops.numpy_ops import np_array_ops
 
 
 def sorts_last(x: MaskedTensorBase) -> float:
     # Among NaN its sort leaves other numbers out of order.
     return math.inf
+
+
+def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
+    covered = len(mask.shape)
+    known = mask.shape.is_compatible_with(values.shape[:covered])
+    if not 0 < covered < len(values.shape) or not known:
+        return common.select(mask, values, value)
+    # By whole steps it takes a fourth of the time of `where`, that broadcasts.
+    if values.shape.is_fully_defined():
+        shape = values.shape.as_list()
+        rows = math.prod(shape[:covered])
+    else:
+        shape, rows = core.shape(values), tf.size(mask)
+    flat = (rows, *shape[covered:])
+    filled = tf.raw_ops.Select(
+        condition=tf.reshape(mask, (rows,)),
+        x=tf.reshape(values, flat),
+        y=tf.fill(flat, value),
+    )
+    return tf.reshape(filled, shape)
 
 
 def index(x: Tensor, key: tuple) -> Tensor:

@@ -114,9 +114,16 @@ class _PackedTensor(PackedBase, _MaskedTensor):
 
     @staticmethod
     def _scatter(flat, index, size):
-        # One row more, for what is written nowhere.
-        shape = tf.concat([[size + 1], tf.shape(flat)[1:]], 0)
-        return tf.scatter_nd(tf.expand_dims(index, 1), flat, shape)[:size]
+        # Late: the backend's functions import this type.
+        from keras.src.backend.tensorflow import masked_kernels
+
+        # What belongs nowhere is 0, and added to what is first.
+        there = index < tf.cast(size, index.dtype)
+        zero = masked_kernels.constant(0, flat.dtype)
+        flat = masked_kernels.select(there, flat, zero)
+        index = tf.where(there, index, 0)
+        shape = tf.concat([[size], tf.shape(flat)[1:]], 0)
+        return tf.scatter_nd(tf.expand_dims(index, 1), flat, shape)
 
 
 def _packed_type(namespace):

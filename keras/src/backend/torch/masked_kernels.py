@@ -42,12 +42,13 @@ def as_numpy(x: Tensor) -> typing.Any:
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     if isinstance(mask, torch.Tensor) and isinstance(values, torch.Tensor):
         # The backend's looks for the dtype that they share.
-        return torch.where(mask, values, value)
+        return torch.where(common.expand(mask, values.ndim), values, value)
     return common.select(mask, values, value)
 
 
 def select_own(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     # Converting an array of NumPy has copied it.
+    mask = common.expand(mask, values.ndim)
     return values.masked_fill_(mask.logical_not(), value)
 
 

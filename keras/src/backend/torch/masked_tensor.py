@@ -133,15 +133,16 @@ class PackedTensor(PackedBase, MaskedTensor):
     def _on_host(function, flat, *arrays):
         return function(*(x.cpu().numpy() for x in arrays))
 
-    @staticmethod
-    def _recurrent(kind, x, states, weights):
+    def _recurrent(self, kind):
         # Late: the backend's functions import this type.
         from keras.src.backend.torch import packed_rnn
 
-        is_known = kind in packed_rnn.KINDS and x.is_concrete(x)
-        if not is_known or x.dtype in (torch.float16, torch.bfloat16):
+        if not self.is_concrete(self) or self.dtype in (
+            torch.float16,
+            torch.bfloat16,
+        ):
             return None
-        return packed_rnn.recurrent(kind, x, states, weights)
+        return packed_rnn.RUN.get(kind)
 
     @staticmethod
     def _places(mask):

@@ -1,25 +1,27 @@
 """LSTM and GRU of packed tensors, by what PyTorch has for packed sequences."""
 
+import functools
+import typing
+
 import torch
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.torch.core import convert_to_tensor
 from keras.src.backend.torch.rnn import prepare_gru_params
 from keras.src.backend.torch.rnn import prepare_lstm_params
 
-# By the name of a layer: how its weights are to be given, and the function.
-KINDS = {
-    "LSTM": (prepare_lstm_params, torch._VF.lstm),
-    "GRU": (prepare_gru_params, torch._VF.gru),
-}
-
 
 def recurrent(
-    kind: str, x: MaskedTensorBase, states: list[torch.Tensor], weights: list
+    prepare: typing.Callable,
+    function: typing.Callable,
+    x: MaskedTensorBase,
+    states: list[torch.Tensor],
+    weights: list,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Runs a recurrent layer over the steps of each row that are there.
 
     Args:
-        kind: "LSTM" or "GRU".
+        prepare: How its weights are to be given.
+        function: PyTorch's function of packed sequences.
         x: Packed tensor of shape `(batch, time, features)`.
         states: Tensors of shape `(batch, units)`, as the layer orders them.
         weights: Kernel, recurrent kernel and bias of the layer's cell, the
@@ -33,7 +35,6 @@ def recurrent(
     outputs = states[0].new_zeros((x.flat.shape[0], states[0].shape[1]))
     if not len(sizes):
         return outputs, states
-    prepare, function = KINDS[kind]
     weights = [None if w is None else convert_to_tensor(w) for w in weights]
     first = [s.index_select(0, order).unsqueeze(0) for s in states]
     steps, *last = function(
@@ -52,6 +53,13 @@ def recurrent(
         for state, one in zip(states, last)
     ]
     return outputs.index_copy(0, sources, steps), last
+
+
+# By the name of a layer.
+RUN = {
+    "LSTM": functools.partial(recurrent, prepare_lstm_params, torch._VF.lstm),
+    "GRU": functools.partial(recurrent, prepare_gru_params, torch._VF.gru),
+}
 
 
 def _by_time(x):

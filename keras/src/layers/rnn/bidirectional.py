@@ -7,6 +7,9 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import any_composite
 from keras.src.masking import masks
+from keras.src.masking import packing
+from keras.src.masking.calls import values_of
+from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import scopes
 from keras.src.masking.layers import steps
 from patchset.markers import keeps
@@ -15,6 +18,14 @@ from patchset.markers import when
 
 
 class Bidirectional:
+    @new
+    def _seen_by_call(self, x):
+        if self.forward_layer.go_backwards:
+            return values_of(x)
+        return recurrence.seen_by_call(
+            x, self.forward_layer, self.backward_layer
+        )
+
     @keeps("_plain_call")
     def call(
         self,
@@ -26,6 +37,10 @@ class Bidirectional:
         kwargs = {"initial_state": initial_state, "training": training}
         if all(m is None for m in tree.flatten(mask)):
             return self._plain_call(sequences, **kwargs)
+        if packing.is_packed(sequences):
+            if mask is sequences.mask:
+                return self._plain_call(sequences, mask=mask, **kwargs)
+            sequences = sequences.values
         sequences, mask = steps.by_steps(sequences, mask)
         with scopes.all_plain():
             outputs = self._plain_call(sequences, mask=mask, **kwargs)

@@ -45,7 +45,7 @@ class RNN:
 
     @new
     def _seen_by_call(self, x):
-        return recurrence.seen_by_call(self, x)
+        return recurrence.seen_by_call(x, self)
 
     @keeps("_plain_call")
     def call(
@@ -70,11 +70,9 @@ class RNN:
             )
         if packing.is_packed(sequences):
             if mask is sequences.mask:
-                outputs = recurrence.over_packed(
+                return recurrence.over_packed(
                     self, sequences, initial_state, training
                 )
-                if outputs is not None:
-                    return outputs
             sequences = sequences.values
         sequences, mask = steps.by_steps(sequences, mask)
         outputs = self._plain_call(

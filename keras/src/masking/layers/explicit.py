@@ -142,7 +142,7 @@ def _seen_under(owner, arguments):
 
 
 def _set_to_0(x, mask):
-    if x is None or mask is None:
+    if x is None or mask is None or mask is getattr(x, "mask", None):
         return x
     mask = masks.as_bool(masks.filled(mask))
     if not fits(mask.shape, tuple(x.shape)):

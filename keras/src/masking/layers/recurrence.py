@@ -21,15 +21,15 @@ from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.packing import is_packed
 
 
-def seen_by_call(layer: Layer, x: AnyTensor) -> AnyTensor:
-    """A packed tensor as it is, for a layer that an engine runs by steps."""
-    if is_packed(x) and _is_usual(layer):
+def seen_by_call(x: AnyTensor, *layers: Layer) -> AnyTensor:
+    """A packed tensor as it is, if the engine runs these layers over steps."""
+    if is_packed(x) and all(_runs_over_steps(layer, x) for layer in layers):
         return x
     return values_of(x)
 
 
-def _is_usual(layer):
-    """Whether this is an LSTM or GRU of the form that engines know."""
+def _runs_over_steps(layer, x):
+    """Whether this is an LSTM or GRU of the form that the engine knows."""
     if not defined_in_keras(type(layer), "inner_loop"):
         return False
     cell = getattr(layer, "cell", None)
@@ -37,8 +37,13 @@ def _is_usual(layer):
         getattr(cell, "activation", None) is activations.tanh
         and getattr(cell, "recurrent_activation", None) is activations.sigmoid
         and getattr(cell, "reset_after", True)
-        and not (layer.stateful or layer.go_backwards)
+        # Of others a step drops at several places.
+        and not cell.recurrent_dropout
+        and getattr(cell, "dropout_mask_count", None) is None
         and layer.dtype_policy.quantization_mode is None
+        # Else an error says so.
+        and layer._expected_batch_size in (None, x.shape[0])
+        and x._recurrent(type(layer).__name__) is not None
     )
 
 
@@ -48,32 +53,47 @@ def over_packed(
     """What a recurrent layer gives for a packed tensor, without padding it.
 
     Args:
-        layer: The layer, of the usual form.
+        layer: The layer, of a form that the engine knows.
         x: Packed tensor of shape `(batch, time, features)`.
         initial_state: Tensor of shape `(batch, units)`, a list of them, or
             None.
         training: Whether it drops inputs, if it does.
 
     Returns:
-        The outputs as the layer's `call` returns them; None if it is to be run
-        on the padded tensor.
+        The outputs as the layer's `call` returns them.
     """
     cell = layer.cell
-    if training and (layer.dropout or layer.recurrent_dropout):
-        return None
-    if initial_state is None:
-        initial_state = layer.get_initial_state(ops.shape(x)[0])
-    states = [
-        backend.convert_to_tensor(state, cell.compute_dtype)
-        for state in tree.flatten(initial_state)
-    ]
+    states = _first_states(layer, x, initial_state)
+    step = ops.ones((x.shape[0], x.shape[2]), x.dtype)
+    layer._maybe_config_dropout_masks(cell, step, states)
+    if training and cell.dropout:
+        x = x * ops.expand_dims(cell.get_dropout_mask(step), 1)
+    if layer.go_backwards:
+        x = ops.flip(x, axis=1)
+    run = x._recurrent(type(layer).__name__)
     weights = [cell.kernel, cell.recurrent_kernel, cell.bias]
-    found = x._recurrent(type(layer).__name__, x, states, weights)
-    if found is None:
-        return None
-    outputs, states = found
+    outputs, states = run(x, states, weights)
+    layer._maybe_reset_dropout_masks(cell)
+    if layer.stateful:
+        for variable, state in zip(layer.states, states):
+            variable.assign(state)
     outputs = x.with_flat(outputs) if layer.return_sequences else states[0]
     return (outputs, *states) if layer.return_state else outputs
+
+
+def _first_states(layer, x, initial_state):
+    if initial_state is None:
+        initial_state = (
+            layer.states
+            if layer.stateful
+            else layer.get_initial_state(ops.shape(x)[0])
+        )
+    states = [
+        backend.convert_to_tensor(state, layer.cell.compute_dtype)
+        for state in tree.flatten(initial_state)
+    ]
+    # The variables change before gradients are computed.
+    return [ops.copy(state) for state in states] if layer.stateful else states
 
 
 def with_mask(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:

@@ -107,7 +107,8 @@ def reach(covered: typing.Iterable[Labels], out: Labels) -> int:
         out: The labels of the result.
     """
     places = [out.index(a) for names in covered for a in names if a in out]
-    return max(places, default=-1) + 1
+    # `default` would end the graph of PyTorch's compiler.
+    return max([-1, *places]) + 1
 
 
 def quantized(

@@ -99,7 +99,8 @@ def _place(mask, values, origins, covered):
 def _last_kept(origins, covered):
     """The last axis that was one of the covered, the first if none was."""
     kept = [i for i, a in enumerate(origins) if a is not None and a < covered]
-    return max(kept, default=0)
+    # `default` would end the graph of PyTorch's compiler.
+    return max([0, *kept])
 
 
 def entry(values: Tensor, mask: Mask) -> Tensor:
@@ -145,6 +146,13 @@ def along_axis(call: Call) -> Nest:
         mask, *call.args[1:], **call.kwargs | {"axis": positive}
     )
     return paired(call.compute(), moved)
+
+
+@packs(packed.turned)
+@covers(_along_axis)
+def turned(call: Call) -> Nest:
+    """As `along_axis`, for what turns the order of entries round."""
+    return along_axis(call)
 
 
 def paired(values: Nest, moved_masks: Nest) -> Nest:
@@ -511,7 +519,7 @@ def _reaches_further(condition, operands):
     own = tuple(getattr(condition, "shape", ()))
     lead = ndim - len(own)
     ends = [lead + i + 1 for i, n in enumerate(own) if n != 1]
-    return max(ends, default=0) > masks.reach(operands, ndim)
+    return max([0, *ends]) > masks.reach(operands, ndim)
 
 
 def _are_data(branches):

@@ -21,6 +21,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.packing import Unknown
 from keras.src.masking.packing import around
+from keras.src.masking.packing import flipped
 from keras.src.masking.packing import inner
 from keras.src.masking.packing import packed
 from keras.src.masking.packing import places
@@ -165,7 +166,8 @@ def _first_named(call, names):
     """The place of the first operand that names axes."""
     known = call.row.call_names or call.row.fn_names
     places = [known.index(n) for n in names if n in known]
-    return min(places, default=len(call.args))
+    # `default` would end the graph of PyTorch's compiler.
+    return min([len(call.args), *places])
 
 
 def _behind(call, x, name, grows=0):
@@ -382,6 +384,13 @@ def transposed(call: typing.Any, x: AnyTensor) -> Nest:
         raise Unknown
     axes = (0, *(a - 1 for a in axes[2:]))
     return x.with_flat(backend.numpy.transpose(x.flat, axes))
+
+
+def turned(call: typing.Any, x: AnyTensor) -> Nest:
+    """The order of times turned round, or that of an axis behind the steps."""
+    if call.args[0] is x and call.argument("axis") in (1, 1 - len(x.shape)):
+        return flipped(x)
+    return _moved(call, x, ("axis",))
 
 
 def joined(new_axis: bool) -> typing.Callable:

@@ -100,7 +100,7 @@ def slice_update(call: Call) -> AnyTensor:
     # Along the axes beyond, the window takes in all there is.
     sizes = list(zip(tuple(inputs.shape), tuple(updates.shape)))
     partial = [a for a, (n, m) in enumerate(sizes) if n is None or n != m]
-    covered = 1 + max(partial, default=-1)
+    covered = 1 + max([-1, *partial])
     covered = max(covered, _mask_rank(inputs), _mask_rank(updates))
     mask = call.row.fn(
         mask_or_ones(inputs, covered),

@@ -185,7 +185,7 @@ RULES = {
     "dsplit": arrange.split_along(2),
     "dstack": arrange.stacked(2, 3),
     "expand_dims": layout.axes_motion(np.expand_dims),
-    "flip": layout.along_axis,
+    "flip": layout.turned,
     "fliplr": arrange.flip_along(1),
     "flipud": arrange.flip_along(0),
     "full": arrange.full,

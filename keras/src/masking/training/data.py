@@ -40,7 +40,7 @@ HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
 # Parts of a packed tensor that is a batch; and of one of which rows are taken,
 # whose flat steps are kept aside.
 PackedParts = collections.namedtuple(
-    "PackedParts", ["flat", "mask", "index", "there"]
+    "PackedParts", ["flat", "mask", "index", "there", "times"]
 )
 PackedRows = collections.namedtuple("PackedRows", ["mask", "starts"])
 # What is known of a target, whose values are a part of the data themselves. Of
@@ -619,7 +619,9 @@ def _parts(x):
     if isinstance(x, _Packed):
         return x.rows
     if packing.is_packed(x):
-        return PackedParts(x.flat, x.mask, x.index, x.there)
+        # Of which the number alone is used. A number itself would be data.
+        times = None if x.limit is None else np.zeros(x.limit, "bool")
+        return PackedParts(x.flat, x.mask, x.index, x.there, times)
     return Parts(x.values, x.mask) if has_mask(x) else x
 
 

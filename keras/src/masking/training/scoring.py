@@ -7,6 +7,7 @@ means nothing: a prediction says nothing there. Weights come from the data.
 
 import functools
 import inspect
+import types
 import typing
 
 import numpy as np
@@ -154,9 +155,9 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
             if hasattr(update_state, "_takes_packed") and any(
                 map(packing.is_packed, tree.flatten((args, kwargs)))
             ):
-                return update_state.__get__(self)(*args, **kwargs)
+                return _bound(update_state, self)(*args, **kwargs)
             if any_leaf((Whole, CompositeBase), args, kwargs):
-                return update_state.__get__(self)(
+                return _bound(update_state, self)(
                     *map(_of_composites, args),
                     **{k: _of_composites(x) for k, x in kwargs.items()},
                 )
@@ -169,11 +170,18 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
         if pairs:
             args, kwargs = list(args), dict(kwargs)
             _quiet_weightless(self, names, args, kwargs)
-        # Bound, since a `tf.function` tells methods by that.
-        return update_state.__get__(self)(*args, **kwargs)
+        return _bound(update_state, self)(*args, **kwargs)
 
     vars(with_plain_tensors)["_ignores_masks"] = True
     return with_plain_tensors
+
+
+def _bound(update_state, metric):
+    """The method of a metric; a `tf.function` tells methods by being bound."""
+    if isinstance(update_state, types.FunctionType):
+        # The compiler of PyTorch takes one `__get__` for another.
+        return types.MethodType(update_state, metric)
+    return update_state.__get__(metric)
 
 
 def takes_packed(update_state: typing.Any) -> typing.Any:
