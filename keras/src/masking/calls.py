@@ -61,7 +61,8 @@ class Call:
         found = []
 
         def look_at(x):
-            if hasattr(x, "shape"):
+            # PyTorch's compiler asks no slice whether it has an attribute.
+            if not isinstance(x, slice) and hasattr(x, "shape"):
                 found.append(x)
 
         for x in (*self.args, *self.kwargs.values()):

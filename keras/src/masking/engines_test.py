@@ -1,5 +1,9 @@
 """Where an engine handles masked tensors by itself: right, or refused."""
 
+import functools
+import os
+import zlib
+
 import numpy as np
 import pytest
 from absl.testing import parameterized
@@ -8,6 +12,11 @@ import keras
 from keras.src import backend
 from keras.src import ops
 from keras.src import testing
+from keras.src.masking import packing
+from keras.src.masking import packing_test
+from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.row_checks import EXAMPLES
+from keras.src.testing.masked.row_checks import call
 
 
 def masked(shape, rank, seed=0):
@@ -124,6 +133,80 @@ class FunctionOfTorchTest(testing.TestCase):
             lambda x: Doubled.apply(x), backend="eager", fullgraph=True
         )
         self.assertAllClose(compiled(torch.ones(3)), [2.0] * 3)
+
+
+# What PyTorch's compiler makes one graph of for plain tensors, and not for
+# masked ones: it cannot walk the nests of control flow, nor take constants of
+# NumPy; and the least of all entries is not one graph for plain tensors either.
+BROKEN_UP = {
+    "fori_loop", "histogram", "map", "vectorized_map",
+    "image.affine_transform", "image.hsv_to_rgb", "image.perspective_transform",
+    "image.rgb_to_hsv",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class CompiledByTorchTest(testing.TestCase):
+    @parameterized.named_parameters(
+        *[
+            (name, name)
+            for i, name in enumerate(sorted(filter(EXAMPLES.get, EXAMPLES)))
+            if i % 8 == 0 or os.environ.get("EVERY_CASE")
+            if name not in BROKEN_UP
+        ]
+    )
+    def test_one_graph_for_plain_tensors_is_one_for_masked_ones(self, name):
+        example = EXAMPLES[name][0]
+        args = u.masked(u.draw(example, zlib.crc32(name.encode()), 0.5))
+        args = u.map_leaves(backend.convert_to_tensor, args, np.ndarray)
+        kinds = [args]
+        of_steps = packing_test.packed(args)
+        if any(map(packing.is_packed, u.leaves(of_steps, keras.MaskedTensor))):
+            kinds.append(of_steps)
+        for kind in kinds:
+            try:
+                run_as_one_graph(name, kind)
+            except Exception as error:
+                plain = packing_test.map_nest(lambda x: x.values, args)
+                if is_one_graph(name, plain):
+                    raise error
+
+    def test_a_metric_that_is_one_of_another(self):
+        """Both are wrapped alike, which the compiler mistook for one."""
+        import torch
+
+        y = np.ones((4, 3), "int32")
+        y_pred = backend.convert_to_tensor(np.eye(4, 3, dtype="float32"))
+        eager = functools.partial(torch.compile, backend="eager")
+        results = []
+        for compiler in (lambda f: f, eager):
+            metric = keras.metrics.SparseCategoricalAccuracy()
+            compiler(metric.update_state)(y[:, 0], y_pred)
+            results.append(metric.result())
+        self.assertAllClose(*results)
+
+
+def is_one_graph(name, args):
+    try:
+        run_as_one_graph(name, args)
+    except Exception:
+        return False
+    return True
+
+
+def run_as_one_graph(name, args):
+    import torch
+
+    kinds = (keras.MaskedTensor, torch.Tensor)
+
+    def function(*parts):
+        parts = iter(parts)
+        return call(name, u.map_leaves(lambda x: next(parts), args, kinds))
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        run = torch.compile(function, backend="eager", fullgraph=True)
+        return run(*u.leaves(args, kinds))
 
 
 @pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")

@@ -108,6 +108,7 @@ def _checked_mask_spec(mask, shape):
 # since every backend has its own tensors, tracers and variables.
 __added__ = ("_PLAIN_LEAVES", "_DISPATCHED")
 _PLAIN_LEAVES = {int, float, bool, str, type(None), np.ndarray}
+_PLAIN_LEAVES |= {slice, type(Ellipsis)}
 _DISPATCHED = (KerasTensor, np.ma.MaskedArray)
 
 

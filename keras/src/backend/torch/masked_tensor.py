@@ -79,7 +79,7 @@ class MaskedTensor(MaskedTensorBase):
 
     @staticmethod
     def is_concrete(x: MaskedTensorBase) -> bool:
-        return not x.values.is_meta
+        return not (x.values.is_meta or torch.compiler.is_compiling())
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -397,9 +397,8 @@ def einsum(call: Call) -> Labelled:
         for names, x in zip(inputs.split(","), operands)
     ]
     if "->" in subscripts:
-        ndim = max(
-            (sum(a.isdigit() for a in names) for names in labels), default=0
-        )
+        dots = [sum(a.isdigit() for a in names) for names in labels]
+        ndim = max([0, *dots])
         rest = len(output.replace("...", ""))
         out = _spell_out(output, ndim + rest)
     else:
