@@ -509,7 +509,8 @@ def memory():
   the valid steps alone, if they have their usual activations and no
   `recurrent_dropout`.
 - Sorting or bucketing by length makes less padding in the first place, and
-  goes with packing: scores of attention are computed up to the longest row.
+  goes with packing: scores of attention are computed up to the longest row,
+  but in TensorFlow's pipelines up to the length of the batch.
 - JAX and TensorFlow compile for each shape. An epoch of 1,000 batches of 32
   rows of any length up to 128 has 6 of them; smaller batches differ more.
 - A loss of each step is computed of valid steps, where weights leave out the

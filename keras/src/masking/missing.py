@@ -8,6 +8,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common import foreign
+from keras.src.backend.common import foreign_readers
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.calls import tensor_of
@@ -72,7 +73,7 @@ def _without_missing(values):
     """The values in a dtype of their own, and where NaN, NaT or None are."""
     kind = values.dtype.kind
     if kind in "Mm":
-        values, hidden = foreign.days(values)
+        values, hidden = foreign_readers.days(values)
         return values, np.zeros(
             values.shape, "bool"
         ) if hidden is None else hidden
@@ -159,7 +160,7 @@ def to_arrow(
     x: MaskedTensorBase, columns: typing.Sequence[str] | None = None
 ) -> typing.Any:
     """See `MaskedTensor.to_arrow`."""
-    arrow = foreign.pyarrow()
+    arrow = foreign_readers.pyarrow()
     if arrow is None:
         raise ImportError(
             "`to_arrow()` takes pyarrow, which is not installed. Write `pip "

@@ -601,6 +601,40 @@ class StorageTest(testing.TestCase, SameResults):
         self.assert_same(compiled(function)(y), function(x), 1e-5, "")
         self.assertTrue(compiled(function)(y)[0].is_packed)
 
+    def test_training_knows_the_longest_row(self):
+        """So scores of attention are computed up to that one."""
+        seen = []
+
+        class Limit(layers.Layer):
+            def call(self, x):
+                if packing.is_packed(x):
+                    seen.append(x.limit)
+                return x
+
+        mask = np.tile(np.arange(64) < 5, (4, 1))
+        x = MaskedTensor(np.ones((4, 64, 2), "float32"), mask).packed()
+        model = models.Sequential([Limit(), layers.Dense(2)])
+        model.compile("sgd", "mse")
+        calls = {
+            "predict_on_batch": lambda: model.predict_on_batch(x),
+            "test_on_batch": lambda: model.test_on_batch(x, x),
+            "predict": lambda: model.predict(x, verbose=0),
+            "generator": lambda: model.evaluate(iter([(x, x)]), verbose=0),
+        }
+        if backend.backend() != "numpy":
+            calls["train_on_batch"] = lambda: model.train_on_batch(x, x)
+            calls["fit"] = lambda: model.fit(x, x, verbose=0)
+        for name, run in calls.items():
+            seen.clear()
+            run()
+            of_pipeline = "batch" not in name
+            if backend.backend() == "tensorflow" and of_pipeline:
+                # Its functions are traced for batches of any length.
+                self.assertEqual({*seen}, {64}, name)
+                continue
+            self.assertNotEqual(seen, [], name)
+            self.assertLessEqual(max(seen), 8, name)
+
     def test_training(self):
         """Batches are packed anew, and train as padded ones do."""
         ids = np.arange(10 * TIME).reshape(10, TIME) % 5

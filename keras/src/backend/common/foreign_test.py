@@ -22,6 +22,7 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common import foreign
+from keras.src.backend.common import foreign_readers
 
 ON_TENSORFLOW = backend.backend() == "tensorflow"
 INTS, FLOATS = [1, None, 3, 4], [0.5, None, -1.5, 2.0]
@@ -120,10 +121,13 @@ class WithoutArrow:
     """Within it, pyarrow is not installed, as far as Keras knows."""
 
     def __enter__(self):
-        self._found, foreign.pyarrow = foreign.pyarrow, lambda: None
+        self._found, foreign_readers.pyarrow = (
+            foreign_readers.pyarrow,
+            lambda: None,
+        )
 
     def __exit__(self, *_):
-        foreign.pyarrow = self._found
+        foreign_readers.pyarrow = self._found
 
 
 class ForeignTest(testing.TestCase):

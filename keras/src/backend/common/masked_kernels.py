@@ -39,11 +39,6 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     return backend.numpy.where(mask, values, value)
 
 
-def select_own(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
-    """As `select`, of values that nobody else has."""
-    return backend.masked_kernels.select(mask, values, value)
-
-
 def constant(value: typing.Any, dtype: DType) -> typing.Any:
     """A scalar in the dtype of the values among which it is put."""
     dtype = standardize_dtype(dtype)
@@ -75,14 +70,13 @@ def fill(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
     return kernels.select(mask, values, value)
 
 
-def fill_own(values: Tensor, mask: Mask, value: typing.Any) -> Tensor:
-    """As `fill`, for values that were copied from NumPy and nobody else has.
+def filled_copy(values: np.ndarray, mask: np.ndarray) -> Tensor:
+    """A tensor of an array of the caller's, with 0 wherever the mask is False.
 
-    Engines that can write to them save a copy.
+    Engines that can save a copy: the array may be large.
     """
-    kernels = backend.masked_kernels
-    value = kernels.constant(value, values.dtype)
-    return kernels.select_own(mask, values, value)
+    values, mask = map(backend.convert_to_tensor, (values, mask))
+    return fill(values, mask, 0)
 
 
 # How the engine computes with what is finite under the mask, measured.

@@ -68,10 +68,13 @@ def checked_and_filled(
     registry.rows()  # Made here, and not under a compiler's eyes later on.
     if mask is None or foreign.is_foreign(values) or foreign.is_foreign(mask):
         values, mask = calls.parts_of(values, mask)
-    is_copy = False
-    # On the NumPy backend it is one, and converting makes 32 bits of 64.
-    if not (isinstance(values, np.ndarray) and backend.is_tensor(values)):
-        is_copy = isinstance(values, np.ndarray)
+    is_array = isinstance(values, np.ndarray)
+    # On the NumPy backend it is a tensor, and converting makes 32 bits of 64.
+    if not (is_array and backend.is_tensor(values)):
+        if is_array and isinstance(mask, np.ndarray):
+            check_parts(values, mask)
+            filled = backend.masked_kernels.filled_copy(values, mask)
+            return filled, backend.convert_to_tensor(np.array(mask))
         try:
             values = backend.convert_to_tensor(values)
         except NotImplementedError as error:
@@ -85,8 +88,7 @@ def checked_and_filled(
     mask = np.array(mask) if isinstance(mask, np.ndarray) else mask
     mask = backend.convert_to_tensor(mask)
     check_parts(values, mask)
-    fill = masked_kernels.fill_own if is_copy else masked_kernels.fill
-    return fill(values, mask, 0), mask
+    return masked_kernels.fill(values, mask, 0), mask
 
 
 # Constants up to this size, written under a mask or multiplied in there, leave

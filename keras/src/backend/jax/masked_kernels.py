@@ -13,10 +13,10 @@ from keras.src.backend.common.masked_kernels import blocks
 from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import expand
 from keras.src.backend.common.masked_kernels import fill
+from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import join
 from keras.src.backend.common.masked_kernels import select
-from keras.src.backend.common.masked_kernels import select_own
 from keras.src.backend.common.masked_kernels import sorts_last
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 

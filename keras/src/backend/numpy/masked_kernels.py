@@ -12,9 +12,9 @@ from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
 from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
+from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import join_in_place
-from keras.src.backend.common.masked_kernels import select_own
 from keras.src.backend.common.masked_kernels import split_rows as blocks
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 

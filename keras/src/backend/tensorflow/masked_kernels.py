@@ -14,9 +14,9 @@ from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import blocks
 from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
+from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import join
 from keras.src.backend.common.masked_kernels import put
-from keras.src.backend.common.masked_kernels import select_own
 from keras.src.backend.common.masked_kernels import total
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.tensorflow import core

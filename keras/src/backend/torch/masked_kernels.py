@@ -3,6 +3,8 @@
 import string
 import typing
 
+import numpy as np
+
 import torch
 from keras.src import backend
 from keras.src.backend.common import masked_kernels as common
@@ -46,10 +48,11 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     return common.select(mask, values, value)
 
 
-def select_own(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
-    # Converting an array of NumPy has copied it.
+def filled_copy(values: np.ndarray, mask: np.ndarray) -> Tensor:
+    # Converting copies the array.
+    values, mask = map(backend.convert_to_tensor, (values, mask))
     mask = common.expand(mask, values.ndim)
-    return values.masked_fill_(mask.logical_not(), value)
+    return values.masked_fill_(mask.logical_not(), 0)
 
 
 def constant(value: typing.Any, dtype: DType) -> typing.Any:
