@@ -4,6 +4,8 @@ Nests of them, on models that nothing has built yet. What is expected is worked
 out with NumPy, over the valid steps.
 """
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from absl.testing import parameterized
@@ -15,6 +17,7 @@ from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
 from keras.src import tree
+from keras.src.trainers import trainer
 
 RNG = np.random.default_rng(0)
 ROWS, STEPS = 5, 4
@@ -137,3 +140,17 @@ class FirstCallTest(testing.TestCase):
             model.predict(x, verbose=0)
             self.assertTrue(model.of_masked.built)
             self.assertFalse(model.of_plain.built)
+
+    @pytest.mark.requires_trainable_backend
+    def test_it_is_built_once(self):
+        """A batch after the first one is traced by no shape inference."""
+        model = Subclassed()
+        model.compile("sgd", "mse", weighted_metrics=["mae"])
+        x = LEAVES["masked"]()
+        model.train_on_batch(x, Y)
+        with mock.patch.object(
+            trainer.Trainer, "_build_on_masked", side_effect=AssertionError
+        ):
+            for one in (x, x.packed()):
+                model.train_on_batch(one, Y)
+                model.test_on_batch(one, Y)

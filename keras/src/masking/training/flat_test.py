@@ -42,6 +42,7 @@ WEIGHTS = {
     "steps": rng.random((BATCH, TIME)),
     "times": rng.random((1, TIME)),
     "mask": MASK.astype("float32"),
+    "others": rng.random((BATCH, TIME)) * ~MASK,
     "column": rng.random((BATCH, TIME, 1)) * MASK[..., None],
     "entries": rng.random((BATCH, TIME, CLASSES)),
 }
@@ -153,6 +154,25 @@ class FlatTest(testing.TestCase):
                 loss = losses.SparseCategoricalCrossentropy(reduction=reduction)
                 result = loss(LABELS, y_pred, weights)
                 self.assertAllClose(result, wanted, 1e-5, msg=name)
+
+    @parameterized.parameters(
+        ("categorical_crossentropy", {"label_smoothing": 0.1}),
+        ("categorical_crossentropy", {"axis": 1}),
+        ("huber", {"delta": 0.3}),
+        ("sparse_categorical_crossentropy", {"ignore_class": 1}),
+    )
+    def test_arguments(self, name, arguments):
+        target = LABELS if "sparse" in name else np.eye(CLASSES)[LABELS]
+        loss = losses.losses.LossFunctionWrapper(
+            getattr(losses, name), **arguments
+        )
+        padded = MaskedTensor(PROBABILITIES, MASK)
+        for weights in (None, WEIGHTS["rows"]):
+            self.assertAllClose(
+                loss(target, hidden(padded.packed()), weights),
+                loss(target, padded, weights),
+                1e-5,
+            )
 
     @parameterized.parameters(np.nan, np.inf, 1e30)
     def test_what_weighs_nothing_does_no_harm(self, poison):
