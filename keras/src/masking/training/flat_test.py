@@ -127,7 +127,9 @@ class FlatTest(testing.TestCase):
                 for y_pred in (padded, hidden(padded.packed())):
                     y_true = target_for(y_pred)
                     with counted() as shapes:
-                        found.append(results(function, y_true, y_pred, weights))
+                        found.append(
+                            [*results(function, y_true, y_pred, weights)]
+                        )
                 taken += shapes == []
                 for one, other in zip(*found):
                     self.assertAllClose(one, other, 1e-5, 1e-6, msg=case)
