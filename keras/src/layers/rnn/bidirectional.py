@@ -8,7 +8,6 @@ from keras.src import tree
 from keras.src.backend.common.composite import any_composite
 from keras.src.masking import masks
 from keras.src.masking import packing
-from keras.src.masking.calls import values_of
 from keras.src.masking.layers import recurrence
 from keras.src.masking.layers import scopes
 from keras.src.masking.layers import steps
@@ -20,8 +19,6 @@ from patchset.markers import when
 class Bidirectional:
     @new
     def _seen_by_call(self, x):
-        if self.forward_layer.go_backwards:
-            return values_of(x)
         return recurrence.seen_by_call(
             x, self.forward_layer, self.backward_layer
         )

@@ -37,8 +37,7 @@ def _runs_over_steps(layer, x):
         getattr(cell, "activation", None) is activations.tanh
         and getattr(cell, "recurrent_activation", None) is activations.sigmoid
         and getattr(cell, "reset_after", True)
-        # Of others a step drops at several places.
-        and not cell.recurrent_dropout
+        # Others drop at several places of a step.
         and getattr(cell, "dropout_mask_count", None) is None
         and layer.dtype_policy.quantization_mode is None
         # Else an error says so.
@@ -88,12 +87,10 @@ def _first_states(layer, x, initial_state):
             if layer.stateful
             else layer.get_initial_state(ops.shape(x)[0])
         )
-    states = [
+    return [
         backend.convert_to_tensor(state, layer.cell.compute_dtype)
         for state in tree.flatten(initial_state)
     ]
-    # The variables change before gradients are computed.
-    return [ops.copy(state) for state in states] if layer.stateful else states
 
 
 def with_mask(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:

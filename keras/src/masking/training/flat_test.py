@@ -176,6 +176,14 @@ class FlatTest(testing.TestCase):
                 1e-5,
             )
 
+    def test_of_no_step_at_all(self):
+        x = MaskedTensor(PROBABILITIES, np.zeros_like(MASK))
+        found = []
+        for y_pred in (x, x.packed()):
+            function = losses.sparse_categorical_crossentropy
+            found.append([*results(function, LABELS, y_pred, None)])
+        self.assertAllClose(*found, 1e-5)
+
     @parameterized.parameters(np.nan, np.inf, 1e30)
     def test_what_weighs_nothing_does_no_harm(self, poison):
         target = np.where(MASK[..., None], NUMBERS, np.float32(poison))

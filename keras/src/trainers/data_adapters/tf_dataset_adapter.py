@@ -55,7 +55,8 @@ class TFDatasetAdapter:
 
 @new
 def _is_masked(element_spec):
-    masked = getattr(backend.MaskedTensor, "Spec", ())
+    kinds = backend.MaskedTensor, backend.PackedTensor
+    masked = tuple(kind.Spec for kind in kinds if hasattr(kind, "Spec"))
     return any(isinstance(x, masked) for x in tree.flatten(element_spec))
 
 
