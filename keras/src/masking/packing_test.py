@@ -518,7 +518,6 @@ class StorageTest(testing.TestCase, SameResults):
         ("GRU", {"reset_after": False}),
         ("LSTM", {"activation": "relu"}),
         ("GRU", {"recurrent_activation": "hard_sigmoid"}),
-        ("LSTM", {"implementation": 1, "dropout": 0.5}),
     )
     def test_recurrent_layers_of_unusual_forms(self, kind, options):
         """Which the engine's function has not: they get padded tensors."""
