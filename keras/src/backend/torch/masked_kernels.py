@@ -50,9 +50,9 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
 
 def filled_copy(values: np.ndarray, mask: np.ndarray) -> Tensor:
     # Converting copies the array.
-    values, mask = map(backend.convert_to_tensor, (values, mask))
-    mask = common.expand(mask, values.ndim)
-    return values.masked_fill_(mask.logical_not(), 0)
+    copy = backend.convert_to_tensor(values)
+    valid = common.expand(backend.convert_to_tensor(mask), copy.ndim)
+    return copy.masked_fill_(valid.logical_not(), 0)
 
 
 def constant(value: typing.Any, dtype: DType) -> typing.Any:

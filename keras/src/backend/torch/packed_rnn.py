@@ -4,8 +4,8 @@ import functools
 import typing
 
 import torch
+from keras.src import backend
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.backend.torch.core import convert_to_tensor
 from keras.src.backend.torch.rnn import prepare_gru_params
 from keras.src.backend.torch.rnn import prepare_lstm_params
 
@@ -35,7 +35,9 @@ def recurrent(
     outputs = states[0].new_zeros((x.flat.shape[0], states[0].shape[1]))
     if not len(sizes):
         return outputs, states
-    weights = [None if w is None else convert_to_tensor(w) for w in weights]
+    weights = [
+        None if w is None else backend.convert_to_tensor(w) for w in weights
+    ]
     first = [s.index_select(0, order).unsqueeze(0) for s in states]
     steps, *last = function(
         x.flat.to(states[0].dtype).index_select(0, sources),
