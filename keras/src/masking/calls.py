@@ -17,6 +17,7 @@ from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Operation
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.masked_tensor import check_parts
 from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.masking.errors import UnsupportedMaskError
@@ -241,9 +242,15 @@ def from_foreign(x: typing.Any, always: bool = False) -> typing.Any:
             and the backend has no tensors of these.
     """
     array = host_array(x, always)
-    if array is not x:
+    is_masked = isinstance(array, np.ma.MaskedArray)
+    if is_masked or array is not x:
         check_text(array)
-    return tensor_of(array)
+    if not is_masked:
+        return array
+    valid = ~np.ma.getmaskarray(array)
+    check_parts(array, valid)
+    values = backend.masked_kernels.filled_copy(array.data, valid)
+    return backend.MaskedTensor._wrap(values, backend.convert_to_tensor(valid))
 
 
 def host_array(x: typing.Any, always: bool = False) -> typing.Any:

@@ -17,7 +17,6 @@ from keras.src import ops
 from keras.src import optimizers
 from keras.src import testing
 from keras.src import tree
-from keras.src.trainers import trainer
 
 RNG = np.random.default_rng(0)
 ROWS, STEPS = 5, 4
@@ -149,7 +148,7 @@ class FirstCallTest(testing.TestCase):
         x = LEAVES["masked"]()
         model.train_on_batch(x, Y)
         with mock.patch.object(
-            trainer.Trainer, "_build_on_masked", side_effect=AssertionError
+            Subclassed, "_build_on_masked", side_effect=AssertionError
         ):
             for one in (x, x.packed()):
                 model.train_on_batch(one, Y)

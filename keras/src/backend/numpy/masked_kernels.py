@@ -4,6 +4,7 @@ import math
 import typing
 
 import numpy as np
+from keras.src import backend
 from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Axes
 from keras.src.backend.common.kinds import Mask
@@ -12,11 +13,19 @@ from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
 from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
-from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import join_in_place
 from keras.src.backend.common.masked_kernels import split_rows as blocks
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+
+
+def filled_copy(values: np.ndarray, mask: np.ndarray) -> Tensor:
+    # To convert copies what has 64 bits.
+    copy = backend.convert_to_tensor(values)
+    if np.may_share_memory(copy, values):
+        copy = copy.copy()
+    copy[~mask] = 0
+    return copy
 
 
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:

@@ -29,8 +29,13 @@ def sorts_last(x: MaskedTensorBase) -> float:
 
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
     covered = len(mask.shape)
-    known = mask.shape.is_compatible_with(values.shape[:covered])
-    if not 0 < covered < len(values.shape) or not known:
+    # Unknown sizes might be 1, all but that of a batch.
+    is_covering = 0 < covered < len(values.shape) and all(
+        m == n and (n is not None or axis == 0)
+        for axis, (m, n) in enumerate(zip(mask.shape, values.shape))
+    )
+    is_scalar = not len(getattr(value, "shape", ()))
+    if not (is_covering and is_scalar and tf.is_tensor(values)):
         return common.select(mask, values, value)
     # By whole steps it takes a fourth of the time of `where`, that broadcasts.
     if values.shape.is_fully_defined():

@@ -28,8 +28,8 @@ NO_GRADIENT = set(
     size""".split()
 )
 if backend.backend() == "torch":
-    # PyTorch's writes in place to what the gradient needs.
-    NO_GRADIENT.add("vander")
+    # PyTorch's writes in place to what the gradient needs, and has none.
+    NO_GRADIENT |= {"vander", "gammainc"}
 
 
 # Their gradients are NaN if what lies under a mask is: each entry, or each row,

@@ -328,8 +328,9 @@ def columns(xs):
 def of_patches(x, size, output_size, padding):
     """A picture of its patches; those at the border may reach beyond it."""
     batch, rows, columns, entries = x.shape
-    x = x.reshape(batch, rows, columns, size, size, entries // size**2)
-    x = x.swapaxes(2, 3).reshape(batch, rows * size, columns * size, -1)
+    channels = entries // size**2
+    x = x.reshape(batch, rows, columns, size, size, channels).swapaxes(2, 3)
+    x = x.reshape(batch, rows * size, columns * size, channels)
     if padding == "valid":
         return x
     top, left = ((n - m) // 2 for n, m in zip(x.shape[1:3], output_size))
