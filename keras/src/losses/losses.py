@@ -5,6 +5,7 @@ from keras.src.backend.common.composite import CompositeBase
 from keras.src.masking.training import scoring
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
 
 
 class LossFunctionWrapper:
@@ -13,6 +14,13 @@ class LossFunctionWrapper:
         if any(isinstance(y, CompositeBase) for y in (y_true, y_pred)):
             return self.fn(y_true, y_pred, **self._fn_kwargs)
         return self._call_on_nests(y_true, y_pred)
+
+
+@when(">=3.16")
+class SparseCategoricalFocalCrossentropy:
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Its own would read masks.
+        return super().__call__(y_true, y_pred, sample_weight)
 
 
 class CTC:
