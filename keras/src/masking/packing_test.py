@@ -514,6 +514,28 @@ class StorageTest(testing.TestCase, SameResults):
             results.append(found)
         self.assert_same(*results, 1e-6, "")
 
+    @parameterized.product(
+        kind=("LSTM", "GRU"),
+        options=(
+            {},
+            {"go_backwards": True},
+            {"dropout": 0.5},
+            {"stateful": True},
+        ),
+        capacity=(None, 3),
+    )
+    def test_recurrent_layers_of_no_step(self, kind, options, capacity):
+        x = MaskedTensor(VALUES, np.zeros_like(MASK))
+        for sequences in (False, True):
+            layer = getattr(layers, kind)(
+                4, return_sequences=sequences, **options
+            )
+            plain = getattr(layers, kind)(4, return_sequences=sequences)
+            for one in (layer, layers.Bidirectional(plain)):
+                wanted = one(x, training=True)
+                result = one(x.packed(capacity), training=True)
+                self.assert_same(result, wanted, 1e-6, "")
+
     @parameterized.parameters(
         ("GRU", {"reset_after": False}),
         ("LSTM", {"activation": "relu"}),

@@ -107,17 +107,16 @@ class Trainer:
 
     @keeps("_symbolic_build_unmasked")
     def _symbolic_build(self, iterator=None, data_batch=None):
-        is_whole = self._is_whole()
-        if data_batch is None and not is_whole:
+        if data_batch is None and not self._is_whole():
             *_, steps = next(iter(iterator), (None,))
             if isinstance(steps, (list, tuple)):
                 data_batch = steps[0]
             elif steps is not None:
                 data_batch = next(steps)
-        if not is_whole and any_leaf(
-            (MaskedTensorBase, KerasTensor), (data_batch,)
+        if any_leaf((MaskedTensorBase, KerasTensor), (data_batch,)) and any(
+            map(has_mask, tree.flatten(data_batch))
         ):
-            if any(map(has_mask, tree.flatten(data_batch))):
+            if not self._is_whole():
                 self._build_on_masked(data_batch)
         self._symbolic_build_unmasked(iterator, data_batch)
         if data_batch is not None and self._compile_loss is not None:

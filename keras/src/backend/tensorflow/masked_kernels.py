@@ -49,7 +49,9 @@ def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:
         x=tf.reshape(values, flat),
         y=tf.fill(flat, value),
     )
-    return tf.ensure_shape(tf.reshape(filled, shape), values.shape)
+    filled = tf.reshape(filled, shape)
+    filled.set_shape(values.shape)
+    return filled
 
 
 def index(x: Tensor, key: tuple) -> Tensor:

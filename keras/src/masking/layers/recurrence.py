@@ -23,8 +23,10 @@ from keras.src.masking.packing import is_packed
 
 def seen_by_call(x: AnyTensor, *layers: Layer) -> AnyTensor:
     """A packed tensor as it is, if the engine runs these layers over steps."""
-    if is_packed(x) and all(_runs_over_steps(layer, x) for layer in layers):
-        return x
+    # Of no step at all, operations go by padded tensors.
+    if is_packed(x) and x.flat.shape[0] != 0:
+        if all(_runs_over_steps(layer, x) for layer in layers):
+            return x
     return values_of(x)
 
 
