@@ -49,8 +49,8 @@ COVERED_BY = {
     "ops/nn": "keras/src/masking/tables",
     "random": "keras/src/masking/tables",
     "layers": "keras/src/testing/masked/cases",
-    "losses": "keras/src/testing/masked/cases",
-    "metrics": "keras/src/testing/masked/cases",
+    "losses": "keras/src/masking",
+    "metrics": "keras/src/masking",
 }
 # Methods of a layer that get no tensors of the user's.
 BESIDE_CALL = re.compile(

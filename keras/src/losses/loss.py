@@ -72,7 +72,7 @@ class Loss:
             return ops.convert_to_tensor(x, dtype=self.dtype)
 
         with ops.name_scope(self.name):
-            y_true = tree.map_structure(to_tensor, y_true)
+            y_true = tree.map_structure(self._to_target, y_true)
             y_pred = tree.map_structure(to_tensor, y_pred)
             if sample_weight is not None:
                 y_true = tree.map_structure(
@@ -97,6 +97,10 @@ class Loss:
             return reduce_weighted_values(
                 losses, sample_weight, mask, self.reduction, self.dtype
             )
+
+    @new
+    def _to_target(self, y_true):
+        return ops.convert_to_tensor(y_true, dtype=self.dtype)
 
     @new
     def _of_steps(self, y_true, y_pred, sample_weight):

@@ -22,6 +22,11 @@ class SparseCategoricalFocalCrossentropy:
         # Its own would read masks.
         return super().__call__(y_true, y_pred, sample_weight)
 
+    @new
+    def _to_target(self, y_true):
+        # Half precision has not all integers above 256.
+        return ops.convert_to_tensor(y_true)
+
 
 class CTC:
     @new

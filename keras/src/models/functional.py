@@ -17,6 +17,7 @@ from keras.src.masking.layers import protocols
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new
+from patchset.markers import when
 
 
 class Functional:
@@ -50,6 +51,14 @@ class Functional:
     def _as_specified(self, x):
         # There is a spec for each part of a composite input.
         return x if self._takes_composites() else super()._as_specified(x)
+
+    @when(">=3.16")
+    @keeps("_standardize_nests")
+    def _standardize_inputs(self, inputs):
+        if any_composite((inputs, self._inputs_struct)):
+            # Upstream takes what has the same names for the same.
+            self._maybe_warn_inputs_struct_mismatch(inputs)
+        return self._standardize_nests(inputs)
 
     @keeps("_warn_or_raise_for_nests")
     def _maybe_warn_inputs_struct_mismatch(self, inputs, raise_exception=False):

@@ -16,6 +16,7 @@ from keras.src.backend import MaskedTensor
 from keras.src.losses.loss import Loss
 from keras.src.masking.training import scoring
 from keras.src.testing.masked import testing_utils as u
+from patchset.markers import when
 
 SEED = 1337
 MASK = np.array([[True, True, False], [True, False, False]])
@@ -124,6 +125,19 @@ class LossMaskTest(testing.TestCase):
                 self.assertFalse(ops.is_masked(loss(y_true, masked)))
             y_true_masked = MaskedTensor(y_true, np.ones((2, 3), "bool"))
             self.assertAllClose(loss(y_true_masked, masked), plain)
+
+    @when(">=3.16")
+    def test_a_label_stays_an_integer_in_half_precision(self):
+        """In bfloat16 257 is 256: upstream's loss of labels casts none."""
+        y_true = np.array([[257, 256, 3]])
+        y_pred = np.full((1, 3, 300), 0.001, "float32")
+        y_pred[0, [0, 1, 2], y_true[0]] = 0.701
+        judge = losses.SparseCategoricalFocalCrossentropy(dtype="bfloat16")
+        expected = 0.25 * 0.299**2 * -np.log(0.701)
+        weight = np.ones((1, 3))
+        for args in ((), (weight,), (MaskedTensor(weight, weight > 0),)):
+            found = ops.cast(judge(y_true, y_pred, *args), "float32")
+            self.assertAllClose(found, expected, rtol=2e-2)
 
     @parameterized.named_parameters(cases(ENTRYWISE + list(WHOLE)))
     @pytest.mark.requires_trainable_backend
