@@ -327,6 +327,8 @@ def install(python=sys.executable):
         print("building the wheel", flush=True)
         _run([*pip, "wheel", "-q", "--no-deps", "-w", folder, str(ROOT)])
         (wheel,) = map(str, pathlib.Path(folder).glob("keras-*.whl"))
+        # It has the same files, and pip would not know whose they are.
+        _run([*pip, "uninstall", "-qq", "-y", "keras-nightly"])
         # Twice: the first takes the place of any keras, of the same version
         # too; the second adds those of its requirements that are missing.
         _run([*pip, "install", "-q", "--no-deps", "--force-reinstall", wheel])

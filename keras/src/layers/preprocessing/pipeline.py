@@ -2,6 +2,7 @@
 
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
+from patchset.markers import keeps
 from patchset.markers import new
 
 
@@ -12,10 +13,7 @@ class Pipeline:
             return protocols.by_type
         return protocols.choose(self)
 
+    @keeps("_plain_call")
     def call(self, inputs, training=True, mask=None):
-        outputs = passing.masked_inputs(inputs, mask)
-        for layer in self._pipeline_layers:
-            takes_training = layer._call_has_training_arg
-            kwargs = {"training": training} if takes_training else {}
-            outputs = layer(outputs, **kwargs)
-        return outputs
+        inputs = passing.masked_inputs(inputs, mask)
+        return self._plain_call(inputs, training=training)
