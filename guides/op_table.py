@@ -15,7 +15,8 @@ import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILE = ROOT / "guides" / "op_table.md"
-FAMILIES = "keras/src/masking/rules"
+# Where the files of families are.
+ROOMS = "keras.src.masking.rules", "keras.src.ops"
 HEAD = """\
 # What each op makes of a mask
 
@@ -123,15 +124,17 @@ def counted(counts):
     }
     for family, count in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
         if family not in others:
-            link = f"[{family}](../{FAMILIES}/{family}.py)"
-            yield f"| {link} | {count} | {summary(module_of(family))} |"
+            module = module_of(family)
+            link = f"[{family}](../{module.__name__.replace('.', '/')}.py)"
+            yield f"| {link} | {count} | {summary(module)} |"
     for name, text in others.items():
         yield f"| {name} | {counts[name]} | {text} |"
     yield f"| all | {counts.total()} | |"
 
 
 def module_of(family):
-    return sys.modules[f"keras.src.masking.rules.{family}"]
+    names = (f"{room}.{family}" for room in ROOMS)
+    return next(sys.modules[n] for n in names if n in sys.modules)
 
 
 def main():

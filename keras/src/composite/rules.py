@@ -8,8 +8,8 @@ from keras.src import backend
 from keras.src.api_export import get_name_from_symbol
 from keras.src.api_export import keras_export
 from keras.src.backend.common import composite
+from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import CompositeBase
-from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
@@ -296,6 +296,7 @@ def _types(operands):
     return found
 
 
+@hooks.fills("apply_rule")
 def apply(
     function: typing.Callable,
     args: typing.Sequence,
@@ -413,24 +414,6 @@ def _is_same(value, default):
         and not hasattr(value, "shape")
         and (value == default)
     )
-
-
-def asks_first(function: typing.Callable) -> typing.Callable:
-    """Decorator: the function asks for a rule before it does anything.
-
-    For a public function that reads the shape of an operand first, or that
-    does not ask at all what some of its operands are.
-    """
-
-    composite.ASKING.add(_root(function))
-
-    @functools.wraps(function)
-    def asking(*args, **kwargs):
-        if any_composite(args, kwargs):
-            return apply(asking, args, kwargs)
-        return function(*args, **kwargs)
-
-    return asking
 
 
 def output_spec(op: typing.Any, args: typing.Sequence, kwargs: Named) -> Nest:

@@ -1,10 +1,8 @@
 """The values of masked inputs are cast as those of plain ones are."""
 
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.masking import masks
-from keras.src.masking import packing
-from keras.src.masking.calls import tensor_of
 from patchset.markers import keeps
 
 
@@ -21,21 +19,6 @@ class DTypePolicy:
             autocast: Whether to cast floating point inputs.
             dtype: Dtype to cast them to.
         """
-        if foreign.is_foreign(x):
-            x = foreign.as_numpy(x)
-            if isinstance(x, dict):
-                return {
-                    name: self.convert_input(
-                        tensor_of(column, name), autocast, dtype
-                    )
-                    for name, column in x.items()
-                }
-            x = tensor_of(x)
-        if not isinstance(x, MaskedTensorBase):
-            return self._convert_plain_input(x, autocast, dtype)
-        if x.is_packed:
-            steps = packing.inner(x)
-            found = self.convert_input(steps, autocast, dtype)
-            return x if found is steps else packing.around(x, found)
-        values = self._convert_plain_input(x.values, autocast, dtype)
-        return x if values is x.values else masks.recast(x, values)
+        if isinstance(x, MaskedTensorBase) or foreign.is_foreign(x):
+            return hooks.convert_input(self, x, autocast, dtype)
+        return self._convert_plain_input(x, autocast, dtype)

@@ -4,7 +4,7 @@ from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import KerasTensor
-from keras.src.masking.errors import refuse_masked
+from keras.src.masking.refusals import refuse_masked
 from patchset.markers import keeps
 from patchset.markers import new
 

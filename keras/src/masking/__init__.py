@@ -7,10 +7,12 @@ the rest asks of it.
 
 - `errors`, `refusals`: the one error, and whether it is raised or warned of.
 - `masks`: aligns, merges and broadcasts masks, and fills what is under them.
+  `parts`: masked tensors as nodes of a nest. `casting`: as inputs of a layer.
 - `calls`, `registry`, `dispatch`: a call as rules see it, the rows of all
   operations, and the door, which finds a row and runs its rule.
 - `tables/`: a row for each public function, a module for each of `keras.ops`.
-- `rules/`: what the rows name, a family in each file.
+- `rules/`: what the rows name, a family in each file; `ops/carry`, beside the
+  functions of control flow, is one more.
 - `symbolic`, `coverage`: what a graph knows of masks, told by the family where
   it can, else traced.
 - `layers/`: how a layer takes masked tensors. `protocols` chooses: by type, by
@@ -24,6 +26,7 @@ the rest asks of it.
   counts.
 - `showing/`: `explain` and `graph_masks`, masks along a model to look at.
 
+Rooms below call what they need of these by name: `backend/common/hooks`.
 Beside them are `keras/src/migration`, which reads code of the old way, and
 `keras/src/testing/masked`, what tests share.
 
@@ -31,7 +34,8 @@ Beside them are `keras/src/migration`, which reads code of the old way, and
 
 1. The function asks `needs_dispatch` (of `keras_tensor`), as it asks upstream
    whether `x` is symbolic. The answer is yes, so `Exp().symbolic_call(x)` runs.
-2. `Operation.symbolic_call` sees that nothing is symbolic: `dispatch.call`.
+2. `Operation.symbolic_call` sees that nothing is symbolic: `hooks.call`, which
+   is `dispatch.call`.
 3. That finds the row in `tables/numpy`, and makes a `Call` of it.
 4. The rule, `guarded(0)` of `rules/merge`, merges the masks, puts 0 where
    the result is masked, and computes `ops.exp` of plain values.

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import describe
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -22,6 +23,7 @@ from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
+from keras.src.ops.arguments import with_integers
 
 if typing.TYPE_CHECKING:
     # It imports us.
@@ -186,15 +188,6 @@ def _unmasked(x, values):
     return x
 
 
-def with_integers(x: typing.Any) -> typing.Any:
-    """An argument with integers for those of NumPy, as axes and sizes are."""
-    if isinstance(x, np.integer):
-        return int(x)
-    if type(x) in (list, tuple):
-        return type(x)(map(with_integers, x))
-    return x
-
-
 def takes_whole(rule: Rule) -> Rule:
     """Decorator: the rule itself knows what a mask without axes means."""
     rule.takes_whole = True
@@ -225,6 +218,7 @@ def _if_there(x, there):
     return masks.wrap(masks.fill(x, there, 0), there)
 
 
+@hooks.fills("from_foreign")
 def from_foreign(x: typing.Any, always: bool = False) -> typing.Any:
     """A masked tensor for an array that says what is missing in it.
 
@@ -253,6 +247,7 @@ def from_foreign(x: typing.Any, always: bool = False) -> typing.Any:
     return backend.MaskedTensor._wrap(values, backend.convert_to_tensor(valid))
 
 
+@hooks.fills("host_array")
 def host_array(x: typing.Any, always: bool = False) -> typing.Any:
     """What `foreign.as_numpy` gives, if it is one array."""
     array = foreign.as_numpy(x, always)

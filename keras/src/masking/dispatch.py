@@ -6,6 +6,7 @@ import numpy as np
 
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
@@ -17,14 +18,15 @@ from keras.src.composite import rules
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
-from keras.src.masking.errors import refuse_masked
 from keras.src.masking.refusals import is_from_keras
+from keras.src.masking.refusals import refuse_masked
 from keras.src.masking.refusals import settle
 from keras.src.masking.registry import Row
 from keras.src.masking.registry import rows
 from keras.src.utils.naming import to_snake_case
 
 
+@hooks.fills("call")
 def call(op: Operation, args: typing.Sequence, kwargs: Named) -> Nest:
     """Runs an operation on operands of which at least one is masked.
 
@@ -97,6 +99,7 @@ def _no_rule(call):
     )
 
 
+@hooks.fills("call_function")
 def call_function(
     function: typing.Callable, args: typing.Sequence, kwargs: Named
 ) -> Nest:

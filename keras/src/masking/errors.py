@@ -1,19 +1,11 @@
 """The error for an unsupported use of a masked tensor, and who raises it."""
 
-import functools
-import inspect
 import typing
 
-from keras.src import tree
 from keras.src.api_export import keras_export
-from keras.src.backend.common.composite import ASKING
-from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import describe
 from keras.src.backend.common.composite import has_mask
-from keras.src.backend.common.keras_tensor import needs_dispatch
-from keras.src.backend.common.kinds import Nest
 from keras.src.composite.errors import UnsupportedTypeError
-from keras.src.masking.refusals import settle
 
 WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
@@ -66,85 +58,6 @@ def refuse(
     error.op_name, error.reason = op_name, reason
     error.is_open = is_open
     return error
-
-
-def refuse_masked(
-    op_name: str, operands: Nest, reason: str, rule: str = "add a rule for it"
-) -> None:
-    """Raises that error if there is a mask anywhere in the nest `operands`.
-
-    The arrays of `numpy.ma` count as masked tensors.
-    """
-    operands = _tensors(operands)
-    if any(map(has_mask, operands)):
-        raise refuse(op_name, operands, reason, rule)
-
-
-def _tensors(nest):
-    # Late: the door imports errors.
-    from keras.src.masking.calls import from_foreign
-
-    return [from_foreign(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
-
-
-def first_only(function: typing.Callable) -> typing.Callable:
-    """Decorator: refuses masked tensors beyond the first argument by name.
-
-    For op functions that look only at their first operands before they call
-    the backend, which would strip the mask of a `numpy.ma` array.
-
-    Args:
-        function: Public function whose first parameter may be masked.
-    """
-    first = next(iter(inspect.signature(function).parameters))
-
-    def others(args, kwargs):
-        return args[1:], {k: v for k, v in kwargs.items() if k != first}
-
-    reason = f"Only its first argument, `{first}`, may be masked."
-    return _refusing(function, others, reason)
-
-
-def plain_only(reason: str) -> typing.Callable:
-    """Decorator: refuses masked arguments of a function by name.
-
-    Args:
-        reason: Why, a sentence of the error.
-    """
-    return lambda function: _refusing(function, lambda *all_: all_, reason)
-
-
-def _refusing(function, watched, reason):
-    """The function, which refuses masks among the arguments that are watched.
-
-    Args:
-        function: Public function.
-        watched: Function of its arguments and those by name, which gives
-            those that must be plain.
-        reason: Why, a sentence of the error.
-    """
-
-    ASKING.add(inspect.unwrap(function))
-
-    @functools.wraps(function)
-    def checked(*args, **kwargs):
-        if needs_dispatch(*watched(args, kwargs)):
-            if any_composite(*watched(args, kwargs)):
-                # Late: the door imports errors.
-                from keras.src.composite.rules import apply
-
-                return apply(checked, args, kwargs)
-            if any(map(has_mask, _tensors(watched(args, kwargs)))):
-                error = refuse(
-                    function.__name__,
-                    _tensors((args, kwargs)),
-                    reason,
-                    is_open=True,
-                )
-                args, kwargs = settle(error, args, kwargs)
-        return function(*args, **kwargs)
-
-    return checked
 
 
 def keep_notes(error: Exception) -> None:

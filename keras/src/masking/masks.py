@@ -222,7 +222,7 @@ def in_blocks(
     if len(blocks) == 1:
         return careful(blocks[0], function)
     parts = (careful(block, function) for block in blocks)
-    return backend.masked_kernels.join(x, parts)
+    return backend.masked_kernels.join_blocks(x, parts)
 
 
 def merge(operands: typing.Sequence) -> Mask:

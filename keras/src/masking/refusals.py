@@ -10,7 +10,13 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend.common import global_state
+from keras.src.backend.common import hooks
+from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.kinds import Named
+from keras.src.backend.common.kinds import Nest
+from keras.src.masking.calls import Call
+from keras.src.masking.calls import from_foreign
+from keras.src.masking.errors import refuse
 
 ACTIONS = ("raise", "warn")
 
@@ -86,6 +92,59 @@ def set_unsupported_mask(action: str) -> typing.ContextManager:
     return restore
 
 
+def refuse_masked(
+    op_name: str, operands: Nest, reason: str, rule: str = "add a rule for it"
+) -> None:
+    """Raises the error for an unsupported use if there is a mask in a nest.
+
+    The arrays of `numpy.ma` count as masked tensors.
+
+    Args:
+        op_name: Name of the operation.
+        operands: Its operands, a nest.
+        reason: Why none may be masked, a sentence.
+        rule: How the user could add what is missing.
+    """
+    operands = _tensors(operands)
+    if any(map(has_mask, operands)):
+        raise refuse(op_name, operands, reason, rule)
+
+
+@hooks.fills("keep_plain")
+def keep_plain(
+    function: typing.Callable,
+    watched: Nest,
+    args: typing.Sequence,
+    kwargs: Named,
+    reason: str,
+) -> tuple[typing.Sequence, Named]:
+    """The arguments of a function some of which must be plain.
+
+    Args:
+        function: Public function.
+        watched: Nest of the arguments that must be plain.
+        args: All its arguments.
+        kwargs: Those by name.
+        reason: Why, a sentence of the error.
+
+    Returns:
+        The arguments to go on with.
+
+    Raises:
+        UnsupportedMaskError: As `settle` does, if a watched one is masked.
+    """
+    if not any(map(has_mask, _tensors(watched))):
+        return args, kwargs
+    operands = _tensors((args, kwargs))
+    error = refuse(function.__name__, operands, reason, is_open=True)
+    return settle(error, args, kwargs)
+
+
+def _tensors(nest):
+    return [from_foreign(x) for x in tree.flatten(nest) if hasattr(x, "shape")]
+
+
+@hooks.fills("settle")
 def settle(
     error: typing.Any, args: typing.Sequence, kwargs: Named
 ) -> tuple[typing.Sequence, Named]:
@@ -166,9 +225,6 @@ def users_frame(past_rules: bool = False) -> types.FrameType | None:
         past_rules: Whether to look for it past a rule that is further in;
             without, there is None then.
     """
-    # Late: the door imports refusals.
-    from keras.src.masking.calls import Call
-
     frame = inspect.currentframe()
     while not _is_users(frame) and frame.f_back is not None:
         if not past_rules and frame.f_code is Call.apply_rule.__code__:

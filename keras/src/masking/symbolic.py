@@ -7,7 +7,9 @@ import typing
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common import hooks
 from keras.src.backend.common import masking as attributes
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.kinds import AnyTensor
@@ -15,15 +17,15 @@ from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Operation
-from keras.src.backend.common.kinds import Shape
-from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import rules
 from keras.src.masking import calls
 from keras.src.masking import dispatch
 from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.masks import expand
 from keras.src.masking.masks import wrap
+from keras.src.ops.specs import masked_spec
 
 
 def any_masked(args: Nest, kwargs: Nest) -> bool:
@@ -47,11 +49,13 @@ def values_spec(x: AnyTensor) -> AnyTensor:
     return x
 
 
+@hooks.fills("output_spec")
 def output_spec(op: Operation, args: typing.Sequence, kwargs: Named) -> Nest:
-    """Spec of a call of an operation with masked operands.
+    """Spec of a call of an operation with operands of any kind.
 
-    The values come from the operation's own `compute_output_spec`, the masks
-    from the family of its rule, or from tracing the rule.
+    Of masked ones, the values come from the operation's own
+    `compute_output_spec`, the masks from the family of its rule, or from
+    tracing the rule.
 
     Args:
         op: Operation.
@@ -61,6 +65,10 @@ def output_spec(op: Operation, args: typing.Sequence, kwargs: Named) -> Nest:
     Returns:
         The structure of `KerasTensor` that the call returns.
     """
+    if any_composite(args, kwargs):
+        return rules.output_spec(op, args, kwargs)
+    if not any_masked(args, kwargs):
+        return op.compute_output_spec(*args, **kwargs)
 
     def run(*args, **kwargs):
         return dispatch.call_of(op, args, kwargs).apply_rule()
@@ -202,17 +210,6 @@ def covered_spec(spec: KerasTensor, covered: int | None) -> KerasTensor:
     return masked_spec(spec, KerasTensor(spec.shape[:covered], "bool"))
 
 
-def masked_spec(spec: AnyTensor, mask: KerasTensor | None) -> KerasTensor:
-    """A symbolic tensor like `spec` with this mask spec."""
-    return KerasTensor(
-        spec.shape,
-        spec.dtype,
-        sparse=spec.sparse,
-        record_history=spec.record_history,
-        mask=KerasTensor(mask.shape, "bool", record_history=False),
-    )
-
-
 def mask_as_given(x: KerasTensor) -> KerasTensor | None:
     """The spec of the mask in the form in which an old layer gave it.
 
@@ -263,6 +260,7 @@ def note_form(mask: Mask, given: Mask) -> None:
     attributes.remember_as_given(mask, form)
 
 
+@hooks.fills("trace")
 def carry_masks(
     compute_output_spec: typing.Callable,
     fn: typing.Callable,
@@ -362,29 +360,3 @@ def _name_unknown_sizes(error, symbols):
     notes = getattr(error, "__notes__", None)
     if notes:
         notes[:] = map(rewritten, notes)
-
-
-def like_input(x: Tensor, declared: KerasTensor) -> AnyTensor:
-    """A tensor for an input of a graph: all valid if declared masked."""
-    if x is None or has_mask(x) or not has_mask(declared):
-        return x
-    ndim = len(declared._mask_spec.shape)
-    if isinstance(x, KerasTensor):
-        return masked_spec(x, KerasTensor(x.shape[:ndim], "bool"))
-    shape = backend.shape(x)[:ndim]
-    return backend.MaskedTensor._wrap(x, backend.numpy.ones(shape, "bool"))
-
-
-def same_spec(x: KerasTensor, y: KerasTensor) -> bool:
-    """Whether two symbolic tensors agree in shape and in their mask's."""
-    return x.shape == y.shape and mask_shape(x) == mask_shape(y)
-
-
-def mask_shape(x: KerasTensor) -> Shape | None:
-    return None if x._mask_spec is None else x._mask_spec.shape
-
-
-def copy_spec(x: KerasTensor) -> KerasTensor:
-    """A new symbolic tensor of this spec, part of no graph."""
-    spec = KerasTensor(x.shape, x.dtype)
-    return spec if x._mask_spec is None else masked_spec(spec, x._mask_spec)

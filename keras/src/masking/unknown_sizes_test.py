@@ -14,8 +14,8 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.rules.layout import split_point
-from keras.src.masking.symbolic import mask_shape
 from keras.src.ops.operation import Operation
+from keras.src.ops.specs import mask_shape
 from keras.src.testing.masked import testing_utils as u
 
 

@@ -15,6 +15,7 @@ from keras.src.masking import symbolic
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.training import data
+from keras.src.ops import specs
 from patchset.markers import keeps
 from patchset.markers import new
 from patchset.markers import when
@@ -82,8 +83,7 @@ class Functional:
             return flat_inputs
         converted = self._plain_convert_inputs(flat_inputs)
         return [
-            symbolic.like_input(x, ref)
-            for x, ref in zip(converted, self._inputs)
+            specs.like_input(x, ref) for x, ref in zip(converted, self._inputs)
         ]
 
     @keeps("_adjust_plain_rank")

@@ -7,19 +7,16 @@ from keras.src import tree
 from keras.src.api_export import keras_export
 from keras.src.backend import KerasTensor
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.backend_utils import slice_along_axis
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.composite import rules
 from keras.src.composite.errors import unsupported
-from keras.src.masking.calls import host_array
-from keras.src.masking.calls import values_of
-from keras.src.masking.errors import refuse
-from keras.src.masking.masks import wrap
-from keras.src.masking.rules import carry
+from keras.src.ops.asking import asks_first
+from keras.src.ops.asking import carries
 from keras.src.ops.operation import Operation
 from patchset.markers import keeps
 from patchset.markers import new
@@ -39,7 +36,7 @@ class Map(_Carrying):
 
     @keeps("_plain_spec")
     def compute_output_spec(self, f, xs):
-        return carry.map_(self._plain_spec, f, xs)
+        return hooks.carry.map_(self._plain_spec, f, xs)
 
 
 class Scan(_Carrying):
@@ -48,7 +45,7 @@ class Scan(_Carrying):
 
     def compute_output_spec(self, f, init, xs=None):
         """Of nests as well, which upstream's takes for a tensor."""
-        return carry.scan(self._nest_spec, f, init, xs)
+        return hooks.carry.scan(self._nest_spec, f, init, xs)
 
     @new
     def _nest_spec(self, f, init, xs, **kwargs):
@@ -71,7 +68,7 @@ class AssociativeScan(_Carrying):
 
     def compute_output_spec(self, f, elems):
         """Of elements of several shapes as well."""
-        return carry.associative_scan(
+        return hooks.carry.associative_scan(
             self._nest_spec, f, elems, self.reverse, self.axis
         )
 
@@ -96,7 +93,7 @@ class Switch(_Carrying):
         return switch(index, branches, *operands)
 
     def compute_output_spec(self, index, branches, *operands):
-        return carry.switch(self._spec_of_all, index, branches, *operands)
+        return hooks.carry.switch(self._spec_of_all, index, branches, *operands)
 
     @new
     def _spec_of_all(self, index, branches, *operands):
@@ -112,7 +109,9 @@ class WhileLoop(_Carrying):
 
     @keeps("_plain_spec")
     def compute_output_spec(self, loop_vars):
-        return carry.together(self._plain_spec(carry.apart(loop_vars)))
+        return hooks.carry.together(
+            self._plain_spec(hooks.carry.apart(loop_vars))
+        )
 
 
 class ForiLoop(_Carrying):
@@ -122,9 +121,9 @@ class ForiLoop(_Carrying):
     def compute_output_spec(self, init_val):
         """Of nests as well: a loop keeps the shapes of its state."""
         state = tree.map_structure(
-            lambda x: KerasTensor(x.shape, x.dtype), carry.apart(init_val)
+            lambda x: KerasTensor(x.shape, x.dtype), hooks.carry.apart(init_val)
         )
-        return carry.together(state)
+        return hooks.carry.together(state)
 
 
 @keeps("_plain_shape")
@@ -192,7 +191,7 @@ def is_tensor(x):
 
 
 @keeps("_plain_convert_to_numpy")
-@rules.asks_first
+@asks_first
 @keras_export("keras.ops.convert_to_numpy")
 def convert_to_numpy(x):
     """Converts a tensor to a NumPy array, a masked one to a `numpy.ma` array.
@@ -216,7 +215,7 @@ def convert_to_numpy(x):
     if isinstance(x, MaskedTensorBase):
         return x.to_numpy()
     if foreign.is_foreign(x):
-        return host_array(x)
+        return hooks.host_array(x)
     return _plain_convert_to_numpy(x)
 
 
@@ -240,35 +239,17 @@ def custom_gradient(f):
         UnsupportedMaskError: If several arguments are masked, or a mask covers
             all axes, so that it cannot be known what becomes of it.
     """
-    plain = _plain_custom_gradient(f)
-
-    def function(*args, **kwargs):
-        masked = [x for x in args if isinstance(x, MaskedTensorBase)]
-        if not masked:
-            return plain(*args, **kwargs)
-        if len(masked) > 1 or len(masked[0].mask.shape) == masked[0].ndim:
-            raise refuse(
-                getattr(f, "__name__", "custom_gradient"),
-                args,
-                "What a function with a gradient of its own does to a mask is "
-                "known only for one masked argument whose last axis has none.",
-                rule="call it on `x.values` and wrap what it returns in a "
-                "`keras.MaskedTensor`",
-            )
-        outputs = plain(*[values_of(x) for x in args], **kwargs)
-        return tree.map_structure(lambda y: wrap(y, masked[0].mask), outputs)
-
-    return function
+    return hooks.carry.custom_gradient(_plain_custom_gradient(f), f)
 
 
 class Cond(_Carrying):
     @keeps("_plain_call")
     def call(self, pred, true_fn, false_fn):
-        return carry.cond(self._plain_call, pred, true_fn, false_fn)
+        return hooks.carry.cond(self._plain_call, pred, true_fn, false_fn)
 
     @keeps("_plain_spec")
     def compute_output_spec(self, pred, true_fn, false_fn):
-        return carry.cond(self._plain_spec, pred, true_fn, false_fn)
+        return hooks.carry.cond(self._plain_spec, pred, true_fn, false_fn)
 
 
 class VectorizedMap(_Carrying):
@@ -280,20 +261,20 @@ class VectorizedMap(_Carrying):
         def plain(function, elements):
             return VectorizedMap(function)._plain_spec(elements)
 
-        return carry.vectorized_map(plain, self.function, elements)
+        return hooks.carry.vectorized_map(plain, self.function, elements)
 
 
 # The functions that they are given may return masked tensors even where no
 # operand is masked, so these look for masks themselves.
 for _name, _carried in (
-    ("associative_scan", carry.associative_scan),
-    ("fori_loop", carry.fori_loop),
-    ("grad", carry.grad),
-    ("map", carry.map_),
-    ("scan", carry.scan),
-    ("switch", carry.switch),
-    ("vectorized_map", carry.vectorized_map),
-    ("while_loop", carry.while_loop),
+    ("associative_scan", "associative_scan"),
+    ("fori_loop", "fori_loop"),
+    ("grad", "grad"),
+    ("map", "map_"),
+    ("scan", "scan"),
+    ("switch", "switch"),
+    ("vectorized_map", "vectorized_map"),
+    ("while_loop", "while_loop"),
 ):
     if _name in globals():  # Keras 3.15 has no `grad`.
-        globals()[_name] = carry.carries(_carried)(globals()[_name])
+        globals()[_name] = carries(_carried)(globals()[_name])

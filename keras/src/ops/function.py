@@ -6,7 +6,7 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import as_wholes
 from keras.src.composite.wholes import opened
-from keras.src.masking import symbolic
+from keras.src.ops import specs
 from keras.src.ops.operation import Operation
 from patchset.markers import keeps
 from patchset.markers import new
@@ -45,11 +45,9 @@ class Function:
     def compute_output_spec(self, inputs):
         flat = tree.flatten(inputs)
         self._assert_input_compatibility(inputs)
-        flat = [
-            symbolic.like_input(x, ref) for x, ref in zip(flat, self._inputs)
-        ]
-        if all(symbolic.same_spec(x, y) for x, y in zip(flat, self._inputs)):
-            return tree.map_structure(symbolic.copy_spec, self._outputs_struct)
+        flat = [specs.like_input(x, ref) for x, ref in zip(flat, self._inputs)]
+        if all(specs.same_spec(x, y) for x, y in zip(flat, self._inputs)):
+            return tree.map_structure(specs.copy_spec, self._outputs_struct)
         return self._run_through_graph(
             flat, operation_fn=lambda op: op._call_spec
         )
@@ -91,4 +89,4 @@ def _as_declared(x, declared):
 
     if has_mask(declared) and x is not None:
         x = ops.convert_to_tensor(x)
-    return symbolic.like_input(x, declared)
+    return specs.like_input(x, declared)

@@ -3,7 +3,7 @@
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.composite.rules import asks_first
+from keras.src.ops.asking import asks_first
 
 # They read a shape before they ask, do not ask what an argument is, or call
 # another function.

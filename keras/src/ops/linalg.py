@@ -1,9 +1,10 @@
 """The op functions ask the wider question: masked operands are dispatched."""
 
+from keras.src.backend.common import hooks
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.masking.rules import carry
+from keras.src.ops.asking import carries
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -17,7 +18,7 @@ class JVP:
         def plain(fun, primals, tangents, has_aux):
             return JVP(has_aux=has_aux)._plain_spec(fun, primals, tangents)
 
-        return carry.jvp(plain, fun, primals, tangents, self.has_aux)
+        return hooks.carry.jvp(plain, fun, primals, tangents, self.has_aux)
 
     @new
     def _call_spec(self, *args, **kwargs):
@@ -25,4 +26,4 @@ class JVP:
 
 
 # The function that it is given may return masked tensors.
-globals()["jvp"] = carry.carries(carry.jvp)(jvp)
+globals()["jvp"] = carries("jvp")(jvp)

@@ -12,7 +12,7 @@ from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.composite.rules import asks_first
+from keras.src.ops.asking import asks_first
 from keras.src.ops.operation import Operation
 
 

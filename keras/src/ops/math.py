@@ -5,7 +5,7 @@ import functools
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.composite.rules import asks_first
+from keras.src.ops.asking import asks_first
 from patchset.markers import new
 
 

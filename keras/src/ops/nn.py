@@ -8,8 +8,8 @@ from keras.src.backend import standardize_data_format
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.composite.rules import asks_first
-from keras.src.masking.errors import first_only
+from keras.src.ops.asking import asks_first
+from keras.src.ops.asking import first_only
 from patchset.markers import keeps
 from patchset.markers import new
 from patchset.markers import when

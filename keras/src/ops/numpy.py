@@ -9,17 +9,17 @@ import inspect
 from keras.src import backend
 from keras.src.api_export import keras_export
 from keras.src.backend import KerasTensor
+from keras.src.backend.common import hooks
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
-from keras.src.composite.rules import asks_first
-from keras.src.masking.calls import with_integers
-from keras.src.masking.errors import first_only
-from keras.src.masking.errors import plain_only
-from keras.src.masking.rules import carry
-from keras.src.masking.rules.index import as_keys
-from keras.src.masking.rules.index import is_basic
-from keras.src.masking.symbolic import carry_masks
+from keras.src.ops.arguments import as_keys
+from keras.src.ops.arguments import is_basic
+from keras.src.ops.arguments import with_integers
+from keras.src.ops.asking import asks_first
+from keras.src.ops.asking import carries
+from keras.src.ops.asking import first_only
+from keras.src.ops.asking import plain_only
 from patchset.markers import keeps
 from patchset.markers import new
 from patchset.markers import when
@@ -55,7 +55,7 @@ class GetItem:
         if is_basic(keys):
             return self._basic_output_spec(x, tuple(keys))
         arguments = (x, tuple(keys))
-        return carry_masks(
+        return hooks.trace(
             backend.compute_output_spec, self.call, arguments, {}
         )
 
@@ -136,4 +136,4 @@ for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
 for _name in ("diagonal", "vander"):
     globals()[_name] = asks_first(globals()[_name])
 # What it returns looks for masks itself.
-globals()["vectorize"] = carry.carries(carry.vectorize)(vectorize)
+globals()["vectorize"] = carries("vectorize")(vectorize)

@@ -10,18 +10,13 @@ import functools
 import numpy as np
 
 from keras.src import tree
+from keras.src.backend.common import hooks
 from keras.src.backend.common import remat
-from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.config import is_nnx_enabled
-from keras.src.composite import rules
-from keras.src.masking import dispatch
-from keras.src.masking import symbolic
-from keras.src.masking.calls import from_foreign
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.masking.refusals import settle
 from keras.src.ops.node import Node
 from keras.src.utils.naming import auto_name
 from patchset.markers import keeps
@@ -76,20 +71,22 @@ class Operation:
     @new
     def _dispatch(self, args, kwargs):
         """Runs the operation on masked operands."""
-        return dispatch.call(self, args, kwargs)
+        return hooks.call(self, args, kwargs)
 
     def symbolic_call(self, *args, **kwargs):
         if _is_masked_call(args, kwargs):
             return self._dispatch(args, kwargs)
         if any_leaf(np.ma.MaskedArray, args, kwargs):
-            args, kwargs = tree.map_structure(from_foreign, (args, kwargs))
+            args, kwargs = tree.map_structure(
+                hooks.from_foreign, (args, kwargs)
+            )
         # Named in the order of the graph, not of construction.
         _ = self.name
         try:
             outputs = self._call_spec(*args, **kwargs)
         except UnsupportedMaskError as error:
             # The graph fills what this node cannot take masked.
-            args, kwargs = settle(error, args, kwargs)
+            args, kwargs = hooks.settle(error, args, kwargs)
             return self.symbolic_call(*args, **kwargs)
         Node(self, call_args=args, call_kwargs=kwargs, outputs=outputs)
         return outputs
@@ -97,11 +94,7 @@ class Operation:
     @new
     def _call_spec(self, *args, **kwargs):
         """Spec of the outputs, with the masks that a call would give them."""
-        if any_composite(args, kwargs):
-            return rules.output_spec(self, args, kwargs)
-        if not symbolic.any_masked(args, kwargs):
-            return self.compute_output_spec(*args, **kwargs)
-        return symbolic.output_spec(self, args, kwargs)
+        return hooks.output_spec(self, args, kwargs)
 
 
 @new

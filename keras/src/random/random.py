@@ -3,6 +3,7 @@
 import functools
 
 from keras.src.api_export import keras_export
+from keras.src.backend.common import hooks
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -37,10 +38,7 @@ def _dispatched(function):
         from keras.src.backend.common.keras_tensor import needs_dispatch
 
         if needs_dispatch(args, kwargs):
-            # Late: it imports the backend, which imports random.
-            from keras.src.masking import dispatch
-
-            return dispatch.call_function(function, args, kwargs)
+            return hooks.call_function(function, args, kwargs)
         return function(*args, **kwargs)
 
     return checked

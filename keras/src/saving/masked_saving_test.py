@@ -17,9 +17,9 @@ from keras.src import ops
 from keras.src import saving
 from keras.src import testing
 from keras.src import tree
-from keras.src.masking import symbolic
 from keras.src.models import cloning
 from keras.src.models.model import model_from_json
+from keras.src.ops import specs
 
 FEATURES = 3
 RNG = np.random.default_rng(0)
@@ -211,7 +211,7 @@ class MaskedSavingTest(testing.TestCase):
         self.assertIsNot(again, model)
         self.assert_gives(again, oracle(make, kernel, bias))
         if make is not subclass:
-            shapes = [symbolic.mask_shape(x) for x in again.inputs]
+            shapes = [specs.mask_shape(x) for x in again.inputs]
             self.assertEqual(shapes, [(None, None)])
             # A declared input that is given a plain tensor is all valid.
             plain = again(VALUES)
@@ -224,11 +224,11 @@ class MaskedSavingTest(testing.TestCase):
             model = make()
             again = cloning.clone_model(model, input_tensors=masked_input(4))
             again.set_weights(model.get_weights())
-            self.assertEqual(symbolic.mask_shape(again.inputs[0]), (None, 4))
+            self.assertEqual(specs.mask_shape(again.inputs[0]), (None, 4))
             self.assert_gives(again, oracle(make, *model.get_weights()))
             # The clone can be saved in its turn.
             config = type(again).from_config(again.get_config())
-            self.assertEqual(symbolic.mask_shape(config.inputs[0]), (None, 4))
+            self.assertEqual(specs.mask_shape(config.inputs[0]), (None, 4))
 
     def test_clone_on_plain_inputs_is_refused(self):
         plain = layers.Input((4, FEATURES))

@@ -34,12 +34,12 @@ def to_categorical(x, num_classes=None):
     """
     # Late: the backend imports this module.
     from keras.src import ops
+    from keras.src.backend.common import hooks
     from keras.src.backend.common.keras_tensor import needs_dispatch
-    from keras.src.masking.calls import from_foreign
 
     if not needs_dispatch((x,)):
         return _plain_to_categorical(x, num_classes)
-    x = from_foreign(x)
+    x = hooks.from_foreign(x)
     if len(x.shape) > 1 and x.shape[-1] == 1:
         x = ops.squeeze(x, -1)
     if not num_classes:

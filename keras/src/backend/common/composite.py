@@ -16,6 +16,7 @@ import numpy as np
 from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import dispatches
@@ -264,10 +265,7 @@ def _is_tensor(x):
 def _as_part(x, name, value):
     """What is given for a part, as a tensor; None where it may be None."""
     if foreign.is_foreign(value):
-        # Late: it imports the backend.
-        from keras.src.masking.calls import from_foreign
-
-        value = from_foreign(value)
+        value = hooks.from_foreign(value)
     if _is_tensor(value) or (value is None and name in x._optional):
         return value
     try:

@@ -2,21 +2,24 @@
 
 `Operation`, the functions of `keras.ops` and those of `keras.random` stand
 below the rules for masked and composite tensors, which are made of them. So
-they call these, and the room that has one fills it in as it is imported.
+they call these, and the room that has one fills it in as it is imported, which
+`keras/src/__init__.py` sees to.
 """
 
 import types
 import typing
 
 # What each does is said where it is filled in.
+apply_rule: typing.Callable
 call: typing.Callable
 call_function: typing.Callable
-control_flow: types.ModuleType
+carry: types.ModuleType
 convert_input: typing.Callable
+data: types.ModuleType
 from_foreign: typing.Callable
 host_array: typing.Callable
+keep_plain: typing.Callable
 output_spec: typing.Callable
-run_rule: typing.Callable
 settle: typing.Callable
 trace: typing.Callable
 

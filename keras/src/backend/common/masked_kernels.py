@@ -107,7 +107,7 @@ def blocks(x: MaskedTensorBase) -> list[MaskedTensorBase]:
     return [x]
 
 
-def join(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
+def join_blocks(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
     """One tensor of what was computed for each of the `blocks` of `x`."""
     return backend.numpy.concatenate(list(parts), axis=0)
 
@@ -117,7 +117,7 @@ def join_in_place(
     parts: typing.Iterable[Tensor],
     empty: typing.Callable,
 ) -> Tensor:
-    """As `join`, so that the memory of a part serves the next one.
+    """As `join_blocks`, so that the memory of a part serves the next one.
 
     Fresh memory costs more than the arithmetic.
 

@@ -335,7 +335,7 @@ class MaskedTensorBase(Operators):
         ((2, 2, 2), (2, 2, 2))
         """
         # Late: it imports the backend.
-        from keras.src.masking.training import ragged
+        from keras.src.backend.common import ragged
 
         x = cls(*ragged.padded(rows, length, ragged_rank))
         return x.packed() if packed else x

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -87,23 +88,20 @@ class Variable:
 @new
 def _refuse_masked(variable, method, value):
     if foreign.is_foreign(value):
-        # Late: it imports the backend.
-        from keras.src.masking.calls import from_foreign
-
-        value = from_foreign(value)
+        value = hooks.from_foreign(value)
     if isinstance(value, _NOT_PLAIN):
         name = f"{type(variable).__name__}.{method}"
         if getattr(value, "_parts", ()):
-            # Late: it imports the backend.
+            # Late: it imports this.
             from keras.src.composite.errors import unsupported
 
             raise unsupported(name, [value])
-        # Late: it imports the backend.
-        from keras.src.masking import errors
+        # Late: it imports this.
+        from keras.src.masking.errors import refuse
 
-        errors.refuse_masked(
+        raise refuse(
             name,
-            value,
+            [value],
             "A variable holds a plain tensor and has no place for a mask.",
             rule="keep the mask in a second variable of dtype bool",
         )
@@ -121,10 +119,7 @@ def _yielding(operator, reflected):
     @functools.wraps(operator)
     def method(self, other):
         if isinstance(other, _NOT_PLAIN) or foreign.is_foreign(other):
-            # Late: it imports the backend.
-            from keras.src.masking.calls import from_foreign
-
-            other = from_foreign(other)
+            other = hooks.from_foreign(other)
             if isinstance(other, _NOT_PLAIN):
                 return getattr(other, reflected)(self)
         return operator(self, other)

@@ -15,7 +15,7 @@ from keras.src.backend.common.masked_kernels import expand
 from keras.src.backend.common.masked_kernels import fill
 from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import index
-from keras.src.backend.common.masked_kernels import join
+from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import select
 from keras.src.backend.common.masked_kernels import sorts_last
 from keras.src.backend.common.masked_tensor import MaskedTensorBase

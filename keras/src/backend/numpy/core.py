@@ -1,19 +1,15 @@
 """Shape inference carries masks, and no function writes into its operand."""
 
 import numpy as np
+from keras.src.backend.common import hooks
 from patchset.markers import keeps
 
 
 @keeps("_plain_compute_output_spec")
 def compute_output_spec(fn, *args, **kwargs):
-    # Late: it imports the backend.
-    from keras.src.masking import symbolic
-
     # It runs on whatever memory holds, of which NumPy would warn the user.
     with np.errstate(all="ignore"):
-        return symbolic.carry_masks(
-            _plain_compute_output_spec, fn, args, kwargs
-        )
+        return hooks.trace(_plain_compute_output_spec, fn, args, kwargs)
 
 
 def vectorized_map(function, elements):

@@ -50,7 +50,7 @@ def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     return np.sum(x.values, axes, keepdims=keepdims, where=mask)
 
 
-def join(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
+def join_blocks(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
     return join_in_place(
         x, parts, lambda part, shape: np.empty(shape, part.dtype)
     )

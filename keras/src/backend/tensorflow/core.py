@@ -2,15 +2,13 @@
 
 import tensorflow as tf
 from keras.src import tree
+from keras.src.backend.common import hooks
 from patchset.markers import keeps
 
 
 @keeps("_plain_compute_output_spec")
 def compute_output_spec(fn, *args, **kwargs):
-    # Late: it imports the backend.
-    from keras.src.masking import symbolic
-
-    return symbolic.carry_masks(_plain_compute_output_spec, fn, args, kwargs)
+    return hooks.trace(_plain_compute_output_spec, fn, args, kwargs)
 
 
 @keeps("_plain_scan")
@@ -20,15 +18,13 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
     Upstream makes room for outputs that are like the carry, and would drop
     what goes beyond that, a mask for one: such outputs are refused.
     """
-    # Late: it imports the backend.
-    from keras.src.masking.rules import carry
 
     def checked(state, x):
         new, y = f(state, x)
         if y is not None:
-            names = "the carry", carry.together(new)
-            names += "what a step puts out", carry.together(y)
-            carry.agree("scan", *names)
+            names = "the carry", hooks.carry.together(new)
+            names += "what a step puts out", hooks.carry.together(y)
+            hooks.carry.agree("scan", *names)
         return new, y
 
     if not callable(f):

@@ -15,7 +15,7 @@ from keras.src.backend.common.masked_kernels import blocks
 from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import filled_copy
-from keras.src.backend.common.masked_kernels import join
+from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import total
 from keras.src.backend.common.masked_tensor import MaskedTensorBase

@@ -107,7 +107,7 @@ def blocks(x: MaskedTensorBase) -> list[MaskedTensorBase]:
     return [x]
 
 
-def join(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
+def join_blocks(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
     if torch.is_grad_enabled() and x.values.requires_grad:
-        return common.join(x, parts)
+        return common.join_blocks(x, parts)
     return common.join_in_place(x, parts, torch.Tensor.new_empty)

@@ -3,8 +3,8 @@
 from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking import packing
-from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
+from keras.src.ops import specs
 from patchset.markers import keeps
 from patchset.markers import new
 from patchset.markers import when
@@ -48,4 +48,4 @@ class Embedding:
         spec = self._plain_compute_output_spec(inputs)
         if not self.mask_zero or scopes.current_scope():
             return spec
-        return symbolic.masked_spec(spec, inputs)
+        return specs.masked_spec(spec, inputs)

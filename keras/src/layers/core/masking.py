@@ -3,8 +3,8 @@
 from keras.src import backend
 from keras.src import ops
 from keras.src.masking import masks
-from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
+from keras.src.ops import specs
 from patchset.markers import new
 
 
@@ -38,4 +38,4 @@ class Masking:
         if scopes.current_scope():
             return spec
         mask = backend.KerasTensor(inputs.shape[:-1], "bool")
-        return symbolic.masked_spec(spec, mask)
+        return specs.masked_spec(spec, mask)

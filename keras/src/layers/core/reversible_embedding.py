@@ -1,7 +1,7 @@
 """Both directions take masked tensors by type, as `Embedding` does."""
 
-from keras.src.masking import symbolic
 from keras.src.masking.layers import scopes
+from keras.src.ops import specs
 from patchset.markers import keeps
 
 
@@ -17,4 +17,4 @@ class ReversibleEmbedding:
         spec = self._plain_compute_output_spec(inputs, reverse)
         if reverse or not self.mask_zero or scopes.current_scope():
             return spec
-        return symbolic.masked_spec(spec, inputs)
+        return specs.masked_spec(spec, inputs)

@@ -117,7 +117,7 @@ class RNN:
         zero_output = self.zero_output_for_mask and self.return_sequences
         last_output, outputs, states = backend.rnn(
             recurrence.skip_masked(step, shown, zero_output),
-            recurrence.with_mask(sequences, mask),
+            recurrence.inputs_of_skipping(sequences, mask),
             states,
             go_backwards=self.go_backwards,
             # NumPy's other loop takes no more than one sequence.

@@ -9,6 +9,7 @@ from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import steps
+from keras.src.ops import specs
 from patchset.markers import keeps
 from patchset.markers import new
 
@@ -40,13 +41,13 @@ class TimeDistributed:
         _check_step_mask(mask, inputs)
         # One step tells what the wrapped layer makes of a mask inside it.
         batch, time, *inner = mask.shape
-        step = symbolic.masked_spec(
+        step = specs.masked_spec(
             backend.KerasTensor(self._get_child_input_shape(inputs.shape)),
             backend.KerasTensor((batch, *inner), "bool"),
         )
         child = self.layer._call_spec(step)
         inner = child._mask_spec.shape[1:] if has_mask(child) else ()
-        return symbolic.masked_spec(
+        return specs.masked_spec(
             spec, backend.KerasTensor((batch, time, *inner), "bool")
         )
 

@@ -15,7 +15,6 @@ from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.refusals import users_frame
 from keras.src.masking.refusals import warn_at
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
 from keras.src.utils.module_utils import tensorflow as tf
 
 
@@ -119,6 +118,9 @@ def look_into(data: typing.Any) -> tuple[bool, typing.Any]:
     Returns:
         A tuple of a boolean, and of the data: its batches if it is masked.
     """
+    # Late: trainers import layers.
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
+
     data = of_foreign(data)
     if is_masked(data):
         return True, [data]

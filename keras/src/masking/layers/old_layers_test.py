@@ -38,16 +38,24 @@ BUILD = pathlib.Path(keras.__file__).parents[1]
 UPSTREAM = BUILD / "upstream"
 
 
-# The layers that lose their masks since 3.16, where they switch the flag off.
-FLAGLESS = []
+# The layers that lose their masks since 3.16, where they switch the flag off;
+# and one that wrote into its input until 3.15, so that nothing before it could
+# be trained on PyTorch.
+FLAGLESS, WRITERS = [], []
 if when(">=3.16"):
     FLAGLESS = ["RNN", "Bidirectional", "TimeDistributed"]
+if when("<3.15"):
+    WRITERS = ["GlobalAveragePooling1D"]
 RUN = f"""
 import runpy, sys
 from keras import layers
 for name in {FLAGLESS}:
     flag = property(lambda layer: True, lambda layer, value: None)
     getattr(layers, name).supports_masking = flag
+for name in {WRITERS}:
+    def call(self, x, mask=None, writes=getattr(layers, name).call):
+        return writes(self, x + 0, mask)
+    getattr(layers, name).call = call
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -16,11 +16,11 @@ from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.variables import shape_equal
 from keras.src.masking import masks
-from keras.src.masking import symbolic
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
 from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.scopes import mask_as_given
+from keras.src.ops import specs
 
 
 def as_passed(
@@ -162,7 +162,7 @@ def masked_at_the_door(
         return x
     if isinstance(x, KerasTensor):
         covered = x.shape[: axes_covered(x, mask)]
-        y = symbolic.masked_spec(x, KerasTensor(covered, "bool"))
+        y = specs.masked_spec(x, KerasTensor(covered, "bool"))
         attributes.remember_as_given(y._mask_spec, mask)
         return y
     mask = backend.convert_to_tensor(mask)

@@ -95,7 +95,7 @@ def _first_states(layer, x, initial_state):
     ]
 
 
-def with_mask(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
+def inputs_of_skipping(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
     """What the steps of `skip_masked` have for inputs, in time.
 
     Args:

@@ -1,9 +1,5 @@
 """Indexing: the part of the key that falls on the mask indexes it too."""
 
-import typing
-
-import numpy as np
-
 from keras.src import backend
 from keras.src import ops
 from keras.src.backend.common.composite import has_mask
@@ -15,6 +11,8 @@ from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import entry
+from keras.src.ops.arguments import as_keys
+from keras.src.ops.arguments import dtype_name
 
 
 def _get_item(call, spec):
@@ -83,37 +81,6 @@ def _reach(keys, covered):
     return max(covered, sum(map(_axes, keys[:last])))
 
 
-def as_keys(key: typing.Any) -> list:
-    """The indices that a key consists of; a list of numbers is an array."""
-    if isinstance(key, list) and not any(
-        k is None or k is Ellipsis or isinstance(k, slice) for k in key
-    ):
-        key = (key,)
-    keys = key if isinstance(key, (tuple, list)) else (key,)
-    return list(map(_as_index, keys))
-
-
-def is_basic(keys: typing.Iterable) -> bool:
-    """Whether there are no tensors or arrays among the indices."""
-    return not any(hasattr(k, "shape") for k in keys)
-
-
-# PyTorch takes bytes for booleans, and no other short integers.
-_SHORT = ("int8", "int16", "uint8", "uint16")
-
-
-def _as_index(k):
-    if isinstance(k, list):
-        k = np.asarray(k) if k else np.zeros(0, "int32")
-        return k.astype("int32") if k.dtype == "int64" else k
-    if isinstance(k, np.integer):
-        return int(k)
-    is_plain = backend.is_tensor(k) or isinstance(k, np.ndarray)
-    if is_plain and _dtype(k) in _SHORT:
-        return backend.cast(k, "int32")
-    return k
-
-
 def _is_array(k):
     return len(getattr(k, "shape", ())) > 0
 
@@ -133,18 +100,10 @@ def _kind(k):
     """What an index is: "bool", "int", or something else."""
     if isinstance(k, int) and not isinstance(k, bool):
         return "int"
-    dtype = _dtype(k)
+    dtype = dtype_name(k)
     if dtype == "bool" or isinstance(k, bool):
         return "bool" if _is_array(k) else "a boolean number"
     return "int" if dtype.startswith(("int", "uint")) else dtype
-
-
-def _dtype(k):
-    """The dtype of a tensor or an array, else the name of its type."""
-    dtype = getattr(k, "dtype", None)
-    if dtype is None or getattr(dtype, "kind", None) in ("O", "S", "U"):
-        return type(k).__name__
-    return backend.standardize_dtype(dtype)
 
 
 def _without_dots(keys, x):

@@ -27,6 +27,7 @@ from keras.src.masking.packing import packed
 from keras.src.masking.packing import places
 from keras.src.masking.packing import rows as rows_of
 from keras.src.masking.packing import taken
+from keras.src.ops.arguments import as_keys
 
 
 def beside(x: AnyTensor, other: AnyTensor) -> Tensor:
@@ -409,9 +410,6 @@ def joined(new_axis: bool) -> typing.Callable:
 
 def indexed(call: typing.Any, x: AnyTensor) -> Nest:
     """A key of basic indices, which takes all steps."""
-    # Late: it imports this.
-    from keras.src.masking.rules.index import as_keys
-
     keys = as_keys(call.args[1])
     if call.args[0] is not x or any(
         not (k is None or k is Ellipsis or isinstance(k, (int, slice)))

@@ -6,7 +6,7 @@ import typing
 from keras.src import tree
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.kinds import Model
-from keras.src.masking import symbolic
+from keras.src.ops import specs
 
 UNKNOWN = "?"
 NOTE = (
@@ -109,7 +109,7 @@ def _walk(graph, inputs, calls):
         return run
 
     symbols = _symbols(inputs)
-    inputs = [symbolic.like_input(*p) for p in zip(symbols, graph.inputs)]
+    inputs = [specs.like_input(*p) for p in zip(symbols, graph.inputs)]
     for x, declared in zip(inputs, graph.inputs):
         see(declared._keras_history.operation, (), x)
     return graph._run_through_graph(inputs, operation_fn=watched)
@@ -120,7 +120,7 @@ def _symbols(nest):
 
 
 def _shapes(nest):
-    return tuple(symbolic.mask_shape(x) for x in _symbols(nest))
+    return tuple(specs.mask_shape(x) for x in _symbols(nest))
 
 
 def _call_text(ins, outs, format_shape):

@@ -1,11 +1,11 @@
 """Rules of `keras.src.ops.core`."""
 
-from keras.src.masking.rules import carry
 from keras.src.masking.rules import inquire
 from keras.src.masking.rules import layout
 from keras.src.masking.rules import scatter
 from keras.src.masking.rules.merge import cast
 from keras.src.masking.rules.merge import merge
+from keras.src.ops import carry
 from keras.src.ops import core as MODULE
 from patchset.markers import when
 

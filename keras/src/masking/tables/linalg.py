@@ -1,8 +1,8 @@
 """Rules of `keras.ops.linalg`."""
 
 from keras.src.masking.rules import batch as b
-from keras.src.masking.rules import carry
 from keras.src.masking.rules import reduce as r
+from keras.src.ops import carry
 from keras.src.ops import linalg as MODULE
 
 RULES = {

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import sys
 import types
 import typing
 
@@ -19,21 +20,27 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Model
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.ragged import is_ragged
+from keras.src.backend.common.ragged import is_ragged_dataset
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.masking.calls import check_text
 from keras.src.masking.calls import tensor_of
+from keras.src.masking.parts import Parts
 from keras.src.masking.training import ragged
 from keras.src.masking.training import scoring
-from keras.src.masking.training.batches import Parts
 from keras.src.trainers.data_adapters import data_adapter_utils
+
+hooks.fills("data", sys.modules[__name__])
+
 
 # The parts of a `numpy.ma` array, whose mask is True where nothing is valid.
 HiddenParts = collections.namedtuple("HiddenParts", ["values", "hidden"])
@@ -405,10 +412,10 @@ def of_ragged_for(model: Model, source: typing.Any) -> typing.Any:
     """
     if not ragged.takes_no_ragged(model):
         return of_ragged(source)
-    taken = functools.partial(of_ragged, is_taken=ragged.is_ragged)
+    taken = functools.partial(of_ragged, is_taken=is_ragged)
     if isinstance(source, types.GeneratorType):
         return (taken(batch) for batch in source)
-    if backend.SUPPORTS_RAGGED_TENSORS and ragged.is_ragged_dataset(source):
+    if backend.SUPPORTS_RAGGED_TENSORS and is_ragged_dataset(source):
         return source.map(lambda *batch: taken(batch))
     return taken(source)
 

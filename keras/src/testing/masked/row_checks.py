@@ -10,6 +10,7 @@ from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import symbolic
+from keras.src.ops.specs import mask_shape
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases import batch
 from keras.src.testing.masked.cases import carry
@@ -127,7 +128,7 @@ def all_traced():
 def shapes(specs):
     """The shapes of the values and of the masks of specs."""
     return [
-        (x.shape, symbolic.mask_shape(x))
+        (x.shape, mask_shape(x))
         for x in tree.flatten(specs)
         if isinstance(x, backend.KerasTensor)
     ]

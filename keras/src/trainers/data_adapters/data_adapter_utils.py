@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from keras.src.masking.training import data
+from keras.src.backend.common import hooks
 from patchset.markers import keeps
 from patchset.markers import when
 
@@ -13,25 +13,27 @@ from patchset.markers import when
 
 @keeps("_plain_numpy_iterator")
 def get_numpy_iterator(*args, **kwargs):
-    return map(data.batch_together, _plain_numpy_iterator(*args, **kwargs))
+    return map(
+        hooks.data.batch_together, _plain_numpy_iterator(*args, **kwargs)
+    )
 
 
 @keeps("_plain_jax_iterator")
 def get_jax_iterator(*args, **kwargs):
-    return map(data.batch_together, _plain_jax_iterator(*args, **kwargs))
+    return map(hooks.data.batch_together, _plain_jax_iterator(*args, **kwargs))
 
 
 @keeps("_plain_torch_dataloader")
 def get_torch_dataloader(*args, **kwargs):
     batches = _plain_torch_dataloader(*args, **kwargs)
-    return data.Batches(data.batch_together, batches)
+    return hooks.data.Batches(hooks.data.batch_together, batches)
 
 
 @when(">=3.16")
 @keeps("_plain_super_batches")
 def super_batch_iterator(iterator, super_batch, stack_fn=np.stack):
     return _plain_super_batches(
-        map(data.batch_together, iterator),
+        map(hooks.data.batch_together, iterator),
         super_batch,
-        functools.partial(data.stacked, stack_fn),
+        functools.partial(hooks.data.stacked, stack_fn),
     )

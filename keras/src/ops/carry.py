@@ -10,11 +10,13 @@ so that specs come from the very same lines.
 
 import functools
 import re
+import sys
 import typing
 
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
@@ -23,43 +25,25 @@ from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import fields
 from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.errors import unsupported
 from keras.src.masking import masks
-from keras.src.masking import symbolic
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
 from keras.src.masking.errors import refuse
-from keras.src.masking.errors import refuse_masked
+from keras.src.masking.parts import Parts
+from keras.src.masking.parts import from_parts
+from keras.src.masking.refusals import refuse_masked
 from keras.src.masking.rules.reduce import canonical_axes
-from keras.src.masking.training.batches import Parts
-from keras.src.masking.training.batches import from_parts
+from keras.src.ops import specs
+
+hooks.fills("carry", sys.modules[__name__])
 
 AGREE = "give both the same kind of mask with `keras.MaskedTensor`"
-
-
-def carries(carried: typing.Callable) -> typing.Callable:
-    """Decorator: the function carries masked tensors in eager calls.
-
-    Symbolic calls stay upstream's: their operation carries them.
-
-    Args:
-        carried: Function of this module, which takes the decorated one first.
-    """
-
-    def decorator(plain):
-        @functools.wraps(plain)
-        def function(*args, **kwargs):
-            if any_leaf(KerasTensor, args, kwargs):
-                return plain(*args, **kwargs)
-            return carried(plain, *args, **kwargs)
-
-        return function
-
-    return decorator
 
 
 @takes_whole
@@ -96,7 +80,7 @@ def apart(nest: Nest) -> Nest:
 
 def _whole(values, mask):
     if isinstance(values, KerasTensor):
-        return symbolic.masked_spec(values, mask)
+        return specs.masked_spec(values, mask)
     return masks.wrap(values, mask)
 
 
@@ -332,7 +316,7 @@ def _where_there(outputs, there):
             axes = tuple(range(1, len(mask.shape)))
             mask = ops.logical_and(mask, ops.expand_dims(there, axes))
         if isinstance(values, KerasTensor):
-            return symbolic.masked_spec(values, mask)
+            return specs.masked_spec(values, mask)
         # With 0 under the mask: of 0 there the function may make infinity.
         return backend.MaskedTensor(values, mask)
 
@@ -372,20 +356,12 @@ def scan(
     ranks = []
 
     def step(carry, x):
-        if there is not None:
-            x, is_there = x
+        x, is_there = (x, None) if there is None else x
         new, y = f(together(carry), together(x))
         if _grows(_mask_ranks(init), _mask_ranks(new)):
             ranks.append(_mask_ranks(new))
         agree("scan", "`init`", init, "the carry that `f` returns", new)
-        new = apart(new)
-        if there is not None:
-            new = tree.map_structure(
-                lambda after, before: ops.where(is_there, after, before),
-                new,
-                carry,
-            )
-        return new, apart(y)
+        return _kept(carry, apart(new), is_there), apart(y)
 
     try:
         carry, ys = plain(
@@ -401,6 +377,15 @@ def scan(
         init = _with_masks(init, ranks[0])
         return scan(plain, f, init, all_xs, **options)
     return together(carry), _where_there(together(ys), there)
+
+
+def _kept(carry, new, is_there):
+    """The new carry; the old one after a step that is not there."""
+    if is_there is None:
+        return new
+    return tree.map_structure(
+        lambda after, before: ops.where(is_there, after, before), new, carry
+    )
 
 
 def _grows(ours, others):
@@ -423,7 +408,7 @@ def _with_masks(nest, ranks):
             if not rank:
                 return x
             mask = KerasTensor(x.shape[:rank], "bool")
-            return symbolic.masked_spec(KerasTensor(x.shape, x.dtype), mask)
+            return specs.masked_spec(KerasTensor(x.shape, x.dtype), mask)
         if has_mask(x):
             return masks.wrap(x.values, masks.to_rank(x.mask, x.values, rank))
         if not rank:
@@ -726,3 +711,34 @@ def grad(
 def _covered_as(x, values):
     """The values, masked where `x` is, if it is masked."""
     return masks.wrap(values, x.mask) if has_mask(x) else values
+
+
+def custom_gradient(
+    plain: typing.Callable, f: typing.Callable
+) -> typing.Callable:
+    """The function sees the values of one masked argument; see `ops.core`.
+
+    Args:
+        plain: What upstream makes of it.
+        f: Function of the user, for its name.
+    """
+
+    def function(*args, **kwargs):
+        masked = [x for x in args if isinstance(x, MaskedTensorBase)]
+        if not masked:
+            return plain(*args, **kwargs)
+        if len(masked) > 1 or len(masked[0].mask.shape) == masked[0].ndim:
+            raise refuse(
+                getattr(f, "__name__", "custom_gradient"),
+                args,
+                "What a function with a gradient of its own does to a mask is "
+                "known only for one masked argument whose last axis has none.",
+                rule="call it on `x.values` and wrap what it returns in a "
+                "`keras.MaskedTensor`",
+            )
+        outputs = plain(*[values_of(x) for x in args], **kwargs)
+        return tree.map_structure(
+            lambda y: masks.wrap(y, masked[0].mask), outputs
+        )
+
+    return function
