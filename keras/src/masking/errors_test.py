@@ -118,6 +118,7 @@ def reasons_in_the_families():
 
 
 class RefusalTest(testing.TestCase):
+    @when(">=3.15")  # Which has all functions that refuse.
     def test_no_reason_is_without_a_case(self):
         said = {(own_name(case.name), case.reason) for case in CASES}
         for name, reason in reasons_in_the_tables():
@@ -179,7 +180,7 @@ class RefusalTest(testing.TestCase):
             if case.function is None
             and not isinstance(outcome(case.call, filled), type)
         ]
-        self.assertGreater(len(done), 30)
+        self.assertGreater(len(done), 25)
 
     @parameterized.named_parameters(
         (name.replace(".", "_"), name)
@@ -235,6 +236,7 @@ class RefusalTest(testing.TestCase):
             shape = "values of shape (None, 3), mask of shape (None, 3)"
             self.assertIn(f"operand 0: {shape}", str(caught.exception))
 
+    @when(">=3.15")  # Which has `unique`.
     def test_numpy_masked_arrays_are_refused_alike(self):
         x = np.ma.MaskedArray(np.ones(3, "float32"), [True, False, False])
         with self.assertRaisesRegex(UnsupportedMaskError, "^`unique`.*depends"):
@@ -331,6 +333,7 @@ import keras
 from keras.src.layers.layer import Layer
 from keras.src.masking.registry import rows
 from keras.src.ops.operation import Operation
+from patchset.markers import when
 
 for module in pkgutil.walk_packages(keras.src.__path__, "keras.src."):
     if not module.name.endswith("_test"):

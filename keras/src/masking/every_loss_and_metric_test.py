@@ -233,6 +233,11 @@ def ctc(labels, logits):
 
 # ----------------------------------------------------------- metrics by hand
 
+# Upstream leaves out what is no class since 3.15.
+WANT_CLASSES = ()
+if when("<3.15"):
+    WANT_CLASSES = ("IoU", "MeanIoU")
+
 
 def averaged(formula):
     return lambda y, p, w: np.average(formula(y, p), weights=w)
@@ -894,6 +899,8 @@ class EveryMetricTest(testing.TestCase):
 
     @parameterized.named_parameters(named(METRICS))
     def test_plain_predictions_that_weigh_0_may_be_anything(self, name):
+        if name in WANT_CLASSES:
+            self.skipTest("Upstream's fails for a label that is no class.")
         data = DATA[METRICS[name].kind]
         expected = self.by_hand(name, *data, WEIGHTS)
         _, y, p, mask, weights = next(ranks(*data))

@@ -26,6 +26,7 @@ from keras.src.masking.registry import rule_for
 from keras.src.ops.operation import Operation
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases.refused import CASES
+from patchset.markers import when
 
 every_case = parameterized.named_parameters(
     (f"{i}_{case.name}", case) for i, case in enumerate(CASES)
@@ -228,6 +229,7 @@ class GoingOnTest(TestCase):
             expected = real_spectrum(signal())
         self.assertAllClose(found, expected)
 
+    @when(">=3.15")  # Which has `unique`.
     def test_a_numpy_masked_array(self):
         x = np.ma.MaskedArray([3.0, 7.0, 3.0], [False, True, False])
         with set_unsupported_mask("warn"):
@@ -313,6 +315,7 @@ class PlaceTest(TestCase):
         self.assertEqual([w.lineno for w in warned], [first + 2, first + 3])
         self.assertEqual(self.warnings_of(loop)[1], [])
 
+    @when(">=3.15")  # Which has `unique`.
     def test_each_op_of_a_place_warns(self):
         def two(x):
             return ops.rfft(x), ops.unique(x)

@@ -330,6 +330,8 @@ class MaskedTrainingTest(testing.TestCase):
         nothing = HALF[BATCH:]
         x, y = masked(X[BATCH:], nothing), masked(Y[BATCH:], nothing)
         for _ in range(2):
+            # Until 3.15 it gives the mean since the last reset.
+            model.reset_metrics()
             self.assertAllEqual(model.train_on_batch(x, y), [0.0, 0.0])
         self.check_weights(model, curve, -1)
 

@@ -657,6 +657,8 @@ class TorchTest(MaskedCase):
         result = run(torch.tensor(VALUES), torch.tensor(MASK))
         self.assertAllClose(result, EXPECTED_TOTAL)
 
+    # Until 3.15 no constant of NumPy can be part of a graph.
+    @when(">=3.15")
     def test_compiles_to_one_graph(self):
         """Where a graph breaks, nothing is fused."""
         import torch

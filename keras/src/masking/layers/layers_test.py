@@ -41,6 +41,11 @@ CASES = other_layers.CASES | preprocessing.CASES
 # There, too, images are left to the other backends, but for these.
 LEFT_OUT = set() if ALL else set(preprocessing.IMAGES) - {"MixUp", "RandomFlip"}
 ELSEWHERE = other_layers.ELSEWHERE | preprocessing.ELSEWHERE
+# Layers that say in no graph what they put out.
+WITHOUT_SHAPE = ()
+if when("<3.15"):
+    WITHOUT_SHAPE = ("Hashing",)
+
 NAMED_CASES = [
     (f"{name}_{i}", case)
     for name, cases in CASES.items()
@@ -335,6 +340,8 @@ class LayersTest(testing.TestCase):
     @parameterized.named_parameters(u.part(NAMED_CASES))
     def test_the_spec_is_that_of_the_run(self, case):
         layer = case.make()
+        if type(layer).__name__ in WITHOUT_SHAPE:
+            self.skipTest("Upstream's says no shape.")
         eager = tree.flatten(layer(*u.masked(drawn_of(case))))
         count = len(u.leaves(case.args, T))
         batch = [(i, 0) for i in range(count)]

@@ -152,7 +152,11 @@ class MaskedInputsTest(testing.TestCase):
     def test_train_on_batch(self, kind):
         model = pooled()
         x = make(kind, X, MASK)
-        found = [model.train_on_batch(x, Y) for _ in range(2)]
+        found = []
+        for _ in range(2):
+            # Until 3.15 it gives the mean since the last reset.
+            model.reset_metrics()
+            found.append(model.train_on_batch(x, Y))
         losses, kernel, _ = trained(np.ones(ROWS), 2, [slice(0, ROWS)])
         self.assertAllClose(found, losses, atol=1e-5)
         self.assertAllClose(model.get_weights()[0], kernel, atol=1e-5)
