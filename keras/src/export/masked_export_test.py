@@ -267,7 +267,8 @@ class MaskedExportTest(testing.TestCase):
     )
     def test_what_cannot_be_written_leaves_nothing(self):
         model = mixed()
-        # On NumPy it is an `AttributeError`, upstream's as well.
-        with self.assertRaises((AttributeError, ValueError)):
+        # On NumPy it is an `AttributeError`, upstream's as well, and an
+        # `ImportError` on JAX until 3.15.
+        with self.assertRaises((AttributeError, ImportError, ValueError)):
             self.export(model, UNKNOWN[BACKEND])
         self.assertEqual(os.listdir(self.get_temp_dir()), [])

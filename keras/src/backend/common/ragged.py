@@ -23,7 +23,11 @@ def is_ragged_of_tensorflow(x: typing.Any) -> bool:
     return _is_named(x, "RaggedTensor", "tensorflow.python")
 
 
-_DATASETS = "DatasetV2", "DistributedDataset"
+_DATASETS = (
+    "DatasetV2",
+    "DistributedDataset",
+    "DistributedDatasetsFromFunction",
+)
 
 
 def is_ragged_dataset(x: typing.Any) -> bool:
