@@ -605,6 +605,23 @@ class TensorFlowTest(MaskedCase):
         self.assert_masked(first, VALUES[:2] + 1, MASK[:2])
         self.assert_masked(second, VALUES[2:] + 1, MASK[2:])
 
+    def test_what_takes_the_parts_of_an_element_alone_says_so(self):
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices(masked())
+        for function in (
+            lambda: data.window(2),
+            lambda: data.reduce(next(iter(data)), lambda state, x: x),
+            lambda: data.scan(0, lambda state, x: (state, x)),
+        ):
+            with self.assertRaisesRegex(
+                NotImplementedError, r"take tensors only.*x\.values, x\.mask"
+            ):
+                function()
+        parts = data.map(lambda x: (x.values, x.mask)).window(2)
+        values, mask = next(iter(parts))
+        self.assertAllClose(np.stack(list(mask)), MASK[:2])
+
     def test_gradient_through(self):
         import tensorflow as tf
 

@@ -17,6 +17,7 @@ from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.kinds import Description
 from keras.src.backend.common.operators import COMPARISON
 from keras.src.backend.tensorflow.masked_tensor import MaskedTensor
+from keras.src.backend.tensorflow.masked_tensor import refuse_component
 from keras.src.composite.errors import unsupported
 from tensorflow.python.framework import composite_tensor
 from tensorflow.python.framework import composite_tensor_gradient
@@ -229,12 +230,7 @@ class CompositeSpec(type_spec.BatchableTypeSpec):
         )
 
     def _to_legacy_output_types(self):
-        parts = ", ".join(f"x.{name}" for name in self._description[0])
-        raise NotImplementedError(
-            "`window`, `reduce` and `scan` of `tf.data` take tensors only. "
-            f"Received: {self!r}. Give them the parts, and put these together "
-            f"after: `dataset.map(lambda x: ({parts}))`."
-        )
+        refuse_component(self, self._description[0])
 
 
 class _Whole:

@@ -1,5 +1,7 @@
 """The masked tensor of the TensorFlow backend: an extension type."""
 
+import typing
+
 import numpy as np
 
 import tensorflow as tf
@@ -164,6 +166,26 @@ def _refuse_several_devices(spec):
 PackedTensor.Spec.shape = property(_refuse_several_devices)
 PackedTensor.Spec._batch = _refuse_batching
 PackedTensor.Spec._to_batched_tensor_list = _refuse_batching
+
+
+def refuse_component(spec: tf.TypeSpec, parts: typing.Sequence[str]) -> None:
+    """Raises for what pipelines do with the components of an element alone.
+
+    Args:
+        spec: Spec of a tensor that is made of several.
+        parts: The names of these.
+    """
+    parts = ", ".join(f"x.{name}" for name in parts)
+    raise NotImplementedError(
+        "`window`, `reduce` and `scan` of `tf.data` take tensors only. "
+        f"Received: {spec!r}. Give them the parts, and put these together "
+        f"after: `dataset.map(lambda x: ({parts}))`."
+    )
+
+
+MaskedTensor.Spec._to_legacy_output_types = lambda spec: refuse_component(
+    spec, ("values", "mask")
+)
 
 
 # Data pipelines and Keras's adapters ask a spec for these two.
