@@ -1,6 +1,7 @@
 """Builds the fork: composes upstream's Keras with the overlay in `keras/`.
 
-Run `python pip_build.py --help` for the options; the README explains them.
+Run `python pip_build.py --help` for the options; `guides/overlay.md` explains
+them.
 KERAS_FORK_FOR in the environment is what `--for` sets: upstream's release.
 """
 
