@@ -23,6 +23,7 @@ from keras.src.testing.masked.cases.refused import CASES
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import call
 from keras.src.testing.masked.testing_utils import T
+from patchset.markers import when
 
 WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
@@ -333,7 +334,6 @@ import keras
 from keras.src.layers.layer import Layer
 from keras.src.masking.registry import rows
 from keras.src.ops.operation import Operation
-from patchset.markers import when
 
 for module in pkgutil.walk_packages(keras.src.__path__, "keras.src."):
     if not module.name.endswith("_test"):

@@ -32,6 +32,7 @@ from keras.src.testing.masked.row_checks import shapes
 from keras.src.testing.masked.testing_utils import Drawn
 from keras.src.testing.masked.testing_utils import T
 from keras.src.utils import set_random_seed
+from patchset.markers import when
 
 # JAX and TensorFlow compile or trace anew for each layer and each length: one
 # case of each is enough there, but where all are asked for.
