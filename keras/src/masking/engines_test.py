@@ -13,7 +13,7 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import packing
-from keras.src.masking import packing_test
+from keras.src.testing.masked import packed as of_packed
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import call
@@ -163,14 +163,14 @@ class CompiledByTorchTest(testing.TestCase):
         args = u.masked(u.draw(example, zlib.crc32(name.encode()), 0.5))
         args = u.map_leaves(backend.convert_to_tensor, args, np.ndarray)
         kinds = [args]
-        of_steps = packing_test.packed(args)
+        of_steps = of_packed.packed(args)
         if any(map(packing.is_packed, u.leaves(of_steps, keras.MaskedTensor))):
             kinds.append(of_steps)
         for kind in kinds:
             try:
                 run_as_one_graph(name, kind)
             except Exception as error:
-                plain = packing_test.map_nest(lambda x: x.values, args)
+                plain = of_packed.map_nest(lambda x: x.values, args)
                 if is_one_graph(name, plain):
                     raise error
 

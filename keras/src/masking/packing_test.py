@@ -4,27 +4,33 @@ The padded result is held against oracles elsewhere. Here each example is run on
 packed operands as well, of one layout and of different ones, and compared.
 """
 
-import contextlib
 import os
 import pickle
 import zlib
-from unittest import mock
 
 import numpy as np
 from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import layers
-from keras.src import models
 from keras.src import ops
 from keras.src import testing
-from keras.src import tree
-from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.distribution import distribution_lib
 from keras.src.masking import packing
 from keras.src.masking.layers import layers_test
 from keras.src.masking.training import data
 from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.packed import FEATURES
+from keras.src.testing.masked.packed import MASK
+from keras.src.testing.masked.packed import TIME
+from keras.src.testing.masked.packed import VALUES
+from keras.src.testing.masked.packed import Block
+from keras.src.testing.masked.packed import SameResults
+from keras.src.testing.masked.packed import compiled
+from keras.src.testing.masked.packed import counted
+from keras.src.testing.masked.packed import hidden
+from keras.src.testing.masked.packed import packed
+from keras.src.testing.masked.packed import padded_and_packed
+from keras.src.testing.masked.packed import with_one_mask
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import call
 from keras.src.testing.masked.row_checks import tolerance_of
@@ -33,66 +39,6 @@ from keras.src.utils import set_random_seed
 from patchset.markers import when
 
 MaskedTensor = backend.MaskedTensor
-
-
-def is_packable(x):
-    return isinstance(x, MaskedTensorBase) and len(x.mask.shape) == 2
-
-
-def packed(args):
-    """The operands, packed where they can be; of one layout if they agree.
-
-    Where the flat steps make up a capacity, what is none of them holds a large
-    number, as an op may leave one there.
-    """
-    found = []
-
-    def one(x):
-        if not is_packable(x):
-            return x
-        for other in found:
-            if other.mask is x.mask:
-                return hidden(other.with_flat(packing.packed(x.values, other)))
-        found.append(x.packed())
-        return hidden(found[-1])
-
-    return map_nest(one, args)
-
-
-def hidden(x):
-    if x.there is None or not u.is_float(x.flat):
-        return x
-    large = ops.cast(1e30 if x.dtype != "float16" else 6e4, x.dtype)
-    there = ops.expand_dims(x.there, tuple(range(1, len(x.flat.shape))))
-    return x.with_flat(ops.where(there, x.flat, large))
-
-
-@contextlib.contextmanager
-def counted():
-    """The shapes of flat steps that are padded meanwhile."""
-    found, plain = [], packing.unpacked
-
-    def unpacked(flat, layout):
-        found.append(tuple(flat.shape))
-        return plain(flat, layout)
-
-    with mock.patch.object(packing, "unpacked", unpacked):
-        yield found
-
-
-def map_nest(function, x):
-    return u.map_leaves(function, x, MaskedTensorBase)
-
-
-def with_one_mask(args):
-    """The operands, those whose masks have one shape with one mask."""
-    known = {}
-
-    def one(x):
-        mask = known.setdefault(tuple(x.mask.shape), x.mask)
-        return MaskedTensor(x.values, mask)
-
-    return map_nest(one, args)
 
 
 def packed_examples():
@@ -106,56 +52,12 @@ def packed_examples():
     return found
 
 
-class Watch(layers.Layer):
-    """Notes its name where it is called on what is packed."""
-
-    seen = set()
-
-    def call(self, x):
-        # To build a model, layers are traced with padded tensors.
-        if packing.is_packed(x):
-            Watch.seen.add(self.name)
-        return x
-
-
-class Noting(models.Sequential):
-    """Notes whether a target comes packed to its loss."""
-
-    packed = False
-
-    def compute_loss(self, x, y, *args, **kwargs):
-        Noting.packed |= packing.is_packed(y)
-        return super().compute_loss(x, y, *args, **kwargs)
-
-
 def some(cases):
     """All on NumPy, a third elsewhere: ways are written in ops of Keras."""
     cases = list(cases)
     if backend.backend() == "torch" and not os.environ.get("EVERY_CASE"):
         return cases[2::3]
     return u.part(cases)
-
-
-class SameResults:
-    def assert_same(self, result, expected, tolerance, label):
-        """The same masks, and the same values where they are True."""
-        found, wanted = tree.flatten(result), tree.flatten(expected)
-        self.assertEqual(len(found), len(wanted), label)
-        for one, other in zip(u.parts(found), u.parts(wanted)):
-            values, mask = one
-            right, right_mask = other
-            self.assertEqual(values.shape, right.shape, label)
-            self.assertEqual(values.dtype, right.dtype, label)
-            self.assertEqual(mask is None, right_mask is None, label)
-            if mask is not None:
-                np.testing.assert_array_equal(mask, right_mask, label)
-                values, right = values[mask], right[mask]
-            if values.dtype.kind in "SUOb":
-                np.testing.assert_array_equal(values, right, label)
-                continue
-            np.testing.assert_allclose(
-                values, right, rtol=tolerance, atol=tolerance, err_msg=label
-            )
 
 
 class TablesTest(testing.TestCase, SameResults):
@@ -212,43 +114,11 @@ def outcome(name, args):
         return None, error
 
 
-BATCH, TIME, FEATURES = 4, 6, 3
-MASK = np.array(
-    [
-        [1, 1, 1, 1, 0, 0],
-        [0, 0, 0, 0, 0, 0],
-        [0, 1, 0, 1, 1, 0],
-        [1, 0, 0, 0, 0, 0],
-    ],
-    "bool",
-)
-VALUES = np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES))
-VALUES = VALUES.astype("float32")
 # All shapes that broadcast with the values.
 BESIDE = [
     (), (1,), (3,), (6, 3), (1, 3), (6, 1), (4, 6, 3), (1, 6, 3), (4, 1, 3),
     (4, 6, 1), (1, 1, 3), (1, 1, 1), (2, 1, 1, 1), (2, 4, 6, 3),
 ]  # fmt: skip
-
-
-def padded_and_packed(mask=MASK, values=VALUES):
-    x = MaskedTensor(values, mask)
-    return x, hidden(x.packed())
-
-
-class Block(layers.Layer):
-    """Attention and a feed-forward part, as users write it."""
-
-    def __init__(self):
-        super().__init__()
-        self.attention = layers.MultiHeadAttention(2, 3)
-        self.normalization = layers.LayerNormalization()
-        self.hidden = layers.Dense(8, "gelu")
-        self.outer = layers.Dense(FEATURES)
-
-    def call(self, x):
-        x = x + self.attention(x, x)
-        return x + self.outer(self.hidden(self.normalization(x)))
 
 
 class StorageTest(testing.TestCase, SameResults):
@@ -446,137 +316,6 @@ class StorageTest(testing.TestCase, SameResults):
         ]
         self.assertAllClose(*slopes, 1e-6)
 
-    @parameterized.product(
-        kind=("LSTM", "GRU"), options=((), ("return_sequences",))
-    )
-    def test_recurrent_layers_go_over_valid_steps(self, kind, options):
-        """On PyTorch; each row by itself, those without a step included."""
-        if backend.backend() != "torch":
-            self.skipTest("Others have no function for that.")
-        set_random_seed(1)
-        layer = getattr(layers, kind)(
-            4, return_state=True, **dict.fromkeys(options, True)
-        )
-        x, y = padded_and_packed()
-        count = len(layer(x)) - 1
-        states = [np.float32(VALUES[:, i, :1] + [0, 1, 2, 3]) for i in range(2)]
-        for given in (None, states[:count]):
-            wanted = layer(x, initial_state=given)
-            for packed in (y, hidden(x.packed(20))):
-                with counted() as padded:
-                    result = layer(packed, initial_state=given)
-                self.assertEqual(padded, [])
-                self.assert_same(result, wanted, 1e-6, str(given))
-
-    def test_recurrent_layers_skip_steps_in_between(self):
-        """Which stay where they are among the flat ones."""
-        ids = np.array([[1, 0, 2, 3, 0, 0]] + [[2, 2, 0, 1, 3, 3]] * 3, "int32")
-        embedding = layers.Embedding(4, FEATURES, mask_zero=True)
-        for kind in ("LSTM", "GRU"):
-            layer = getattr(layers, kind)(4, return_sequences=True)
-            for one in (layer, layers.Bidirectional(layer)):
-                x, y = MaskedTensor(ids, MASK), MaskedTensor(ids, MASK).packed()
-                wanted = one(embedding(x))
-                self.assert_same(one(embedding(y)), wanted, 1e-6, kind)
-
-    @parameterized.product(
-        kind=("LSTM", "GRU"),
-        option=("go_backwards", "stateful", "dropout", "recurrent_dropout"),
-        both=(False, True),
-        sequences=(False, True),
-    )
-    def test_recurrent_layers_in_their_other_forms(
-        self, kind, option, both, sequences
-    ):
-        """Twice each, for states and draws that the first call leaves."""
-        given = {option: 0.5 if "dropout" in option else True}
-        results = []
-        for x in padded_and_packed():
-            set_random_seed(1)
-            layer = getattr(layers, kind)(
-                4, return_sequences=sequences, return_state=True, **given
-            )
-            if both and option != "go_backwards":
-                layer = layers.Bidirectional(layer)
-            elif both:
-                layer = layers.Bidirectional(
-                    getattr(layers, kind)(4, return_sequences=sequences),
-                    merge_mode="sum",
-                )
-            layer(x)
-            with counted() as padded:
-                found = [layer(x, training=True) for _ in range(2)]
-            over_steps = x.is_packed and option != "recurrent_dropout"
-            if backend.backend() == "torch" and over_steps:
-                self.assertEqual(padded, [])
-                first = tree.flatten(found[0])[0]
-                self.assertEqual(ops.is_masked(first), sequences)
-                if sequences:
-                    self.assertTrue(first.is_packed)
-            results.append(found)
-        self.assert_same(*results, 1e-6, "")
-
-    @parameterized.product(
-        kind=("LSTM", "GRU"),
-        options=(
-            {},
-            {"go_backwards": True},
-            {"dropout": 0.5},
-            {"stateful": True},
-        ),
-        capacity=(None, 3),
-    )
-    def test_recurrent_layers_of_no_step(self, kind, options, capacity):
-        x = MaskedTensor(VALUES, np.zeros_like(MASK))
-        for sequences in (False, True):
-            layer = getattr(layers, kind)(
-                4, return_sequences=sequences, **options
-            )
-            plain = getattr(layers, kind)(4, return_sequences=sequences)
-            for one in (layer, layers.Bidirectional(plain)):
-                wanted = one(x, training=True)
-                result = one(x.packed(capacity), training=True)
-                self.assert_same(result, wanted, 1e-6, "")
-
-    @parameterized.parameters(
-        ("GRU", {"reset_after": False}),
-        ("LSTM", {"activation": "relu"}),
-        ("GRU", {"recurrent_activation": "hard_sigmoid"}),
-    )
-    def test_recurrent_layers_of_unusual_forms(self, kind, options):
-        """Which the engine's function has not: they get padded tensors."""
-        results = []
-        for x in padded_and_packed():
-            set_random_seed(1)
-            layer = getattr(layers, kind)(4, return_sequences=True, **options)
-            both = layers.Bidirectional(
-                getattr(layers, kind)(4, go_backwards=True),
-                backward_layer=getattr(layers, kind)(4, **options),
-            )
-            results.append([one(x, training=True) for one in (layer, both)])
-        self.assert_same(*results, 1e-6, "")
-
-    @parameterized.parameters("concat", "sum", "ave", "mul", None)
-    def test_both_directions(self, merge_mode):
-        for kind in ("LSTM", "GRU"):
-            set_random_seed(1)
-            layer = layers.Bidirectional(
-                getattr(layers, kind)(4, return_sequences=True),
-                merge_mode=merge_mode,
-            )
-            x, y = padded_and_packed()
-            result = layer(y)
-            self.assert_same(result, layer(x), 1e-6, "")
-            if backend.backend() == "torch":
-                self.assertTrue(tree.flatten(result)[0].is_packed)
-
-    def test_a_stateful_layer_wants_its_batches(self):
-        layer = layers.LSTM(4, stateful=True)
-        x, y = padded_and_packed()
-        layer(y)
-        with self.assertRaisesRegex(ValueError, "batch size"):
-            layer(y[:2])
-
     @parameterized.parameters(None, 20)
     def test_times_turned_round(self, capacity):
         x, _ = padded_and_packed()
@@ -595,31 +334,6 @@ class StorageTest(testing.TestCase, SameResults):
         # It is the layout from which it came.
         self.assertIs(twice(y)[1].mask, y.mask)
         self.assertTrue((twice(y)[1] + y).is_packed)
-
-    @parameterized.parameters(
-        lambda kind: getattr(layers, kind)(4, return_sequences=True),
-        lambda kind: layers.Bidirectional(getattr(layers, kind)(4)),
-        lambda kind: layers.Bidirectional(
-            getattr(layers, kind)(4, return_sequences=True)
-        ),
-        lambda kind: getattr(layers, kind)(4, stateful=True),
-    )
-    def test_gradients_of_recurrent_layers(self, make):
-        if backend.backend() != "torch":
-            self.skipTest("Others have no function for that.")
-        for kind in ("LSTM", "GRU"):
-            set_random_seed(1)
-            layer = make(kind)
-            slopes = []
-            for x in padded_and_packed():
-                layer(x)
-                layer.zero_grad()
-                if getattr(layer, "stateful", False):
-                    layer.reset_state()
-                ops.sum(ops.square(layer(x))).backward()
-                slopes.append([v.value.grad for v in layer.trainable_variables])
-            for one, other in zip(*slopes):
-                self.assertAllClose(one, other, 1e-5)
 
     def test_gradients(self):
         if backend.backend() == "numpy":
@@ -644,22 +358,6 @@ class StorageTest(testing.TestCase, SameResults):
         for one, other in zip(padded, packed_ones):
             self.assertAllClose(one, other, atol=1e-5)
 
-    def test_a_dataset_of_packed_targets(self):
-        """Their masks are weights, as in a dataset of padded ones."""
-        if backend.backend() != "tensorflow":
-            self.skipTest("Datasets of others hold no masked tensors.")
-        import tensorflow as tf
-
-        x = MaskedTensor(VALUES, MASK)
-        y = MaskedTensor(VALUES[..., :1], MASK)
-        padded = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-        packed = padded.map(lambda x, y: (x.packed(), y.packed()))
-        model = models.Sequential([layers.Dense(1)])
-        model.compile("sgd", "mse", weighted_metrics=["mae"], jit_compile=False)
-        wanted = model.evaluate(x, y, verbose=0)
-        for dataset in (padded, packed):
-            self.assertAllClose(model.evaluate(dataset, verbose=0), wanted)
-
     # Until 3.15 no constant of NumPy can be part of a graph of PyTorch's.
     @when(">=3.15")
     def test_within_a_compiler(self):
@@ -671,87 +369,6 @@ class StorageTest(testing.TestCase, SameResults):
 
         self.assert_same(compiled(function)(y), function(x), 1e-5, "")
         self.assertTrue(compiled(function)(y)[0].is_packed)
-
-    def test_training_knows_the_longest_row(self):
-        """So scores of attention are computed up to that one."""
-        seen = []
-
-        class Limit(layers.Layer):
-            def call(self, x):
-                if packing.is_packed(x):
-                    seen.append(x.limit)
-                return x
-
-        mask = np.tile(np.arange(64) < 5, (4, 1))
-        x = MaskedTensor(np.ones((4, 64, 2), "float32"), mask).packed()
-        model = models.Sequential([Limit(), layers.Dense(2)])
-        model.compile("sgd", "mse")
-        calls = {
-            "predict_on_batch": lambda: model.predict_on_batch(x),
-            "test_on_batch": lambda: model.test_on_batch(x, x),
-            "predict": lambda: model.predict(x, verbose=0),
-            "generator": lambda: model.evaluate(
-                (pair for pair in [(x, x)]), verbose=0
-            ),
-        }
-        if backend.backend() != "numpy":
-            calls["train_on_batch"] = lambda: model.train_on_batch(x, x)
-            calls["fit"] = lambda: model.fit(x, x, verbose=0)
-        for name, run in calls.items():
-            seen.clear()
-            run()
-            of_pipeline = "batch" not in name
-            if backend.backend() == "tensorflow" and of_pipeline:
-                # Its functions are traced for batches of any length.
-                self.assertEqual({*seen}, {64}, name)
-                continue
-            if backend.backend() != "jax":
-                # Which compiled a function that knows it before.
-                self.assertNotEqual(seen, [], name)
-            self.assertLessEqual(max(seen, default=0), 8, name)
-
-    def test_training(self):
-        """Batches are packed anew, and train as padded ones do."""
-        ids = np.arange(10 * TIME).reshape(10, TIME) % 5
-        mask = np.tile(MASK, (3, 1))[:10]
-        y = MaskedTensor((ids * 7 % 3)[..., None], mask)
-        x = MaskedTensor(ids.astype("int32"), mask)
-        results = []
-        for inputs, targets in ((x, y), (x.packed(), y.packed())):
-            set_random_seed(1)
-            Watch.seen.clear()
-            Noting.packed = False
-            model = Noting(
-                [
-                    Watch(name="before"),
-                    layers.Embedding(5, FEATURES),
-                    Block(),
-                    Watch(name="behind"),
-                    layers.Dropout(0.5, seed=3),
-                    layers.Dense(3, "softmax"),
-                ]
-            )
-            model.compile("sgd", "sparse_categorical_crossentropy")
-            found = {}
-            if backend.backend() != "numpy":
-                history = model.fit(
-                    inputs, targets, 4, 2, shuffle=False, validation_split=0.2,
-                    verbose=0,
-                )  # fmt: skip
-                found |= history.history
-                found["on_batch"] = model.train_on_batch(inputs, targets)
-            batches = ((inputs[i:][:5], targets[i:][:5]) for i in (0, 5))
-            found["generator"] = model.evaluate(batches, verbose=0)
-            predicted = model.predict(inputs, 4, verbose=0)
-            found["predict"] = predicted.filled(0)
-            results.append(found)
-            wanted = {"before", "behind"} if inputs.is_packed else set()
-            self.assertEqual(Watch.seen, wanted)
-            self.assertEqual(Noting.packed, inputs.is_packed)
-        padded, packed_ones = results
-        self.assertEqual(set(padded), set(packed_ones))
-        for name, value in padded.items():
-            self.assertAllClose(packed_ones[name], value, 1e-5, msg=name)
 
     def test_positions_in_a_graph_of_unknown_batch(self):
         if backend.backend() != "tensorflow":
@@ -782,26 +399,6 @@ class StorageTest(testing.TestCase, SameResults):
         self.assert_same(found, x, 0, "")
         self.assert_same(ops.mean(found), ops.mean(x), 1e-6, "")
 
-    def test_data_pipelines_of_tensorflow(self):
-        if backend.backend() != "tensorflow":
-            self.skipTest("They hold tensors of TensorFlow.")
-        # Late: only the engine that runs is imported.
-        import tensorflow as tf
-
-        x, y = padded_and_packed()
-        dataset = tf.data.Dataset.from_tensors(x)
-        for batch in dataset.map(lambda x: x.packed() + 1):
-            self.assertTrue(batch.is_packed)
-            self.assert_same(batch, x + 1, 0, "")
-        dataset = tf.data.Dataset.from_tensors(y)
-        self.assertTrue(next(iter(dataset)).is_packed)
-        for refused in (
-            lambda: dataset.batch(2),
-            lambda: tf.data.Dataset.from_tensor_slices(y),
-        ):
-            with self.assertRaisesRegex(ValueError, "pack each batch"):
-                refused()
-
     def test_packing_within_a_compiler(self):
         if backend.backend() != "jax":
             self.skipTest("Elsewhere what is valid is known, or may be many.")
@@ -810,19 +407,6 @@ class StorageTest(testing.TestCase, SameResults):
         self.assert_same(pack(x, MASK.size), x + 1, 0, "")
         with self.assertRaisesRegex(ValueError, "pack before the function"):
             pack(x, None)
-
-    def test_several_devices_are_refused(self):
-        if backend.backend() != "jax":
-            self.skipTest("Others have one device here.")
-        _, x = padded_and_packed()
-        model = models.Sequential([layers.Dense(2)])
-        model.compile("sgd", "mse")
-        distribution_lib.set_distribution(distribution_lib.DataParallel())
-        try:
-            with self.assertRaisesRegex(ValueError, "x.padded"):
-                model.fit(x, VALUES[..., :2], verbose=0)
-        finally:
-            distribution_lib.set_distribution(None)
 
     def test_rows_are_not_mapped_over(self):
         if backend.backend() != "jax":
@@ -833,22 +417,3 @@ class StorageTest(testing.TestCase, SameResults):
         square = MaskedTensor(np.ones((4, 4)), np.eye(4) == 1).packed(4)
         with self.assertRaisesRegex(ValueError, "across the batch"):
             jax.vmap(lambda x: x + 1)(square)
-
-
-def compiled(function, *static):
-    """The function as the engine compiles it."""
-    name = backend.backend()
-    # Late: only the engine that runs is imported.
-    if name == "jax":
-        import jax
-
-        return jax.jit(function, static_argnums=static)
-    if name == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function)
-    if name == "torch":
-        import torch
-
-        return torch.compile(function, backend="aot_eager", fullgraph=True)
-    return function

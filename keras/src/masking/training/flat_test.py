@@ -19,13 +19,13 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.backend import MaskedTensor
 from keras.src.masking import packing
-from keras.src.masking.packing_test import MASK
-from keras.src.masking.packing_test import Block
-from keras.src.masking.packing_test import counted
-from keras.src.masking.packing_test import hidden
 from keras.src.masking.training import flat
 from keras.src.masking.training import weighing
 from keras.src.testing.masked import testing_utils as u
+from keras.src.testing.masked.packed import MASK
+from keras.src.testing.masked.packed import Block
+from keras.src.testing.masked.packed import counted
+from keras.src.testing.masked.packed import hidden
 from keras.src.utils import set_random_seed
 
 BATCH, TIME, CLASSES = *MASK.shape, 3
