@@ -1,6 +1,7 @@
 """What tests of packed storage share: operands, and what is counted."""
 
 import contextlib
+import importlib
 from unittest import mock
 
 import numpy as np
@@ -132,18 +133,14 @@ class Block(layers.Layer):
 
 def compiled(function, *static):
     """The function as the engine compiles it."""
-    name = backend.backend()
-    # Late: only the engine that runs is imported.
-    if name == "jax":
-        import jax
-
-        return jax.jit(function, static_argnums=static)
-    if name == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function)
-    if name == "torch":
-        import torch
-
-        return torch.compile(function, backend="aot_eager", fullgraph=True)
+    engine = None
+    if backend.backend() != "numpy":
+        # Late: only the engine that runs is imported.
+        engine = importlib.import_module(backend.backend())
+    if backend.backend() == "jax":
+        return engine.jit(function, static_argnums=static)
+    if backend.backend() == "tensorflow":
+        return engine.function(function)
+    if backend.backend() == "torch":
+        return engine.compile(function, backend="aot_eager", fullgraph=True)
     return function
