@@ -15,6 +15,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import UnsupportedMaskError
+from keras.src.testing.masked import testing_utils as u
 from patchset.markers import when
 
 VALUES = np.arange(6, dtype="float32").reshape(2, 3) + 1
@@ -232,6 +233,35 @@ class CarryTest(testing.TestCase):
             last, outputs = function(backend.MaskedTensor(LONG[0], mask))
             self.assertAllClose(last, h)
             self.assert_masked(outputs, ys, mask)
+
+    def test_an_element_is_there_if_all_are(self):
+        """Of those that are gone through together."""
+        a = backend.MaskedTensor(LONG[0], np.array([True, False, True]))
+        mask = np.array([[True] * 4, [True] * 4, [False, True, True, True]])
+        b = masked(LONG[1], mask)
+        c = backend.MaskedTensor(LONG[1], np.array([True, True, False]))
+        both = ops.map(lambda x: x[0] + x[1], (a, b))
+        expected = LONG[0] + LONG[1]
+        self.assert_masked(both, expected, mask & [[True], [False], [True]])
+        alone = ops.map(lambda x: x[0] + x[1], (a, c))
+        self.assert_masked(alone, expected, np.array([True, False, False]))
+
+    @pytest.mark.requires_trainable_backend
+    def test_no_gradient_through_a_step_that_is_not_there(self):
+        mask = np.array([True, False, True])
+        hidden = np.where(mask[:, None], LONG[0] / 20, np.nan)
+        x = backend.MaskedTensor._wrap(
+            *map(backend.convert_to_tensor, (hidden.astype("float32"), mask))
+        )
+
+        def last(arrays):
+            end, _ = ops.scan(
+                lambda h, x: (h * arrays[0] + x, h), ops.zeros((4,)), x
+            )
+            return ops.sum(end)
+
+        (found,) = u.gradients(last, [np.float32(0.5)])
+        self.assertAllClose(found, (LONG[0, 0] / 20).sum(), rtol=1e-5)
 
     def test_what_a_missing_element_gives_is_finite(self):
         x = backend.MaskedTensor(VALUES, np.array([True, False]))

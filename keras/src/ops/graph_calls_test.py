@@ -24,6 +24,15 @@ class GraphCallsTest(testing.TestCase):
             self.assertAllClose(a, b)
             self.assertEqual(tuple(a.shape), spec.shape)
 
+    def test_a_graph_of_plain_tensors_in_one_of_masked_ones(self):
+        """It has the shape of its input, and a mask besides."""
+        symbol = backend.KerasTensor((2, 3))
+        function = Function(symbol, ops.exp(symbol))
+        mask = backend.KerasTensor((2,), "bool")
+        spec = function(backend.KerasTensor((2, 3), mask=mask))
+        self.assertEqual(spec.mask.shape, (2,))
+        self.assertIsNone(function(backend.KerasTensor((2, 3))).mask)
+
     def test_conv_transpose_keeps_both_paddings(self):
         kernel = np.ones((3, 4, 2), "float32")
         for padding in ("same", "valid"):
