@@ -264,6 +264,14 @@ class CarryTest(testing.TestCase):
         first, _, third = LONG[0] / 20
         self.assertAllClose(found, first @ third, rtol=1e-5)
 
+    @pytest.mark.requires_trainable_backend
+    def test_a_gradient_of_ones_own_wants_one_mask_over_leading_axes(self):
+        function = ops.custom_gradient(lambda *x: (x[0], lambda *y: y))
+        rows = backend.MaskedTensor(VALUES, np.array([True, False]))
+        for args in ((masked(),), (rows, rows)):
+            with self.assertRaisesRegex(UnsupportedMaskError, "last axis has"):
+                function(*args)
+
     def test_what_a_missing_element_gives_is_finite(self):
         x = backend.MaskedTensor(VALUES, np.array([True, False]))
         for over in (ops.map, ops.vectorized_map):
