@@ -17,6 +17,7 @@ from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.cases.layers import CASES
 from keras.src.testing.masked.testing_utils import T
 from keras.src.utils import set_random_seed
+from patchset.markers import when
 
 NAME = backend.backend()
 STEPS = T((2, 6, 4), 2)
@@ -27,6 +28,11 @@ IDS = T((2, 6), 2, "int32", 0, 8)
 POLICIES = ["mixed_float16", "mixed_bfloat16"]
 if NAME in ("tensorflow", "torch"):
     POLICIES.append("float64")
+
+SINGLE = ()
+if when(">=3.16"):
+    # Of double precision upstream's functions of two operands make this.
+    SINGLE = ("float32",) if NAME == "torch" else ()
 
 # Engines that compile, or trace, are given these; one dtype each but where all
 # are asked for.
@@ -105,16 +111,14 @@ class PrecisionTest(testing.TestCase):
         )
         for result in results:
             for x, y in zip(result, plain, strict=True):
-                # Upstream's Attention gives float32 of float64 on PyTorch,
-                # and since 3.16 all of its functions of two operands.
-                dtypes = (
-                    y.dtype,
-                    layer.compute_dtype,
-                    ops.multiply(y, y).dtype,
-                )
+                # Upstream's Attention gives float32 of float64 on PyTorch.
                 self.assertIn(
                     backend.standardize_dtype(x.dtype),
-                    list(map(backend.standardize_dtype, dtypes)),
+                    (
+                        backend.standardize_dtype(y.dtype),
+                        layer.compute_dtype,
+                        *(SINGLE if policy == "float64" else ()),
+                    ),
                 )
             mask = u.parts(result[:1])[0][1]
             if wanted is None:

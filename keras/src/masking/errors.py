@@ -1,4 +1,4 @@
-"""The error for an unsupported use of a masked tensor, and who raises it."""
+"""The error for an unsupported use of a masked tensor, and who makes it."""
 
 import typing
 

@@ -29,6 +29,10 @@ WAYS_OUT = (
     "What to do: fill the masked entries (`keras.ops.filled(x, value)`), drop "
     "the mask on purpose (`x.values`), or add a rule for it."
 )
+# More than this many refusals have ways out that most engines go.
+AT_LEAST = 30
+if when("<3.15"):  # Which has fewer functions that refuse.
+    AT_LEAST = 28
 # Operands that have their batch axis alone, by their place.
 WITHOUT_CORE = {("ctc_loss", 2), ("ctc_loss", 3)}
 every_case = parameterized.named_parameters(
@@ -181,7 +185,7 @@ class RefusalTest(testing.TestCase):
             if case.function is None
             and not isinstance(outcome(case.call, filled), type)
         ]
-        self.assertGreater(len(done), 25)
+        self.assertGreater(len(done), AT_LEAST)
 
     @parameterized.named_parameters(
         (name.replace(".", "_"), name)

@@ -266,15 +266,15 @@ class VectorizedMap(_Carrying):
 
 # The functions that they are given may return masked tensors even where no
 # operand is masked, so these look for masks themselves.
-for _name, _carried in (
-    ("associative_scan", "associative_scan"),
-    ("fori_loop", "fori_loop"),
-    ("grad", "grad"),
-    ("map", "map_"),
-    ("scan", "scan"),
-    ("switch", "switch"),
-    ("vectorized_map", "vectorized_map"),
-    ("while_loop", "while_loop"),
+for _name in (
+    "associative_scan",
+    "fori_loop",
+    "grad",
+    "scan",
+    "switch",
+    "vectorized_map",
+    "while_loop",
 ):
     if _name in globals():  # Keras 3.15 has no `grad`.
-        globals()[_name] = carries(_carried)(globals()[_name])
+        globals()[_name] = carries(_name)(globals()[_name])
+globals()["map"] = carries("map_")(map)

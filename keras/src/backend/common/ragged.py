@@ -5,7 +5,6 @@ import typing
 import numpy as np
 
 from keras.src import backend
-from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
@@ -21,24 +20,6 @@ def is_ragged(x: typing.Any) -> bool:
 
 def is_ragged_of_tensorflow(x: typing.Any) -> bool:
     return _is_named(x, "RaggedTensor", "tensorflow.python")
-
-
-_DATASETS = (
-    "DatasetV2",
-    "DistributedDataset",
-    "DistributedDatasetsFromFunction",
-)
-
-
-def is_ragged_dataset(x: typing.Any) -> bool:
-    """Whether this is a `tf.data.Dataset` of `tf.RaggedTensor`s."""
-    package = "tensorflow.python"
-    if not any(_is_named(x, name, package) for name in _DATASETS):
-        return False
-    return any(
-        isinstance(spec, tf.RaggedTensorSpec)
-        for spec in tree.flatten(x.element_spec)
-    )
 
 
 def _is_named(x, name, package):

@@ -168,7 +168,9 @@ PackedTensor.Spec._batch = _refuse_batching
 PackedTensor.Spec._to_batched_tensor_list = _refuse_batching
 
 
-def refuse_component(spec: tf.TypeSpec, parts: typing.Sequence[str]) -> None:
+def refuse_component(
+    spec: tf.TypeSpec, parts: typing.Sequence[str]
+) -> typing.NoReturn:
     """Raises for what pipelines do with the components of an element alone.
 
     Args:

@@ -22,7 +22,7 @@ from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.layers.layer import Layer
 from keras.src.masking.layers import protocols
-from keras.src.masking.refusals import is_from_keras
+from keras.src.masking.training.ragged import is_of_others
 from keras.src.models import Functional
 from keras.src.models import Model
 from keras.src.ops.function import Function
@@ -271,7 +271,7 @@ def _operations_in(model):
         found[id(op)] = op
         if isinstance(op, Functional):
             pending += op._operations
-        if isinstance(op, Model) or not is_from_keras(type(op).__module__):
+        if is_of_others(op):
             pending += getattr(op, "_layers", ())
     return list(found.values())
 

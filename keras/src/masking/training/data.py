@@ -28,7 +28,6 @@ from keras.src.backend.common.kinds import Model
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.ragged import is_ragged
-from keras.src.backend.common.ragged import is_ragged_dataset
 from keras.src.composite import fields
 from keras.src.masking import masks
 from keras.src.masking import packing
@@ -415,7 +414,7 @@ def of_ragged_for(model: Model, source: typing.Any) -> typing.Any:
     taken = functools.partial(of_ragged, is_taken=is_ragged)
     if isinstance(source, types.GeneratorType):
         return (taken(batch) for batch in source)
-    if backend.SUPPORTS_RAGGED_TENSORS and is_ragged_dataset(source):
+    if backend.SUPPORTS_RAGGED_TENSORS and ragged.is_ragged_dataset(source):
         return source.map(lambda *batch: taken(batch))
     return taken(source)
 

@@ -11,6 +11,7 @@ from keras.src.backend.common.ragged import is_ragged
 from keras.src.backend.common.ragged import is_ragged_of_tensorflow
 from keras.src.masking.refusals import is_from_keras
 from keras.src.ops.function import Function
+from keras.src.utils.module_utils import tensorflow as tf
 
 
 def is_foreign(x: typing.Any) -> bool:
@@ -20,6 +21,17 @@ def is_foreign(x: typing.Any) -> bool:
     """
     return is_ragged(x) and not (
         backend.SUPPORTS_RAGGED_TENSORS and is_ragged_of_tensorflow(x)
+    )
+
+
+def is_ragged_dataset(x: typing.Any) -> bool:
+    """Whether this is a `tf.data.Dataset` of `tf.RaggedTensor`s."""
+    # Late: adapters import this.
+    from keras.src.trainers.data_adapters import is_tf_dataset
+
+    return is_tf_dataset(x) and any(
+        isinstance(spec, tf.RaggedTensorSpec)
+        for spec in tree.flatten(x.element_spec)
     )
 
 

@@ -4,8 +4,8 @@ import functools
 
 from keras.src import backend
 from keras.src import tree
-from keras.src.backend.common.ragged import is_ragged_dataset
 from keras.src.masking.training import data
+from keras.src.masking.training import ragged
 from keras.src.trainers.data_adapters import data_adapter_utils
 from patchset.markers import keeps
 from patchset.markers import new
@@ -22,7 +22,7 @@ class TFDatasetAdapter:
             dataset = dataset.map(_weigh_by(class_weight))
             class_weight = None
         elif not backend.SUPPORTS_RAGGED_TENSORS:
-            if is_ragged_dataset(dataset):
+            if ragged.is_ragged_dataset(dataset):
                 apart = functools.partial(
                     data.batch_apart, class_weight=class_weight
                 )
