@@ -28,32 +28,63 @@ def masked(shape, rank, seed=0):
 
 @pytest.mark.skipif(backend.backend() != "jax", reason="of JAX")
 class NodeOfJaxTest(testing.TestCase):
-    @parameterized.product(rank=(1, 2, 3), axis=(0, 1, -1))
-    def test_an_axis_that_vmap_takes_and_makes(self, rank, axis):
+    @parameterized.product(
+        shape=((4, 3, 5), (4, 4, 4), (4, 3, 1)),
+        rank=(1, 2, 3),
+        axis=(0, 1, 2, -1, -2, -3),
+    )
+    def test_an_axis_that_vmap_takes_and_makes(self, shape, rank, axis):
         """The same one of values and mask, or an error.
 
-        Unless sizes are equal by chance, of axes that are no mask's: nothing
-        gives away then that an axis below 0 was counted from two ends.
+        Also where sizes are equal by chance, so that an axis counted from the
+        ends of both would be taken for one.
         """
         import jax
 
-        x = masked((4, 3, 5), rank)
+        x = masked(shape, rank)
+        mask = u.over_all_axes(np.array(x.mask), shape)
         for name in ("in_axes", "out_axes"):
 
             def run(x, name=name):
                 return jax.vmap(lambda x: x * 2.0, **{name: axis})(x)
 
-            if axis % 3 >= rank:
+            if axis % 3 < rank:
+                found = run(x)
+            elif shape[-1] > 1:
                 with self.assertRaises(ValueError):
                     run(x)
                 continue
-            found = run(x)
+            else:
+                # Which entry of an axis of size 1 is meant, is no question.
+                try:
+                    found = run(x)
+                except ValueError:
+                    continue
             places = (axis, 0) if name == "in_axes" else (0, axis)
-            for part, expected in (
-                (found.values, x.values * 2),
-                (found.mask, x.mask),
+            self.assertAllClose(
+                found.values, np.moveaxis(x.values * 2, *places)
+            )
+            found = u.over_all_axes(np.array(found.mask), found.shape)
+            self.assertAllEqual(found, np.moveaxis(mask, *places))
+
+    def test_a_transformation_keeps_the_axes_of_a_mask(self):
+        """Also where an axis more would say the same."""
+        import jax
+
+        for shape, rank in (((4, 1), 1), ((4, 1), 2), ((1, 1, 1), 1)):
+            x = masked(shape, rank)
+            for transform in (jax.jit, jax.vmap, jax.checkpoint):
+                found = transform(lambda x: x * 2.0)(x)
+                self.assertEqual(found.mask.shape, x.mask.shape)
+            for found in (
+                jax.device_get(x),
+                jax.tree.map(lambda x: x, x),
+                jax.eval_shape(lambda x: x, x),
+                jax.eval_shape(
+                    lambda x: x, jax.eval_shape(lambda x: x * 2.0, x)
+                ),
             ):
-                self.assertAllClose(part, np.moveaxis(expected, *places))
+                self.assertEqual(found.mask.shape, x.mask.shape)
 
     def test_a_map_over_values_and_mask(self):
         import jax
