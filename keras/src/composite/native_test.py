@@ -839,6 +839,9 @@ class TorchTest(NativeTestCase):
             def forward(self, x):
                 return Graph(x.nodes * 2.0, x.edges, x.weights, x.directed)
 
+        # Of masked nodes.
+        found = torch.export.export(Module(), (graph(),)).module()(graph())
+        self.assert_graph(found, 2.0)
         nodes = torch.ones((4, 3, 2))
         x = Graph(nodes, arrays()["edges"], None, False)
         found = torch.export.export(Module(), (x,)).module()(x)
@@ -864,8 +867,8 @@ class TorchTest(NativeTestCase):
         for x in (interval(), graph()):
             self.assertFalse(torch.is_tensor(x))
             for name, run in (
-                ("torch.add", lambda x: torch.add(x, 1)),
-                ("torch.add", lambda x: torch.add(torch.ones(4), x)),
+                ("torch.add", lambda x: torch.add(x, 1, alpha=2)),
+                ("torch.atan2", lambda x: torch.atan2(torch.ones(4), x)),
                 ("torch.add_", lambda x: torch.ones(4).add_(x)),
                 ("torch.sin", torch.sin),
                 ("torch.sum", lambda x: torch.sum(x, dim=0)),

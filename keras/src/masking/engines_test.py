@@ -1,6 +1,8 @@
 """Where an engine handles masked tensors by itself: right, or refused."""
 
 import functools
+import io
+import operator
 import os
 import zlib
 
@@ -12,6 +14,9 @@ import keras
 from keras.src import backend
 from keras.src import ops
 from keras.src import testing
+from keras.src.backend.common.operators import ARITHMETIC
+from keras.src.backend.common.operators import BITWISE
+from keras.src.backend.common.operators import COMPARISON
 from keras.src.masking import packing
 from keras.src.testing.masked import packed as of_packed
 from keras.src.testing.masked import testing_utils as u
@@ -26,8 +31,20 @@ def masked(shape, rank, seed=0):
     return keras.MaskedTensor(values, rng.uniform(size=shape[:rank]) < 0.6)
 
 
-@pytest.mark.skipif(backend.backend() != "jax", reason="of JAX")
-class NodeOfJaxTest(testing.TestCase):
+def vmap(function, in_axes=0, out_axes=0):
+    if backend.backend() == "jax":
+        import jax
+
+        return jax.vmap(function, in_axes, out_axes)
+    import torch
+
+    return torch.vmap(function, in_axes, out_axes)
+
+
+@pytest.mark.skipif(
+    backend.backend() not in ("jax", "torch"), reason="of JAX and PyTorch"
+)
+class NodeTest(testing.TestCase):
     @parameterized.product(
         shape=((4, 3, 5), (4, 4, 4), (4, 3, 1)),
         rank=(1, 2, 3),
@@ -39,14 +56,13 @@ class NodeOfJaxTest(testing.TestCase):
         Also where sizes are equal by chance, so that an axis counted from the
         ends of both would be taken for one.
         """
-        import jax
-
         x = masked(shape, rank)
-        mask = u.over_all_axes(np.array(x.mask), shape)
+        values = backend.convert_to_numpy(x.values)
+        mask = u.over_all_axes(backend.convert_to_numpy(x.mask), shape)
         for name in ("in_axes", "out_axes"):
 
             def run(x, name=name):
-                return jax.vmap(lambda x: x * 2.0, **{name: axis})(x)
+                return vmap(lambda x: x * 2.0, **{name: axis})(x)
 
             if axis % 3 < rank:
                 found = run(x)
@@ -61,12 +77,51 @@ class NodeOfJaxTest(testing.TestCase):
                 except ValueError:
                     continue
             places = (axis, 0) if name == "in_axes" else (0, axis)
-            self.assertAllClose(
-                found.values, np.moveaxis(x.values * 2, *places)
+            self.assertAllClose(found.values, np.moveaxis(values * 2, *places))
+            found_mask = backend.convert_to_numpy(found.mask)
+            self.assertAllEqual(
+                u.over_all_axes(found_mask, found.shape),
+                np.moveaxis(mask, *places),
             )
-            found = u.over_all_axes(np.array(found.mask), found.shape)
-            self.assertAllEqual(found, np.moveaxis(mask, *places))
 
+    @parameterized.parameters(1, 2, 3)
+    def test_gradients_of_each_example(self, rank):
+        """What is not differentiated may be masked, within `vmap` and without
+        it, seen by the transformation for the first time or not."""
+        if backend.backend() == "jax":
+            import jax
+
+            grad = jax.grad
+        else:
+            import torch
+
+            grad = torch.func.grad
+
+        def loss(w, x):
+            return ops.sum(ops.filled(ops.square(x * w), 0))
+
+        w = ops.convert_to_tensor(np.arange(1.0, 6.0, dtype="float32"))
+        x = masked((4, 3, 5), rank)
+        values = backend.convert_to_numpy(x.values)
+        mask = u.over_all_axes(backend.convert_to_numpy(x.mask), x.shape)
+        expected = 2 * np.arange(1.0, 6.0) * np.square(values) * mask
+        found = grad(loss)(w, masked((4, 3, 5), rank))
+        self.assertAllClose(found, expected.sum((0, 1)), rtol=1e-5)
+        found = vmap(grad(loss), (None, 0))(w, x)
+        self.assertAllClose(found, expected.sum(1), rtol=1e-5)
+
+        def total(w, x):
+            return ops.sum(vmap(loss, (None, 0))(w, x))
+
+        for y in (x, masked((4, 3, 5), rank)):
+            found = grad(total)(w, y)
+            self.assertAllClose(found, expected.sum((0, 1)), rtol=1e-5)
+            found = grad(lambda w, y=y: total(w, y))(w)
+            self.assertAllClose(found, expected.sum((0, 1)), rtol=1e-5)
+
+
+@pytest.mark.skipif(backend.backend() != "jax", reason="of JAX")
+class NodeOfJaxTest(testing.TestCase):
     def test_a_transformation_keeps_the_axes_of_a_mask(self):
         """Also where an axis more would say the same."""
         import jax
@@ -137,6 +192,107 @@ class NodeOfJaxTest(testing.TestCase):
             for y in found:
                 self.assertAllEqual(y.mask, x.mask)
                 self.assertAllClose(y.values, x.values)
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class ExportOfTorchTest(testing.TestCase):
+    def exported(self, function, x, dynamic_shapes=None):
+        import torch
+
+        class Module(torch.nn.Module):
+            def forward(self, x):
+                return function(x)
+
+        program = torch.export.export(
+            Module(), (x,), dynamic_shapes=dynamic_shapes
+        )
+        file = io.BytesIO()
+        torch.export.save(program, file)
+        file.seek(0)
+        return torch.export.load(file).module()
+
+    def assert_same(self, found, expected):
+        self.assertIsInstance(found, keras.MaskedTensor)
+        self.assertAllEqual(found.mask, expected.mask)
+        self.assertAllClose(ops.filled(found), ops.filled(expected), rtol=1e-5)
+
+    @parameterized.parameters(1, 2, 3)
+    def test_what_is_exported_takes_and_gives_masked_tensors(self, rank):
+        def function(x):
+            return {"mean": ops.mean(x, -1), "softmax": ops.softmax(x + 1.0)}
+
+        run = self.exported(function, masked((4, 3, 5), rank))
+        x = masked((4, 3, 5), rank, seed=1)
+        found, expected = run(x), function(x)
+        for name in ("mean", "softmax"):
+            self.assert_same(found[name], expected[name])
+
+    def test_sizes_that_change(self):
+        import torch
+
+        sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
+        run = self.exported(
+            lambda x: x * 2.0 + ops.max(x, 1, keepdims=True),
+            masked((4, 3, 5), 2),
+            # Of values and mask.
+            ((sizes, sizes),),
+        )
+        x = masked((2, 7, 5), 2)
+        self.assert_same(run(x), x * 2.0 + ops.max(x, 1, keepdims=True))
+
+    def test_a_model(self):
+        import torch
+
+        inputs = keras.Input((None, 5))
+        x = keras.layers.Dense(4)(inputs)
+        model = keras.Model(inputs, keras.layers.LSTM(3)(x))
+        x = masked((4, 3, 5), 2)
+        program = torch.export.export(model, (x,))
+        self.assertAllClose(program.module()(x), model(x), rtol=1e-5)
+
+    @parameterized.parameters(False, True)
+    def test_files_of_weights_only(self, is_packed):
+        import torch
+
+        x = masked((4, 3, 5), 2)
+        x = x.packed() if is_packed else x
+        file = io.BytesIO()
+        torch.save({"x": x}, file)
+        file.seek(0)
+        found = torch.load(file, weights_only=True)["x"]
+        self.assertIs(found.is_packed, is_packed)
+        self.assert_same(found, x)
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class OperatorOfTorchTest(testing.TestCase):
+    @parameterized.parameters(*(ARITHMETIC | BITWISE | COMPARISON))
+    def test_with_a_tensor_in_one_graph(self, name):
+        """On either side. A graph that breaks there is several."""
+        import torch
+
+        run = getattr(operator, name, None) or getattr(operator, f"{name}_")
+        kind = "int32" if name in BITWISE else "float32"
+        x = masked((3, 4, 4), 2)
+        x = keras.MaskedTensor(ops.cast(ops.abs(x.values) + 1, kind), x.mask)
+        y = ops.cast(ops.arange(1, 17), kind).reshape(4, 4)
+        for function in (run, lambda x, y: run(y, x)):
+            torch.compiler.reset()
+            # Which operand came first, the compiler does not say of matmul.
+            compiled = torch.compile(
+                function, backend="eager", fullgraph=name != "matmul"
+            )
+            found, expected = compiled(x, y), function(x, y)
+            self.assertAllEqual(found.mask, expected.mask)
+            self.assertAllClose(ops.filled(found), ops.filled(expected))
+        function = getattr(torch, name, None)
+        if function is not None:
+            for found, expected in (
+                (function(x, y), run(x, y)),
+                (function(y, x), run(y, x)),
+            ):
+                self.assertAllEqual(found.mask, expected.mask)
+                self.assertAllClose(ops.filled(found), ops.filled(expected))
 
 
 @pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")

@@ -1,6 +1,7 @@
 """The masked tensor that every backend's `MaskedTensor` is built on."""
 
 import builtins
+import copyreg
 import typing
 
 import numpy as np
@@ -178,7 +179,9 @@ class MaskedTensorBase(Operators):
         return self
 
     def __reduce__(self):
-        return type(self)._wrap, (self.values, self.mask)
+        # Its parts, and not a function, which PyTorch would not load.
+        parts = {"values": self.values, "mask": self.mask}
+        return copyreg.__newobj__, (type(self),), parts
 
     def __setattr__(self, name, value):
         if name == "_keras_mask" and value is self.mask:

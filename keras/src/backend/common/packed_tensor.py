@@ -4,6 +4,8 @@ Packing is storage, not a type: everything that is true of a masked tensor is
 true of a packed one. What does not know of it asks for `values` and `mask`.
 """
 
+import copyreg
+
 import numpy as np
 
 from keras.src.backend.common.kinds import DType
@@ -62,8 +64,8 @@ class PackedBase(MaskedTensorBase):
         return backend.MaskedTensor._wrap(values, mask)
 
     def __reduce__(self):
-        parts = (getattr(self, name) for name in self._parts_and_limit)
-        return type(self)._of_parts, tuple(parts)
+        parts = {name: getattr(self, name) for name in self._parts_and_limit}
+        return copyreg.__newobj__, (type(self),), parts
 
     def with_flat(self, flat: Tensor) -> "PackedBase":
         """The same layout with other flat rows."""

@@ -7,6 +7,7 @@ import numpy as np
 import jax
 import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.common.nodes import Nodes
 from keras.src.backend.common.packed_tensor import PackedBase
 
 
@@ -18,72 +19,32 @@ class MaskedTensor(MaskedTensorBase):
         return not isinstance(x.values, jax.core.Tracer)
 
 
-# What has a shape; JAX puts into leaves all else that it likes, too (`None`,
-# `object()`).
-_ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
-
-
-def _take_apart(x):
-    """The values, a mask of as many axes, and how many it has at its end more.
-
-    JAX counts an axis below 0 from the end of each leaf. The mask's last axes
-    have to be those of the values, then, or `in_axes=-1` would take different
-    ones of the two.
-    """
-    values, mask = x.values, x.mask
-    if not (isinstance(values, _ARRAYS) and isinstance(mask, _ARRAYS)):
-        return (values, mask), vars(x).get("_added", 0)
-    added = values.ndim - mask.ndim
-    return (values, _reshaped(mask, mask.shape + (1,) * added)), added
-
-
 def _reshaped(x, shape):
-    if x.shape == shape:
-        return x
     if isinstance(x, jax.ShapeDtypeStruct):
         return x.update(shape=shape)
     return x.reshape(shape)
 
 
-def _put_together(added, parts):
-    """A masked tensor of its parts, as a transformation gives them back."""
-    values, mask = parts
-    if not (isinstance(values, _ARRAYS) and isinstance(mask, _ARRAYS)):
-        x = MaskedTensor._wrap(values, mask)
-        vars(x)["_added"] = added
-        return x
-    if mask.dtype not in (bool, jax.dtypes.float0):
-        raise TypeError(
-            "The mask of a masked tensor must be boolean. It came back "
-            f"with dtype {mask.dtype}: `jax.tree.map` goes over values and "
-            "mask. Use functions of `keras.ops` or operators on the "
-            "masked tensor, or map over `x.values`."
-        )
-    own = mask.ndim - added
-    if own >= 0 and mask.shape[own:] == (1,) * added:
-        mask = _reshaped(mask, mask.shape[:own])
-    if mask.shape != values.shape[: mask.ndim]:
-        raise ValueError(
-            f"Values of shape {values.shape} came back with a mask of "
-            f"shape {mask.shape}, which does not cover leading axes of "
-            "them. `jax.vmap` takes and makes an axis of both alike, so it "
-            "has to be one of the mask: move it to the front with "
-            "`keras.ops.moveaxis` before or after, or map over `x.values`."
-        )
-    return MaskedTensor._wrap(values, mask)
+_nodes = Nodes(
+    MaskedTensor._wrap,
+    (jax.Array, np.ndarray, jax.ShapeDtypeStruct),
+    (bool, jax.dtypes.float0),
+    _reshaped,
+    may_keep=lambda x: not isinstance(x, jax.core.Tracer),
+)
 
 
 def _parts_with_keys(x):
     key = jax.tree_util.GetAttrKey
-    (values, mask), added = _take_apart(x)
+    (values, mask), added = _nodes.take_apart(x)
     return ((key("values"), values), (key("mask"), mask)), added
 
 
 jax.tree_util.register_pytree_with_keys(
     MaskedTensor,
     _parts_with_keys,
-    _put_together,
-    _take_apart,
+    lambda added, parts: _nodes.put_together(parts, added),
+    _nodes.take_apart,
 )
 
 # What `jax.export` writes can be read where Keras has been imported.

@@ -1,61 +1,17 @@
 """The composite tensor of the PyTorch backend.
 
-A node of `torch.utils._pytree`, which on this backend is `keras.tree`.
+A node of `torch.utils._pytree`, on which `keras.tree` stands here.
 """
-
-import types
 
 import torch
 from keras.src.backend.common import composite
-from keras.src.backend.common.operators import ARITHMETIC
-from keras.src.backend.common.operators import BITWISE
-from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.torch import operators
 from keras.src.backend.torch.masked_tensor import NO_CONSTANTS
 from keras.src.backend.torch.masked_tensor import MaskedTensor
 from keras.src.composite.errors import unsupported
 from torch.utils import _pytree
 from torch.utils.data._utils.collate import collate
 from torch.utils.data._utils.collate import default_collate_fn_map
-
-# Methods of PyTorch's tensors that operators end in, where their names differ.
-_NAMES = {"truediv": "div", "floordiv": "floor_divide", "mod": "remainder"}
-
-
-def _methods():
-    """By what PyTorch calls for an operator with a plain tensor, the method of
-    the other operand that does it.
-
-    Python calls a reflected method of a composite tensor on the right. For one
-    on the left, PyTorch's compiler calls that of the tensor, `__rsub__` say.
-    A comparison's reflection is the opposite comparison.
-    """
-    methods = {}
-    for method in ARITHMETIC | BITWISE:
-        name = _NAMES.get(method, method)
-        methods[f"__{method}__"] = methods[name] = f"__r{method}__"
-        methods[f"__r{method}__"] = f"__{method}__"
-    for method in BITWISE:
-        methods[f"bitwise_{method}"] = f"__{method}__"
-    methods["__rdiv__"] = "__truediv__"
-    for method in COMPARISON:
-        opposite = f"__{method.translate(str.maketrans('lg', 'gl'))}__"
-        methods[f"__{method}__"] = methods[method] = opposite
-    return methods
-
-
-def _key(function):
-    """What a function is looked up by: PyTorch's compiler knows the names of
-    Python's functions only, and can look up others only."""
-    if isinstance(function, types.FunctionType):
-        return function.__name__
-    return function
-
-
-_METHODS = {
-    _key(getattr(torch.Tensor, name)): method
-    for name, method in _methods().items()
-    if hasattr(torch.Tensor, name)
-}
 
 
 class CompositeTensor(composite.CompositeBase):
@@ -81,17 +37,11 @@ class CompositeTensor(composite.CompositeBase):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        method = _METHODS.get(_key(func))
-        if method is None or kwargs or len(args) != 2:
-            operands = _pytree.tree_leaves((args, kwargs), _is_composite)
-            raise unsupported(f"torch.{func.__name__}", operands)
-        tensor, x = args
-        if func is torch.Tensor.matmul and torch.compiler.is_compiling():
-            raise TypeError(
-                "PyTorch's compiler does not tell `a @ b` from `b @ a` if one "
-                "is no tensor of PyTorch. Write `keras.ops.matmul(a, b)`."
-            )
-        return getattr(x, method)(tensor)
+        found = operators.run(func, args, kwargs)
+        if found is not NotImplemented:
+            return found
+        operands = _pytree.tree_leaves((args, kwargs), _is_composite)
+        raise unsupported(f"torch.{func.__name__}", operands)
 
 
 def _parts_with_keys(x):

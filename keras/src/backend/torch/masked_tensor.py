@@ -1,8 +1,6 @@
-"""The masked tensor of the PyTorch backend.
+"""The masked tensor of the PyTorch backend: a class with `__torch_function__`.
 
-A plain class with `__torch_function__`. It is not registered with
-`torch.utils._pytree`, which on this backend is `keras.tree`: there a masked
-tensor has to stay one leaf.
+It is a node of `torch.utils._pytree`, and a leaf of `keras.tree`.
 """
 
 import dataclasses
@@ -12,39 +10,12 @@ import typing
 import torch
 from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
-from keras.src.backend.common.operators import op_named
+from keras.src.backend.common.nodes import Nodes
 from keras.src.backend.common.packed_tensor import PackedBase
+from keras.src.backend.torch import operators
 from keras.src.composite.errors import UnsupportedTypeError
-
-# What PyTorch calls the operator functions that `tensor + masked` ends in.
-_OPERATORS = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "div": "true_divide",
-    "truediv": "true_divide",
-    "true_divide": "true_divide",
-    "floordiv": "floor_divide",
-    "floor_divide": "floor_divide",
-    "remainder": "mod",
-    "mod": "mod",
-    "pow": "power",
-    "matmul": "matmul",
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "eq": "equal",
-    "ne": "not_equal",
-    "and": "bitwise_and",
-    "or": "bitwise_or",
-    "xor": "bitwise_xor",
-    "lshift": "left_shift",
-    "rshift": "right_shift",
-    "bitwise_and": "bitwise_and",
-    "bitwise_or": "bitwise_or",
-    "bitwise_xor": "bitwise_xor",
-}
+from keras.src.tree import torch_nodes
+from torch.utils import _pytree
 
 
 def _check_devices(values, mask):
@@ -83,18 +54,56 @@ class MaskedTensor(MaskedTensorBase):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = operators.run(func, args, kwargs)
+        if found is not NotImplemented:
+            return found
         name = func.__name__.strip("_")
-        if name[0] == "r" and name[1:] in _OPERATORS:
-            # `__rsub__`, say: its compiler calls it where Python would not.
-            name, args = name[1:], args[::-1]
-        if name in _OPERATORS and len(args) == 2 and not kwargs:
-            return op_named(_OPERATORS[name])(*args)
         raise TypeError(
             f"`torch.{name}` was given a masked tensor. PyTorch's own functions"
             " do not know masks. Use the function of `keras.ops` of that name,"
             " or go out of the mask on purpose: `keras.ops.filled(x, 0)` puts"
             " a value under the mask, `x.values` drops it."
         )
+
+
+def _reshaped(x, shape):
+    """A view of `x`, of the levels of transformations that `x` has.
+
+    An operation gives results of the level that is being entered, and that a
+    transformation lifts its operands to.
+    """
+    found = x.reshape(shape)
+    # PyTorch's compiler knows neither function.
+    if not torch.compiler.is_dynamo_compiling():
+        level = torch._C._functorch.maybe_get_level
+        while level(found) > level(x):
+            found = torch._C._functorch.get_unwrapped(found)
+    return found
+
+
+_nodes = Nodes(
+    MaskedTensor._wrap,
+    (torch.Tensor,),
+    (torch.bool,),
+    _reshaped,
+    may_keep=lambda _: not torch.compiler.is_dynamo_compiling(),
+)
+
+
+def _parts_with_keys(x):
+    (values, mask), added = _nodes.take_apart(x)
+    key = _pytree.GetAttrKey
+    return [(key("values"), values), (key("mask"), mask)], added
+
+
+torch_nodes.LEAVES.add(MaskedTensor)
+_pytree.register_pytree_node(
+    MaskedTensor,
+    _nodes.take_apart,
+    _nodes.put_together,
+    serialized_type_name="keras.MaskedTensor",
+    flatten_with_keys_fn=_parts_with_keys,
+)
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -157,6 +166,10 @@ class PackedTensor(PackedBase, MaskedTensor):
         # One row more, for what is written nowhere.
         zeros = flat.new_zeros((size + 1, *flat.shape[1:]))
         return zeros.index_copy(0, index, flat)[:size]
+
+
+# What `torch.export` writes has examples in it.
+torch.serialization.add_safe_globals([MaskedTensor, PackedTensor])
 
 
 def _of_masked(x, name):
