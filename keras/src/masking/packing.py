@@ -274,6 +274,102 @@ def narrowed(x: AnyTensor) -> AnyTensor:
     return x._of_parts(x.flat, mask, places, x.there, x.limit)
 
 
+class Groups(typing.NamedTuple):
+    """Rows of a packed tensor, those of about the same length together.
+
+    Attributes:
+        index: For each flat step its place in one array of all groups, each
+            padded to its times; `size` for those that are none.
+        size: The number of steps in this array.
+        rows: The rows of each group.
+        times: The times of each group, a slice.
+    """
+
+    index: Tensor
+    size: int
+    rows: list
+    times: list[slice]
+
+
+# Rows are grouped by how often the longest is twice as long, up to this.
+_HALVINGS = 3
+# What groups have to save to pay: a share of the squares of lengths, and as
+# much for each as its calls cost.
+_WORTH, _WORTH_A_CALL = 0.25, 2**15
+
+
+def by_length(x: AnyTensor) -> Groups | None:
+    """Groups of rows that are longer than a half, a quarter, of the longest.
+
+    For what costs the square of a length. None where this saves too little,
+    and where the mask is not known.
+
+    Args:
+        x: Packed tensor.
+    """
+    if not x._may_group(x) or not x.flat.shape[0]:
+        return None
+    mask = backend.convert_to_numpy(x.mask)
+    length = mask.shape[1]
+    first, last = mask.argmax(1), length - 1 - mask[:, ::-1].argmax(1)
+    span = last - first + 1
+    # A row without a step is where any other short one is.
+    shortest = np.where(mask.any(1), span, length).argmin()
+    for of_rows in (first, last, span):
+        of_rows[~mask.any(1)] = of_rows[shortest]
+    halvings = np.log2(span.max() / span).astype(int).clip(0, _HALVINGS)
+    rows = [np.flatnonzero(halvings == n) for n in np.unique(halvings)]
+    times = [slice(first[r].min(), last[r].max() + 1) for r in rows]
+    lengths = [t.stop - t.start for t in times]
+    whole = len(mask) * x.limit**2
+    saved = whole - sum(len(r) * n**2 for r, n in zip(rows, lengths))
+    if saved < max(_WORTH * whole, _WORTH_A_CALL * len(rows)):
+        return None
+    begin, size = np.zeros(len(mask), int), 0
+    for r, t, n in zip(rows, times, lengths):
+        begin[r] = size + n * np.arange(len(r)) - t.start
+        size += n * len(r)
+    places = backend.convert_to_numpy(x.index)
+    row, time = np.divmod(np.minimum(places, mask.size - 1), length)
+    index = np.where(places < mask.size, begin[row] + time, size)
+    index = backend.convert_to_tensor(index, x._index_dtype)
+    return Groups(index, size, rows, times)
+
+
+def padded_groups(x: AnyTensor, groups: Groups) -> list[Tensor]:
+    """The rows of each group, padded to its times.
+
+    Args:
+        x: Packed tensor.
+        groups: Groups of its layout.
+    """
+    lengths = [t.stop - t.start for t in groups.times]
+    shapes = [(len(r), n) for r, n in zip(groups.rows, lengths)]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1].tolist()
+    steps = x._scatter(x.flat, groups.index, groups.size)
+    return [
+        backend.numpy.reshape(part, (*shape, *x.flat.shape[1:]))
+        for part, shape in zip(backend.numpy.split(steps, ends), shapes)
+    ]
+
+
+def of_groups(
+    parts: typing.Sequence[Tensor], groups: Groups, layout: AnyTensor
+) -> AnyTensor:
+    """The packed tensor of padded rows, as `padded_groups` gives them.
+
+    Args:
+        parts: The rows of each group.
+        groups: Groups of the layout.
+        layout: Packed tensor.
+    """
+    steps = [backend.numpy.reshape(x, (-1, *x.shape[2:])) for x in parts]
+    steps = backend.numpy.concatenate(steps, axis=0)
+    last = backend.cast(groups.size - 1, groups.index.dtype)
+    index = backend.numpy.minimum(groups.index, last)
+    return layout.with_flat(taken(steps, layout, index))
+
+
 def flipped(x: AnyTensor) -> AnyTensor:
     """A packed tensor with its times the other way round.
 

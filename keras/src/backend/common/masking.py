@@ -33,7 +33,9 @@ def get_keras_mask(x):
     Args:
         x: Plain, masked or symbolic tensor.
     """
-    if isinstance(x, (MaskedTensorBase, KerasTensor)) and x.mask is not None:
+    if isinstance(x, MaskedTensorBase):
+        return x._keras_mask
+    if isinstance(x, KerasTensor) and x.mask is not None:
         return x.mask
     return _get_mask_attribute(x)
 

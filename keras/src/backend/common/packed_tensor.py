@@ -77,10 +77,17 @@ class PackedBase(MaskedTensorBase):
         return other
 
     def clearable(self) -> "PackedBase":
-        """The same, for old code that clears the attribute of a mask."""
+        """The same without the attribute of a mask, which old code clears.
+
+        For code that is given the mask apart, and would find it twice.
+        """
         copy = self.with_flat(self.flat)
         copy.__dict__["_is_clearable"] = True
         return copy
+
+    @property
+    def _keras_mask(self):
+        return None if "_is_clearable" in self.__dict__ else self.mask
 
     def __setattr__(self, name, value):
         if name == "_keras_mask" and "_is_clearable" in self.__dict__:
@@ -160,6 +167,14 @@ class PackedBase(MaskedTensorBase):
 
     # The dtype of places, in which the engine indexes.
     _index_dtype = "int64"
+
+    @staticmethod
+    def _may_group(x):
+        """Whether rows of about one length are computed apart from the others.
+
+        Where the mask is known, and a call costs little beside what it does.
+        """
+        return x.is_concrete(x)
 
     @staticmethod
     def _if(condition, function, otherwise):

@@ -70,6 +70,11 @@ class PackedTensor(PackedBase, MaskedTensor):
         return not isinstance(values, jax.core.Tracer)
 
     @staticmethod
+    def _may_group(x):
+        # Each number of rows would be compiled for, in each batch anew.
+        return False
+
+    @staticmethod
     def _if(condition, function, otherwise):
         if isinstance(condition, jax.core.Tracer):
             return jax.lax.cond(condition, function, otherwise)

@@ -96,6 +96,11 @@ class _PackedTensor(PackedBase, _MaskedTensor):
         return hasattr(x.flat, "numpy")
 
     @staticmethod
+    def _may_group(x):
+        # Another device would have to be waited for.
+        return x.is_concrete(x) and "CPU" in x.flat.device
+
+    @staticmethod
     def _may_keep(values):
         # A tape that is opened later on would not know where it came from.
         return False

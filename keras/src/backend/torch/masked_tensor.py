@@ -132,6 +132,11 @@ class PackedTensor(PackedBase, MaskedTensor):
         )
 
     @staticmethod
+    def _may_group(x):
+        # Another device would have to be waited for.
+        return x.is_concrete(x) and x.flat.device.type == "cpu"
+
+    @staticmethod
     def _if(condition, function, otherwise):
         # A compiler would end its graph here.
         if torch.compiler.is_compiling() or condition:

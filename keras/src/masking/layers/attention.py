@@ -11,12 +11,10 @@ from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
+from keras.src.masking import packing
 from keras.src.masking.calls import values_of
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.origins import defined_in_keras
-from keras.src.masking.packing import is_packed
-from keras.src.masking.packing import narrowed
-from keras.src.masking.packing import packed
 
 
 def attend(
@@ -86,7 +84,9 @@ def seen_by_call(layer: Layer, x: Nest) -> Nest:
 
     A class from outside, whose attention may be its own, gets the values.
     """
-    if is_packed(x) and defined_in_keras(type(layer), "_compute_attention"):
+    if packing.is_packed(x) and defined_in_keras(
+        type(layer), "_compute_attention"
+    ):
         return x
     return values_of(x)
 
@@ -114,24 +114,50 @@ def on_padded(
         return attend(*inputs, attention_mask, **kwargs)
     layout = query
     if may_narrow and all(isinstance(x, MaskedTensorBase) for x in inputs):
-        layout, key, value = map(narrowed, inputs)
-        if attention_mask is not None:
-            attention_mask = _cut(attention_mask, query, layout, -2)
-            attention_mask = _cut(attention_mask, inputs[1], key, -1)
+        if query.index is key.index is value.index:
+            groups = packing.by_length(query)
+            if groups is not None:
+                return _in_groups(
+                    attend, inputs, attention_mask, groups, **kwargs
+                )
+        layout, key, value = map(packing.narrowed, inputs)
+        times = [slice(x.mask.shape[1]) for x in (layout, key)]
+        attention_mask = _cut(attention_mask, inputs, times)
     output, scores = attend(
         *map(values_of, (layout, key, value)), attention_mask, **kwargs
     )
     if isinstance(query, MaskedTensorBase):
-        output = query.with_flat(packed(output, layout))
+        output = query.with_flat(packing.packed(output, layout))
     return output, scores
 
 
-def _cut(mask, x, narrow, axis):
-    """An attention mask up to the times that are left."""
-    length = narrow.mask.shape[1]
-    if mask.shape[axis] != x.mask.shape[1]:
-        return mask
-    return mask[..., :length, :] if axis == -2 else mask[..., :length]
+def _in_groups(attend, inputs, attention_mask, groups, **kwargs):
+    """Runs attention on rows of about one length at a time.
+
+    Its scores take the square of a length, which is that of the longest row
+    for all of them otherwise. The three inputs have one layout.
+    """
+    query = inputs[0]
+    inputs = [packing.padded_groups(x, groups) for x in inputs]
+    outputs = []
+    for rows, times, *parts in zip(groups.rows, groups.times, *inputs):
+        mask = attention_mask
+        if mask is not None and mask.shape[0] == query.mask.shape[0]:
+            mask = backend.numpy.take(mask, rows, axis=0)
+        mask = _cut(mask, (query, query), (times, times))
+        outputs.append(attend(*parts, mask, **kwargs)[0])
+    return packing.of_groups(outputs, groups, query), None
+
+
+def _cut(mask, inputs, times):
+    """An attention mask at some times of query and key alone."""
+    if mask is None:
+        return None
+    key = (...,)
+    for axis, x, own in zip((-2, -1), inputs, times):
+        # One that broadcasts has no times.
+        key += (own if mask.shape[axis] == x.mask.shape[1] else slice(None),)
+    return mask[key]
 
 
 def without_unseen(

@@ -64,13 +64,21 @@ def hidden(x):
 @contextlib.contextmanager
 def counted():
     """The shapes of flat steps that are padded meanwhile."""
-    found, plain = [], packing.unpacked
+    found = []
 
-    def unpacked(flat, layout):
-        found.append(tuple(flat.shape))
-        return plain(flat, layout)
+    def noting(name, shape_of):
+        plain = getattr(packing, name)
 
-    with mock.patch.object(packing, "unpacked", unpacked):
+        def padding(x, layout):
+            found.append(tuple(shape_of(x)))
+            return plain(x, layout)
+
+        return mock.patch.object(packing, name, padding)
+
+    with (
+        noting("unpacked", lambda flat: flat.shape),
+        noting("padded_groups", lambda x: x.flat.shape),
+    ):
         yield found
 
 
