@@ -110,14 +110,15 @@ class MaskedTensorBase(Operators):
     What lies under the mask is finite and means nothing. The constructor puts
     0 there.
 
-    `jax.vmap` over the only axis of a mask, `jax.lax.map`, `jax.lax.scan` and
+    A `vmap` over the only axis of a mask, `jax.lax.map`, `jax.lax.scan` and
     the rows of a `tf.data.Dataset` leave a mask without axes. It says of the
     whole tensor whether it is there, and ops keep it.
 
     Masked tensors are immutable: the mask is a copy where the caller could
     write to what it was made of. They pass through `jax.jit`, `tf.function`,
-    `tf.data`, `jax.vmap` and gradient tapes; one differentiates with respect
-    to plain tensors or to `x.values`.
+    `torch.compile`, `torch.export`, `tf.data`, `jax.vmap`, `torch.vmap` and
+    gradient tapes; one differentiates with respect to plain tensors or to
+    `x.values`.
 
     Args:
         values: Tensor, NumPy array or `keras.Variable`, of at least one axis.
