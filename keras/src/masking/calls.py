@@ -133,6 +133,8 @@ class Call:
             return packing.apply(self, packed)
         found = [x.mask for x in operands if _is_whole(x)]
         if not found or getattr(rule, "takes_whole", False):
+            if getattr(rule, "is_one", False):
+                return backend.masked_kernels.run_as_one(rule, self)
             return rule(self)
         self.args, self.kwargs = map_nest(_present, (self.args, self.kwargs))
         is_masked = any_leaf(MaskedTensorBase, self.args, self.kwargs)
@@ -191,6 +193,15 @@ def _unmasked(x, values):
 def takes_whole(rule: Rule) -> Rule:
     """Decorator: the rule itself knows what a mask without axes means."""
     rule.takes_whole = True
+    return rule
+
+
+def as_one(rule: Rule) -> Rule:
+    """Decorator: the rule computes with its tensors alone.
+
+    It looks at no entry, so that an engine may compile it as a whole.
+    """
+    rule.is_one = True
     return rule
 
 

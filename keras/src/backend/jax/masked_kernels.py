@@ -19,6 +19,7 @@ from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import select
 from keras.src.backend.common.masked_kernels import sorts_last
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.backend.jax.programs import run_as_one
 
 
 def _runs_on_cpu():

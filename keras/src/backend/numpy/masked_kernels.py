@@ -15,6 +15,7 @@ from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import join_in_place
+from keras.src.backend.common.masked_kernels import run_as_one
 from keras.src.backend.common.masked_kernels import split_rows as blocks
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 

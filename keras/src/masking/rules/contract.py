@@ -16,6 +16,7 @@ from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import Rule
+from keras.src.masking.calls import as_one
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -44,6 +45,7 @@ def contract(labels_of: typing.Callable) -> Rule:
             return len(out)
         return reach(covered, out)
 
+    @as_one
     @packs(packed.contracted(labels_of))
     @covers(coverage)
     def rule(call):

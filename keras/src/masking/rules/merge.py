@@ -16,12 +16,14 @@ from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import Rule
+from keras.src.masking.calls import as_one
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 
 
+@as_one
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
@@ -44,6 +46,7 @@ def merge(call: Call) -> AnyTensor:
     return masks.wrap(masks.fill(call.compute(*args), mask, 0), mask)
 
 
+@as_one
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
@@ -152,6 +155,7 @@ def guarded(*constants: float | None) -> Rule:
             leaves the operand as in `merge`.
     """
 
+    @as_one
     @takes_whole
     @packs(packed.each_step)
     @covers(coverage.merged)

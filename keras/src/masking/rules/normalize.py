@@ -6,6 +6,7 @@ from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.kinds import AnyTensor
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
+from keras.src.masking.calls import as_one
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -24,6 +25,7 @@ def _softmax(call, spec):
     return masks.covered(call.args[0])
 
 
+@as_one
 @packs(packed.along("axis"))
 @covers(_softmax)
 def softmax(call: Call) -> AnyTensor:
@@ -81,6 +83,7 @@ def _scaled(call, spec):
     return masks.covered(call.args[0])
 
 
+@as_one
 @packs(packed.along("axis"))
 @covers(_scaled)
 def layer_normalization(call: Call) -> AnyTensor:
@@ -100,6 +103,7 @@ def layer_normalization(call: Call) -> AnyTensor:
     return _over_root(call, x, power, gamma, beta)
 
 
+@as_one
 @packs(packed.along("axis"))
 @covers(_scaled)
 def rms_normalization(call: Call) -> AnyTensor:
@@ -142,6 +146,7 @@ def _over_axes(weight, axes, x):
     )
 
 
+@as_one
 @packs(packed.along("axis"))
 @covers(kept)
 def normalize(call: Call) -> AnyTensor:

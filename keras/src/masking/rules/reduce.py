@@ -21,6 +21,7 @@ from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import Rule
+from keras.src.masking.calls import as_one
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
@@ -159,6 +160,7 @@ def reduce(identity: float | str) -> Rule:
             "lowest" and "highest" of the dtype.
     """
 
+    @as_one
     @packs(_BY_SEGMENTS.get(identity, packed.reduced()))
     @covers(ordered if isinstance(identity, str) else reduced)
     def rule(call):
@@ -186,6 +188,7 @@ def reduce(identity: float | str) -> Rule:
     return rule
 
 
+@as_one
 @packs(packed.over_time(packed.sums))
 @covers(reduced)
 def total(call: Call) -> AnyTensor:
@@ -233,6 +236,7 @@ FINITE = {
 }
 
 
+@as_one
 @packs(packed.over_time(packed.means))
 @covers(reduced)
 def mean(call: Call) -> AnyTensor:
@@ -302,6 +306,7 @@ def _divide(sums, x, axes, keepdims):
     return backend.numpy.divide(sums, masks.expand(count, len(sums.shape)))
 
 
+@as_one
 @covers(reduced)
 def count_nonzero(call: Call) -> AnyTensor:
     """The number of entries that are valid and not 0."""
@@ -309,6 +314,7 @@ def count_nonzero(call: Call) -> AnyTensor:
     return ops.sum(hits, axis=call.argument("axis"))
 
 
+@as_one
 @packs(packed.reduced())
 @covers(reduced)
 def var(call: Call) -> AnyTensor:
@@ -332,6 +338,7 @@ def var(call: Call) -> AnyTensor:
     return _averaged(call, of_all, floating(call.args[0].dtype))
 
 
+@as_one
 @packs(packed.reduced())
 @covers(reduced)
 def std(call: Call) -> AnyTensor:
@@ -344,6 +351,7 @@ def std(call: Call) -> AnyTensor:
     return ops.where(still, 0, ops.sqrt(ops.where(still, 1, var)))
 
 
+@as_one
 @covers(ordered)
 def ptp(call: Call) -> AnyTensor:
     """The largest less the smallest of the valid entries."""
@@ -461,6 +469,7 @@ def moments(call: Call) -> tuple[AnyTensor, AnyTensor]:
     return mean, ops.cast(variance, mean.dtype)
 
 
+@as_one
 @covers(ordered)
 def logsumexp(call: Call) -> AnyTensor:
     """Over the valid entries; of none it is 0.
@@ -527,6 +536,7 @@ def arg_extreme(extreme: str) -> Rule:
     """
     worst = "lowest" if extreme == "max" else "highest"
 
+    @as_one
     @covers(ordered)
     def rule(call):
         reduction = Reduction(call)
@@ -573,6 +583,7 @@ def _norm(call, spec):
     return Reduction(call).out_covered
 
 
+@as_one
 @covers(_norm)
 def norm(call: Call) -> AnyTensor:
     """The Euclidean norm over valid entries; another order is refused.
