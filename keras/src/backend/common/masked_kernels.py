@@ -93,6 +93,13 @@ def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     return backend.numpy.sum(values, axis=axes, keepdims=keepdims)
 
 
+def squares(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
+    """The sum of the squares of the valid entries over some axes."""
+    values = backend.masked_kernels.put(x, 0)
+    squares = backend.numpy.square(values)
+    return backend.numpy.sum(squares, axis=axes, keepdims=keepdims)
+
+
 def careful(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
     """A function of a masked tensor, whatever is under the mask.
 

@@ -43,15 +43,16 @@ def put(x: MaskedTensorBase, value: typing.Any) -> Tensor:
 
 
 def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
-    # A product of matrices, where XLA has one for it, is the faster one.
-    last = x.mask.ndim - 1
-    if (
-        not _runs_on_cpu()
-        or tuple(axes) != (last,)
-        or x.values.ndim == x.mask.ndim
-        or x.dtype not in ("float32", "float64")
-    ):
+    if not _runs_on_cpu() or x.dtype not in ("float32", "float64"):
         return common.total(x, axes, keepdims)
+    inner = tuple(a for a in axes if a >= x.mask.ndim)
+    if inner:
+        return _of_steps(x, jax.numpy.sum(x.values, inner), axes, keepdims)
+    last = x.mask.ndim - 1
+    size = math.prod(x.values.shape[x.mask.ndim :])
+    if tuple(axes) != (last,) or size <= _NARROW:
+        return common.total(x, axes, keepdims)
+    # A product of matrices, where XLA has one for it, is the faster one.
     batch = tuple(range(last))
     result = jax.lax.dot_general(
         x.mask.astype(x.values.dtype),
@@ -61,6 +62,30 @@ def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
         precision=jax.lax.Precision.HIGHEST,
     )
     return jax.numpy.expand_dims(result, last) if keepdims else result
+
+
+# Up to how many entries of a step XLA sums faster than it multiplies matrices.
+_NARROW = 64
+
+
+def _of_steps(x, sums, axes, keepdims):
+    """A sum of what is summed up within steps, with no mask, already.
+
+    A mask that is broadcast into what is summed keeps XLA from vectorizing it.
+    """
+    covered = x.mask.ndim
+    inner = tuple(a for a in axes if a >= covered)
+    outer = tuple(a for a in axes if a < covered)
+    sums = jax.numpy.sum(fill(sums, x.mask, 0), outer, keepdims=keepdims)
+    return jax.numpy.expand_dims(sums, inner) if keepdims else sums
+
+
+def squares(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
+    inner = tuple(a for a in axes if a >= x.mask.ndim)
+    if not _runs_on_cpu() or not inner or x.dtype not in ("float32", "float64"):
+        return common.squares(x, axes, keepdims)
+    sums = jax.numpy.sum(jax.numpy.square(x.values), inner)
+    return _of_steps(x, sums, axes, keepdims)
 
 
 def careful(x: MaskedTensorBase, function: typing.Callable) -> Tensor:

@@ -17,6 +17,7 @@ from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import join_in_place
 from keras.src.backend.common.masked_kernels import run_as_one
 from keras.src.backend.common.masked_kernels import split_rows as blocks
+from keras.src.backend.common.masked_kernels import squares
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 

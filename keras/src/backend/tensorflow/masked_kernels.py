@@ -18,6 +18,7 @@ from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import run_as_one
+from keras.src.backend.common.masked_kernels import squares
 from keras.src.backend.common.masked_kernels import total
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from tensorflow.python.ops.numpy_ops import np_array_ops

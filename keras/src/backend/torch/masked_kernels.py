@@ -17,6 +17,7 @@ from keras.src.backend.common.masked_kernels import index
 from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import run_as_one
 from keras.src.backend.common.masked_kernels import sorts_last
+from keras.src.backend.common.masked_kernels import squares
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 HAS_SAFE_LOGSUMEXP = True

@@ -327,9 +327,8 @@ def var(call: Call) -> AnyTensor:
             distance = backend.numpy.subtract(x.values, mean)
             if is_complex(x):
                 distance = backend.numpy.absolute(distance)
-            distance = masks.zero(masks.wrap(distance, x.mask))
-            sums = backend.numpy.sum(
-                backend.numpy.square(distance), axis=axes, keepdims=keepdims
+            sums = backend.masked_kernels.squares(
+                masks.wrap(distance, x.mask), axes, keepdims
             )
             return _divide(sums, x, axes, keepdims)
 
