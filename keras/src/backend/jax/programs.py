@@ -8,7 +8,7 @@ import typing
 
 import jax
 from keras.src.backend import config
-from keras.src.backend.jax.core import Variable
+from keras.src.backend.common.variables import Variable
 from keras.src.backend.jax.masked_tensor import MaskedTensor
 
 _PROGRAMS: dict = {}
