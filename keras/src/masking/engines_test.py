@@ -195,6 +195,30 @@ class NodeOfJaxTest(testing.TestCase):
 
 
 @pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
+class TangentOfTorchTest(testing.TestCase):
+    @parameterized.parameters(1, 2, 3)
+    def test_a_mask_has_none(self, rank):
+        """PyTorch would make one, in which nothing is valid."""
+        import torch
+
+        w, x = torch.arange(1.0, 6.0), masked((4, 3, 5), rank)
+        jvp, jacfwd = torch.func.jvp, torch.func.jacfwd
+        for run in (
+            lambda: jvp(lambda w: x * w, (w,), (w,)),
+            lambda: jacfwd(lambda w: {"x": x * w})(w),
+        ):
+            with self.assertRaisesRegex(TypeError, "jvp.*filled"):
+                run()
+        _, tangent = jvp(lambda w: ops.filled(x * w, 0), (w,), (w,))
+        self.assertAllClose(tangent, ops.filled(x * w, 0))
+        # What is not differentiated is a masked tensor as ever.
+        loss = lambda w, x: ops.sum(ops.filled(ops.square(x * w), 0))
+        found = torch.func.hessian(loss)(w, x)
+        expected = 2 * ops.sum(ops.square(ops.filled(x, 0)), (0, 1))
+        self.assertAllClose(found, np.diag(expected), rtol=1e-5)
+
+
+@pytest.mark.skipif(backend.backend() != "torch", reason="of PyTorch")
 class ExportOfTorchTest(testing.TestCase):
     def exported(self, function, x, dynamic_shapes=None):
         import torch

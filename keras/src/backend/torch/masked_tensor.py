@@ -15,6 +15,7 @@ from keras.src.backend.common.packed_tensor import PackedBase
 from keras.src.backend.torch import operators
 from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.tree import torch_nodes
+from torch.autograd import forward_ad
 from torch.utils import _pytree
 
 
@@ -90,8 +91,35 @@ _nodes = Nodes(
 )
 
 
+def _take_apart(x):
+    # PyTorch's compiler knows no level of a transformation.
+    if not torch.compiler.is_dynamo_compiling():
+        _check_no_tangent(x)
+    return _nodes.take_apart(x)
+
+
+def _check_no_tangent(x):
+    """Raises where a tangent is made of the mask, too: nothing would be valid.
+
+    That is so of the results of `torch.func.jvp`.
+    """
+    level = torch._C._functorch.peek_interpreter_stack()
+    if level is None or not isinstance(x.values, torch.Tensor):
+        return
+    is_forward = level.key() == torch._C._functorch.TransformType.Jvp
+    if is_forward and forward_ad.unpack_dual(x.values).tangent is not None:
+        raise TypeError(
+            "`torch.func.jvp` makes a tangent of each part of a masked tensor, "
+            "and the mask has none. Return `keras.ops.filled(x, 0)` or "
+            "`x.values` from the function that is differentiated, and give a "
+            "transformation within it values and mask apart. Received values "
+            f"of shape {tuple(x.values.shape)} with a tangent, and a mask of "
+            f"shape {tuple(x.mask.shape)}."
+        )
+
+
 def _parts_with_keys(x):
-    (values, mask), added = _nodes.take_apart(x)
+    (values, mask), added = _take_apart(x)
     key = _pytree.GetAttrKey
     return [(key("values"), values), (key("mask"), mask)], added
 
@@ -99,7 +127,7 @@ def _parts_with_keys(x):
 torch_nodes.LEAVES.add(MaskedTensor)
 _pytree.register_pytree_node(
     MaskedTensor,
-    _nodes.take_apart,
+    _take_apart,
     _nodes.put_together,
     serialized_type_name="keras.MaskedTensor",
     flatten_with_keys_fn=_parts_with_keys,
