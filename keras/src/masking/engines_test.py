@@ -264,6 +264,19 @@ class ExportOfTorchTest(testing.TestCase):
         x = masked((2, 7, 5), 2)
         self.assert_same(run(x), x * 2.0 + ops.max(x, 1, keepdims=True))
 
+    @parameterized.parameters(None, 12)
+    def test_packed_steps(self, capacity):
+        """Of one layout: how many there are is a shape."""
+        x = masked((4, 3, 5), 2).packed(capacity)
+        function = keras.Sequential(
+            [keras.layers.Dense(4), keras.layers.LayerNormalization()]
+        )
+        function(x)
+        run = self.exported(function, x)
+        y = x.with_flat(x.flat * 2.0 + 1.0)
+        self.assertTrue(run(y).is_packed)
+        self.assert_same(run(y), function(y))
+
     def test_a_model(self):
         import torch
 

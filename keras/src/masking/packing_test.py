@@ -409,11 +409,13 @@ class StorageTest(testing.TestCase, SameResults):
             pack(x, None)
 
     def test_rows_are_not_mapped_over(self):
-        if backend.backend() != "jax":
-            self.skipTest("`jax.vmap` is JAX's.")
-        # Late: only the engine that runs is imported.
-        import jax
-
+        if backend.backend() == "jax":
+            # Late: only the engine that runs is imported.
+            from jax import vmap
+        elif backend.backend() == "torch":
+            from torch import vmap
+        else:
+            self.skipTest("`vmap` is of JAX and PyTorch.")
         square = MaskedTensor(np.ones((4, 4)), np.eye(4) == 1).packed(4)
         with self.assertRaisesRegex(ValueError, "across the batch"):
-            jax.vmap(lambda x: x + 1)(square)
+            vmap(lambda x: x + 1)(square)

@@ -2,7 +2,9 @@
 
 import typing
 
+from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Shape
+from keras.src.backend.common.kinds import Tensor
 
 # What a transformation that maps over an axis of leaves has to be told.
 _NO_AXIS = (
@@ -92,6 +94,25 @@ class Nodes:
 
     def _are_arrays(self, *leaves):
         return all(isinstance(x, self.arrays) for x in leaves)
+
+
+def check_packed(mask: Mask, index: Tensor) -> None:
+    """Raises where a transformation went over the rows of a packed tensor.
+
+    It would take them from the rows of the batch and from the flat steps alike.
+
+    Args:
+        mask: The mask that came back.
+        index: The places of the flat steps that came back.
+    """
+    if len(mask.shape) != 2 or len(index.shape) != 1:
+        raise ValueError(
+            "A packed masked tensor came back with a mask of shape "
+            f"{tuple(mask.shape)}, which has to cover `(batch, time)`. Its "
+            "steps are stored across the batch, so `jax.vmap`, `torch.vmap` "
+            "and `jax.lax.scan` cannot go over its rows. Write `x.padded()` "
+            "before."
+        )
 
 
 def _without(shape: Shape, added: int) -> Shape:

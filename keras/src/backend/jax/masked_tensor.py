@@ -8,6 +8,7 @@ import jax
 import jax.export
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.nodes import Nodes
+from keras.src.backend.common.nodes import check_packed
 from keras.src.backend.common.packed_tensor import PackedBase
 
 
@@ -123,20 +124,10 @@ def _packed_parts_with_keys(x):
 
 
 def _packed_of(limit, parts):
-    """A packed masked tensor of its parts, of which arrays alone are checked.
-
-    A transformation that takes a row of each part would take them from the
-    rows of the batch and from the flat steps alike.
-    """
+    """A packed tensor of its parts, of which arrays alone are checked."""
     _, mask, index, _ = parts
-    arrays = isinstance(mask, jax.Array) and isinstance(index, jax.Array)
-    if arrays and (mask.ndim != 2 or index.ndim != 1):
-        raise ValueError(
-            "A packed masked tensor came back with a mask of shape "
-            f"{mask.shape}, which has to cover `(batch, time)`. Its steps are "
-            "stored across the batch, so `jax.vmap` and `jax.lax.scan` cannot "
-            "go over its rows. Write `x.padded()` before."
-        )
+    if isinstance(mask, jax.Array) and isinstance(index, jax.Array):
+        check_packed(mask, index)
     return PackedTensor._of_parts(*parts, limit)
 
 

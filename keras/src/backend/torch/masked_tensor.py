@@ -11,6 +11,7 @@ import torch
 from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.nodes import Nodes
+from keras.src.backend.common.nodes import check_packed
 from keras.src.backend.common.packed_tensor import PackedBase
 from keras.src.backend.torch import operators
 from keras.src.composite.errors import UnsupportedTypeError
@@ -92,28 +93,29 @@ _nodes = Nodes(
 
 
 def _take_apart(x):
-    # PyTorch's compiler knows no level of a transformation.
-    if not torch.compiler.is_dynamo_compiling():
-        _check_no_tangent(x)
+    _check_no_tangent(x, x.values)
     return _nodes.take_apart(x)
 
 
-def _check_no_tangent(x):
+def _check_no_tangent(x, values):
     """Raises where a tangent is made of the mask, too: nothing would be valid.
 
     That is so of the results of `torch.func.jvp`.
     """
+    # PyTorch's compiler knows no level of a transformation.
+    if torch.compiler.is_dynamo_compiling():
+        return
     level = torch._C._functorch.peek_interpreter_stack()
-    if level is None or not isinstance(x.values, torch.Tensor):
+    if level is None or not isinstance(values, torch.Tensor):
         return
     is_forward = level.key() == torch._C._functorch.TransformType.Jvp
-    if is_forward and forward_ad.unpack_dual(x.values).tangent is not None:
+    if is_forward and forward_ad.unpack_dual(values).tangent is not None:
         raise TypeError(
             "`torch.func.jvp` makes a tangent of each part of a masked tensor, "
             "and the mask has none. Return `keras.ops.filled(x, 0)` or "
             "`x.values` from the function that is differentiated, and give a "
             "transformation within it values and mask apart. Received values "
-            f"of shape {tuple(x.values.shape)} with a tangent, and a mask of "
+            f"of shape {tuple(x.shape)} with a tangent, and a mask of "
             f"shape {tuple(x.mask.shape)}."
         )
 
@@ -200,6 +202,41 @@ class PackedTensor(PackedBase, MaskedTensor):
         zeros = flat.new_zeros((size + 1, *flat.shape[1:]))
         return zeros.index_copy(0, index, flat)[:size]
 
+
+def _take_packed_apart(x):
+    """Its tensors, and their names beside the limit: one may be missing."""
+    _check_no_tangent(x, x.flat)
+    *names, _ = x._parts_and_limit
+    names = [name for name in names if getattr(x, name) is not None]
+    return [getattr(x, name) for name in names], (x.limit, *names)
+
+
+def _put_packed_together(parts, limit_and_names):
+    limit, *names = limit_and_names
+    parts = dict(zip(names, parts))
+    mask, index = parts["mask"], parts["index"]
+    if isinstance(mask, torch.Tensor) and isinstance(index, torch.Tensor):
+        check_packed(mask, index)
+    *names, _ = PackedTensor._parts_and_limit
+    return PackedTensor._of_parts(*map(parts.get, names), limit)
+
+
+def _packed_parts_with_keys(x):
+    parts, (limit, *names) = _take_packed_apart(x)
+    keys = map(_pytree.GetAttrKey, names)
+    return list(zip(keys, parts)), (limit, *names)
+
+
+torch_nodes.LEAVES.add(PackedTensor)
+_pytree.register_pytree_node(
+    PackedTensor,
+    _take_packed_apart,
+    _put_packed_together,
+    serialized_type_name="keras.PackedTensor",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+    flatten_with_keys_fn=_packed_parts_with_keys,
+)
 
 # What `torch.export` writes has examples in it.
 torch.serialization.add_safe_globals([MaskedTensor, PackedTensor])
