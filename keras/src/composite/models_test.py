@@ -445,6 +445,37 @@ class ModelsTest(testing.TestCase):
         }
         self.assertAllClose(_served(path, format, named), expected, rtol=1e-4)
 
+    # What PyTorch's tracer says of any model of Keras.
+    @pytest.mark.filterwarnings("ignore:.*(might cause|can cause) the trace")
+    # Until 3.15 few exporters take inputs by name.
+    @when(">=3.15")
+    @parameterized.parameters("onnx", "litert")
+    def test_exported_parts_that_come_and_go_by_one_name(self, format):
+        engines = {"onnx": ("tensorflow", "torch"), "litert": ("tensorflow",)}
+        if backend.backend() not in engines[format]:
+            self.skipTest("The engine does not write this format.")
+        x = Interval(layers.Input((3,)), layers.Input((3,)))
+        model = models.Model(x, x + 1.0)
+        suffix = {"onnx": "onnx", "litert": "tflite"}[format]
+        path = os.path.join(self.get_temp_dir(), f"model.{suffix}")
+        model.export(path, format=format, verbose=False)
+        low = np.arange(3, dtype="float32")[None]
+        named = {"low": low, "high": low * 2}
+        if format == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(path)
+            found = session.run(None, named)
+        else:
+            from ai_edge_litert.interpreter import Interpreter
+
+            runner = Interpreter(path).get_signature_runner("serving_default")
+            served = runner(**named)
+            found = [served["low"], served["high"]]
+        # ONNX of TensorFlow has its outputs by name.
+        found = sorted(found, key=np.sum)
+        self.assertAllClose(found, [low + 1, low * 2 + 1])
+
     def test_a_composite_constant_in_a_file(self):
         x = layers.Input((3,))
         constant = Interval(np.zeros((1, 3)), np.ones((1, 3)), (False, True))

@@ -31,14 +31,22 @@ class InPairs(models.Model):
         model: The other model.
         signature: Its positional inputs, as symbolic tensors.
         is_named: Whether the outputs have names; else they are a tuple.
+        is_one_graph: Whether no output may have the name of an input.
     """
 
-    def __init__(self, model: Model, signature: Nest, is_named: bool):
+    def __init__(
+        self,
+        model: Model,
+        signature: Nest,
+        is_named: bool,
+        is_one_graph: bool = False,
+    ):
         super().__init__(name=model.name, dtype=model.dtype_policy)
         self.model = model
         # Hidden from what tracks the state of layers, which changes lists.
         self._of_model = lambda: signature
         self._is_named = is_named
+        self._is_one_graph = is_one_graph
         self.built = True
 
     @property
@@ -62,7 +70,12 @@ class InPairs(models.Model):
         if not _is_apart(outputs):
             return outputs
         named = _to_pairs(_outputs_by_name(outputs), "outputs")
-        return named if self._is_named else tuple(named.values())
+        if not self._is_named:
+            return tuple(named.values())
+        if self._is_one_graph and self.has_named_inputs:
+            taken = _to_pairs(self._inputs_by_name(), "inputs")
+            named = {f"{k}_out" if k in taken else k: named[k] for k in named}
+        return named
 
     def _to_whole(self, named):
         flat = [
@@ -164,7 +177,10 @@ def _to_pairs(tensors, what):
 
 
 def for_export(
-    model: Model, input_signature: Nest, is_named: bool
+    model: Model,
+    input_signature: Nest,
+    is_named: bool,
+    is_one_graph: bool = False,
 ) -> tuple[Model, Nest]:
     """What to export of a model: the model itself, where nothing is masked.
 
@@ -173,6 +189,8 @@ def for_export(
         input_signature: Its positional inputs, as its user describes them, or
             None.
         is_named: Whether the outputs may have names.
+        is_one_graph: Whether these have to differ from those of the inputs;
+            `x` goes out as `x_out` then.
 
     Returns:
         A model and its `input_signature`.
@@ -184,10 +202,10 @@ def for_export(
     flat = [_symbol(x, f"input_{i}") for i, x in enumerate(flat)]
     symbols = tree.pack_sequence_as(signature, flat)
     if _is_apart(symbols):
-        around = InPairs(model, symbols, is_named)
+        around = InPairs(model, symbols, is_named, is_one_graph)
         return around, around.input_signature()
     if _gives_parts(model, symbols):
-        return InPairs(model, symbols, is_named), signature
+        return InPairs(model, symbols, is_named, is_one_graph), signature
     return model, input_signature
 
 

@@ -86,6 +86,10 @@ class Model:
         key and the same with `_mask`. What is in `output_0` where its mask is
         False means nothing.
 
+        A composite tensor becomes its parts, by their names. In ONNX, where
+        inputs and outputs share their names, a part `x` goes out as `x_out` if
+        it comes in as `x`.
+
         On TensorFlow, the endpoint `serve` of a SavedModel takes and gives
         masked tensors in a program that has imported Keras, as
         `keras.layers.TFSMLayer` does. Its signature, which is served, has the
@@ -110,7 +114,7 @@ class Model:
         # PyTorch's tracer, which OpenVINO reads from, knows no dictionaries.
         is_named = (backend.backend(), format) != ("torch", "openvino")
         model, input_signature = in_pairs.for_export(
-            self, input_signature, is_named
+            self, input_signature, is_named, is_one_graph=format == "onnx"
         )
         if format == "tf_saved_model" and backend.backend() == "jax":
             kwargs = in_pairs.with_shapes(model, kwargs)
