@@ -6,6 +6,7 @@ Prints the losses, the weights, and what `predict` says, as JSON. `ENGINES`
 names what shares the work between the devices.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -153,6 +154,8 @@ def _torch_process(rank, devices, folder):
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
+    # Says of all threads where they wait, and ends the process.
+    faulthandler.dump_traceback_later(180, exit=True)
     distributed.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=devices
     )
@@ -187,6 +190,7 @@ def _torch_process(rank, devices, folder):
     # waits for that thread, which waits for the interpreter.
     distributed.barrier()
     distributed.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
 ENGINES = {f.__name__: f for f in (jax_data, jax_model, tf_mirrored, torch_ddp)}

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,19 @@ def outcome(engine, devices):
     names = {"jax": "jax", "tf": "tensorflow", "torch": "torch"}
     backend = names[engine.partition("_")[0]]
     script = REPO / "integration_tests" / "several_devices.py"
-    done = subprocess.run(
-        [sys.executable, "-P", script, engine, str(devices)],
+    command = [sys.executable, "-P", script, engine, str(devices)]
+    done = run(command, backend)
+    if done.returncode != 0 and "Timeout (" in done.stderr:
+        # Threads of PyTorch's waited for each other, as once in many runs.
+        warnings.warn(done.stderr[-4000:], stacklevel=1)
+        done = run(command, backend)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run(command, backend):
+    return subprocess.run(
+        command,
         env=os.environ
         | {
             "KERAS_BACKEND": backend,
@@ -39,11 +51,9 @@ def outcome(engine, devices):
         },
         capture_output=True,
         text=True,
-        # Processes that wait for each other for ever are not waited for.
+        # Its processes end by themselves before, and say where they wait.
         timeout=400,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
