@@ -154,7 +154,6 @@ def _torch_process(rank, devices, folder):
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
-    # Says of all threads where they wait, and ends the process.
     faulthandler.dump_traceback_later(180, exit=True)
     distributed.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=devices
@@ -197,5 +196,8 @@ ENGINES = {f.__name__: f for f in (jax_data, jax_model, tf_mirrored, torch_ddp)}
 
 
 if __name__ == "__main__":
+    # Says of all threads where they wait, and ends the process: one that waits
+    # for another may wait for ever.
+    faulthandler.dump_traceback_later(300, exit=True)
     engine, devices = sys.argv[1:]
     print(json.dumps(ENGINES[engine](int(devices))))
