@@ -43,11 +43,10 @@ def put(x: MaskedTensorBase, value: typing.Any) -> Tensor:
 
 
 def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
-    if not _runs_on_cpu() or x.dtype not in ("float32", "float64"):
+    if not _vectorizes(x):
         return common.total(x, axes, keepdims)
-    inner = tuple(a for a in axes if a >= x.mask.ndim)
-    if inner:
-        return _of_steps(x, jax.numpy.sum(x.values, inner), axes, keepdims)
+    if _inner(x, axes):
+        return _of_steps(x, x.values, axes, keepdims)
     last = x.mask.ndim - 1
     size = math.prod(x.values.shape[x.mask.ndim :])
     if tuple(axes) != (last,) or size <= _NARROW:
@@ -68,24 +67,33 @@ def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
 _NARROW = 64
 
 
-def _of_steps(x, sums, axes, keepdims):
-    """A sum of what is summed up within steps, with no mask, already.
+def _vectorizes(x):
+    """Whether XLA sums with vectors, if nothing keeps it from that."""
+    return _runs_on_cpu() and x.dtype in ("float32", "float64")
 
-    A mask that is broadcast into what is summed keeps XLA from vectorizing it.
+
+def _inner(x, axes):
+    """The axes that lie within what the mask takes for one entry."""
+    return tuple(a for a in axes if a >= x.mask.ndim)
+
+
+def _of_steps(x, terms, axes, keepdims):
+    """The sum of terms, one for each entry of `x`, over the valid ones.
+
+    First within steps, with no mask: one that is broadcast into what is summed
+    keeps XLA from vectorizing it.
     """
-    covered = x.mask.ndim
-    inner = tuple(a for a in axes if a >= covered)
-    outer = tuple(a for a in axes if a < covered)
-    sums = jax.numpy.sum(fill(sums, x.mask, 0), outer, keepdims=keepdims)
+    inner = _inner(x, axes)
+    outer = tuple(a for a in axes if a not in inner)
+    sums = fill(jax.numpy.sum(terms, inner), x.mask, 0)
+    sums = jax.numpy.sum(sums, outer, keepdims=keepdims)
     return jax.numpy.expand_dims(sums, inner) if keepdims else sums
 
 
 def squares(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
-    inner = tuple(a for a in axes if a >= x.mask.ndim)
-    if not _runs_on_cpu() or not inner or x.dtype not in ("float32", "float64"):
+    if not _vectorizes(x) or not _inner(x, axes):
         return common.squares(x, axes, keepdims)
-    sums = jax.numpy.sum(jax.numpy.square(x.values), inner)
-    return _of_steps(x, sums, axes, keepdims)
+    return _of_steps(x, jax.numpy.square(x.values), axes, keepdims)
 
 
 def careful(x: MaskedTensorBase, function: typing.Callable) -> Tensor:

@@ -86,6 +86,8 @@ class ProgramsTest(testing.TestCase):
         self.assertEqual(ops.sum(x, axis=0).shape, (4, 2))
         self.assertEqual(ops.sum(masked(rank=1), axis=1).mask.shape, (3,))
         ids = keras.MaskedTensor(np.arange(4), [True, True, False, True])
+        for kind, dtype in ((int, "int32"), (float, "float32")):
+            self.assertDType(ops.clip(ids, kind(0), kind(2)), dtype)
         for dtype in ("float32", "float16", "float32"):
             with self.subTest(dtype):
                 keras.config.set_floatx(dtype)

@@ -142,7 +142,9 @@ def _in_groups(attend, inputs, attention_mask, groups, **kwargs):
     outputs = []
     for rows, times, *parts in zip(groups.rows, groups.times, *inputs):
         mask = attention_mask
-        if mask is not None and mask.shape[0] == query.mask.shape[0]:
+        # One of two axes is for all rows, however many there are.
+        by_row = mask is not None and len(mask.shape) > 2
+        if by_row and mask.shape[0] == query.mask.shape[0]:
             mask = backend.numpy.take(mask, rows, axis=0)
         mask = _cut(mask, (query, query), (times, times))
         outputs.append(attend(*parts, mask, **kwargs)[0])

@@ -162,6 +162,28 @@ class PackedAttentionTest(testing.TestCase):
             for wanted, found in zip(*results):
                 self.assertAllClose(ops.filled(found), ops.filled(wanted), 1e-5)
 
+    def test_a_mask_of_queries_and_keys_is_for_all_rows(self):
+        """However many rows there are: as many as times, here."""
+        mask = np.arange(BATCH) < np.array([[7], [2], [1], [1], [2], [1], [1]])
+        x = MaskedTensor(values_like(mask), mask).packed()
+        layer = layer_of("multi head")
+        layer(x, x)
+        query, key, value = (
+            dense(x)
+            for dense in (
+                layer._query_dense,
+                layer._key_dense,
+                layer._value_dense,
+            )
+        )
+        seen = np.tril(np.ones((BATCH, BATCH), bool))
+        found, _ = layer._compute_attention(query, key, value, seen)
+        wanted, _ = layer._compute_attention(query, key, value, seen[None])
+        self.assertAllClose(found.values, wanted.values)
+        with mock.patch.object(packing, "by_length", lambda x: None):
+            wanted, _ = layer._compute_attention(query, key, value, seen)
+        self.assertAllClose(found.values[:, 0], wanted.values[:, 0], 1e-5)
+
     def test_keys_of_another_layout(self):
         masks = skewed("right padding"), skewed("left padding")
         query, value = (
