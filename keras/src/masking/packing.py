@@ -310,16 +310,7 @@ def by_length(x: AnyTensor) -> Groups | None:
     if not x._may_group(x) or not x.flat.shape[0]:
         return None
     mask = backend.convert_to_numpy(x.mask)
-    length = mask.shape[1]
-    first, last = mask.argmax(1), length - 1 - mask[:, ::-1].argmax(1)
-    span = last - first + 1
-    # A row without a step is where any other short one is.
-    shortest = np.where(mask.any(1), span, length).argmin()
-    for of_rows in (first, last, span):
-        of_rows[~mask.any(1)] = of_rows[shortest]
-    halvings = np.log2(span.max() / span).astype(int).clip(0, _HALVINGS)
-    rows = [np.flatnonzero(halvings == n) for n in np.unique(halvings)]
-    times = [slice(first[r].min(), last[r].max() + 1) for r in rows]
+    rows, times = _rows_and_times(mask)
     lengths = [t.stop - t.start for t in times]
     whole = len(mask) * x.limit**2
     saved = whole - sum(len(r) * n**2 for r, n in zip(rows, lengths))
@@ -330,10 +321,24 @@ def by_length(x: AnyTensor) -> Groups | None:
         begin[r] = size + n * np.arange(len(r)) - t.start
         size += n * len(r)
     places = backend.convert_to_numpy(x.index)
-    row, time = np.divmod(np.minimum(places, mask.size - 1), length)
+    row, time = np.divmod(np.minimum(places, mask.size - 1), mask.shape[1])
     index = np.where(places < mask.size, begin[row] + time, size)
     index = backend.convert_to_tensor(index, x._index_dtype)
     return Groups(index, size, rows, times)
+
+
+def _rows_and_times(mask):
+    """The rows of a mask by how long they are, and the times of each group."""
+    there = mask.any(1)
+    first, last = mask.argmax(1), mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
+    span = last - first + 1
+    # A row without a step is where any other short one is.
+    shortest = np.where(there, span, mask.shape[1]).argmin()
+    for of_rows in (first, last, span):
+        of_rows[~there] = of_rows[shortest]
+    halvings = np.log2(span.max() / span).astype(int).clip(0, _HALVINGS)
+    rows = [np.flatnonzero(halvings == n) for n in np.unique(halvings)]
+    return rows, [slice(first[r].min(), last[r].max() + 1) for r in rows]
 
 
 def padded_groups(x: AnyTensor, groups: Groups) -> list[Tensor]:
