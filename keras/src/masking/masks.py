@@ -103,6 +103,21 @@ def zero(x: MaskedTensorBase) -> Tensor:
     return put(x, 0)
 
 
+def apart(
+    x: MaskedTensorBase, function: typing.Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A function of values that takes each entry of the mask by itself.
+
+    Args:
+        x: Masked tensor, finite under the mask.
+        function: Takes its values, returns a tensor of which each entry is
+            made of one of the mask, and computes in numbers that are not small.
+    """
+    if not is_wide(x.dtype):
+        return function(fill(x.values, x.mask, 0))
+    return backend.masked_kernels.apart(x, function)
+
+
 def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     """The sum of the valid entries, a plain tensor.
 

@@ -52,6 +52,14 @@ def total(x: MaskedTensorBase, axes: Axes, keepdims: bool) -> Tensor:
     return np.sum(x.values, axes, keepdims=keepdims, where=mask)
 
 
+def apart(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
+    # What is there to be warned of comes again.
+    with np.errstate(all="ignore"):
+        result = function(x.values)
+        is_finite = np.isfinite(np.sum(result))
+    return result if is_finite else common.apart(x, function)
+
+
 def join_blocks(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:
     return join_in_place(
         x, parts, lambda part, shape: np.empty(shape, part.dtype)

@@ -10,6 +10,7 @@ from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
+from keras.src.backend.common.masked_kernels import apart
 from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import blocks
 from keras.src.backend.common.masked_kernels import careful

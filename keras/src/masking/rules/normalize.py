@@ -119,7 +119,7 @@ def rms_normalization(call: Call) -> AnyTensor:
 def _of_each(call):
     """Over axes without a mask: the squares of what is masked are none."""
     x = call.args[0]
-    return masks.wrap(call.compute(masks.zero(x)), x.mask)
+    return masks.wrap(masks.apart(x, call.compute), x.mask)
 
 
 def _over_root(call, x, power, scale, offset=None):

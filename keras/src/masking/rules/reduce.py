@@ -265,7 +265,7 @@ def _averaged(call, function, dtype):
     x, axes, keepdims = reduction.x, reduction.axes, reduction.keepdims
     if not reduction.mask_axes:
         # A variance would multiply what is masked.
-        return masks.wrap(call.compute(masks.zero(x)), x.mask)
+        return masks.wrap(masks.apart(x, call.compute), x.mask)
     values = function(promoted(x, "float32"), axes, keepdims)
     return reduction.wrap(backend.cast(values, dtype))
 
