@@ -26,7 +26,7 @@ class GroupedQueryAttention:
         **kwargs,
     ):
         return attention.on_padded(
-            self._attend_padded,
+            self,
             (query, key, value),
             attention_mask,
             # Scores have all times, and what is dropped depends on them.

@@ -92,7 +92,7 @@ def seen_by_call(layer: Layer, x: Nest) -> Nest:
 
 
 def on_padded(
-    attend: typing.Callable,
+    layer: Layer,
     inputs: typing.Sequence[AnyTensor],
     attention_mask: Mask | None,
     may_narrow: bool,
@@ -100,17 +100,25 @@ def on_padded(
 ) -> Nest:
     """Runs attention on padded tensors, and packs its output as the query.
 
+    A class from outside whose `call` is its own knows of no mask what `attend`
+    makes of it: there tensors are masked, and the ops see to that.
+
     Args:
-        attend: Function of plain tensors that gives the output and the scores.
-        inputs: Query, key and value, plain or packed tensors of shape
-            `(batch, T or S, heads, features)`.
-        attention_mask: As `attend` takes it.
+        layer: The attention layer. Its `_attend_padded` takes the inputs and
+            an attention mask, and gives the output and the scores.
+        inputs: Query, key and value, of shape `(batch, T or S, heads,
+            features)`.
+        attention_mask: As `_attend_padded` takes it.
         may_narrow: Whether nothing else depends on the lengths, so that times
             at which no row has anything can be left out.
-        **kwargs: Further arguments of `attend`.
+        **kwargs: Further arguments of `_attend_padded`.
     """
     query, key, value = inputs
+    attend = layer._attend_padded
     if not any(isinstance(x, MaskedTensorBase) for x in inputs):
+        return attend(*inputs, attention_mask, **kwargs)
+    if not defined_in_keras(type(layer), "call"):
+        inputs = [x.padded() if packing.is_packed(x) else x for x in inputs]
         return attend(*inputs, attention_mask, **kwargs)
     layout = query
     if may_narrow and all(isinstance(x, MaskedTensorBase) for x in inputs):

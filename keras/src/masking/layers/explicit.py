@@ -8,6 +8,7 @@ here, once: it is no masked tensor's, and there may be NaN.
 import inspect
 import typing
 
+from keras.src import backend
 from keras.src import tree
 from keras.src.backend.common.kinds import Layer
 from keras.src.backend.common.kinds import Mask
@@ -125,6 +126,31 @@ def aligned(mask: Mask, shape: Shape) -> Mask:
     if _broadcasts(mask_shape, own) or not fits(mask_shape, shape):
         return mask
     return masks.expand(mask, len(shape))
+
+
+def narrowed(x: MaskedTensorBase, mask: Mask) -> MaskedTensorBase:
+    """Masked scores of which only those take part that a pattern allows.
+
+    What is not there cannot take part, whatever the pattern says.
+
+    Args:
+        x: Masked tensor.
+        mask: Boolean tensor, as `aligned` takes it.
+
+    Raises:
+        ValueError: If the mask does not broadcast with the scores.
+    """
+    mask = aligned(masks.as_bool(masks.filled(mask)), x.shape)
+    ndim, shape = len(mask.shape), tuple(x.shape)
+    if not _broadcasts(tuple(mask.shape), shape[len(shape) - ndim :]):
+        raise ValueError(
+            "A mask of scores must be broadcastable to their shape. Received "
+            f"scores of shape {shape} and a mask of shape "
+            f"{tuple(mask.shape)}. It is True where a score takes part."
+        )
+    own = masks.expand(x.mask, len(shape))
+    joint = backend.numpy.logical_and(own, mask)
+    return masks.wrap(x.values, masks.over_axes(joint, x.values, len(shape)))
 
 
 def fits(mask_shape: Shape, shape: Shape) -> bool:

@@ -379,6 +379,33 @@ class ExplicitMasksTest(testing.TestCase):
         found = u.array(softmax(square, mask=pattern))
         self.assertAllClose(found[0], np.tri(4) / pattern.sum(1)[:, None])
 
+    @parameterized.parameters(((2, 5),), ((2, 5, 5),))
+    def test_a_pattern_lets_in_no_score_that_is_not_there(self, shape):
+        """Whatever is under the mask, each row is as if it were not there."""
+        rng = np.random.default_rng(0)
+        scores = rng.normal(size=(2, 5, 5)).astype("float32")
+        own = rng.uniform(size=shape) < 0.7
+        cells = np.broadcast_to(
+            own.reshape(*shape, *[1] * (3 - own.ndim)), (2, 5, 5)
+        )
+        pattern = np.tri(5, dtype=bool)
+        takes_part = cells & pattern
+        with np.errstate(invalid="ignore"):
+            expected = np.exp(scores) * takes_part
+            expected /= expected.sum(-1, keepdims=True)
+        for hidden in (0.0, 9.0, 1e30, np.nan):
+            x = backend.MaskedTensor._wrap(
+                ops.convert_to_tensor(np.where(cells, scores, hidden)),
+                ops.convert_to_tensor(own),
+            )
+            found = layers.Softmax()(x, mask=pattern)
+            self.assertAllEqual(found.mask, takes_part)
+            self.assertAllClose(
+                u.array(found.values)[takes_part], expected[takes_part]
+            )
+        with self.assertRaisesRegex(ValueError, "broadcastable to their"):
+            layers.Softmax()(x, mask=ones(2, 1, 4))
+
     def test_masks_with_a_form_of_their_own_are_not_looked_at(self):
         self.assertEqual(WithMask()(X, mask=ones(2, 3, 5, 4)).shape[1], 3)
         softmax = layers.Softmax()

@@ -116,6 +116,75 @@ class SubclassesTest(testing.TestCase):
             self.assertAllEqual(outputs[0].mask, kept)
 
 
+def by_parts(base):
+    """A layer from outside whose `call` puts the parts of `base` together."""
+
+    class Own(base):
+        def call(
+            self, query, value, key=None, attention_mask=None, training=None
+        ):
+            outputs, _ = self._compute_attention(
+                self._query_dense(query),
+                self._key_dense(value),
+                self._value_dense(value),
+                attention_mask=attention_mask,
+                training=training,
+            )
+            return self._output_dense(outputs)
+
+    Own.__module__ = "outside"
+    return Own
+
+
+class OwnAttentionTest(testing.TestCase):
+    @parameterized.product(
+        base=(
+            (layers.MultiHeadAttention, 2, 3),
+            (layers.GroupedQueryAttention, 3, 2, 2),
+        ),
+        dropout=(0.0, 0.1),
+        which=("both", "query", "value", "packed", "packed query"),
+        seen=(None, "some"),
+    )
+    def test_parts_of_attention_know_masks(self, base, dropout, which, seen):
+        base, *sizes = base
+        rng = np.random.default_rng(0)
+        mask = np.arange(5) < np.array([5, 3, 1])[:, None]
+        values = rng.normal(size=(3, 5, 4)).astype("float32")
+        x = backend.MaskedTensor(values, mask)
+        plain = ops.convert_to_tensor(values)
+        query = plain if which == "value" else x
+        value = plain if which == "query" else x
+        if which == "packed":
+            query = value = x.packed()
+        elif which == "packed query":
+            query = x.packed()
+        some = None
+        if seen:
+            some = rng.uniform(size=(3, 5, 5)) < 0.6
+            some[:, :, 0] = True
+        layer = by_parts(base)(*sizes, dropout=dropout)
+        found = layer(query, value, attention_mask=some)
+        # Scores of keys that are not there are none; one of its own is.
+        self.assertTrue(has_mask(found))
+        expected = base(*sizes)
+        expected.build(values.shape, values.shape)
+        expected.set_weights(layer.get_weights())
+        for row, length in enumerate(mask.sum(1)):
+            queries = 5 if which == "value" else length
+            keys = 5 if which == "query" else length
+            own = values[row : row + 1]
+            rest = {}
+            if seen:
+                rest["attention_mask"] = some[row : row + 1, :queries, :keys]
+            wanted = expected(own[:, :queries], own[:, :keys], **rest)
+            self.assertAllClose(
+                u.array(ops.filled(found, 0))[row : row + 1, :queries],
+                wanted,
+                atol=1e-5,
+            )
+
+
 class Around(layers.Layer):
     """A user's layer that asks for the mask, and does not hand it on."""
 

@@ -221,9 +221,15 @@ def split_point(shape: Shape, covered: int, new_shape: Shape) -> int | None:
         size = math.prod(old)
         if not size:
             continue
-        for split in range(len(new_shape), 0, -1):
-            if math.prod(among(split)) == size:
-                return split
+        splits = [
+            split
+            for split in range(len(new_shape), 0, -1)
+            if math.prod(among(split)) == size
+        ]
+        if splits:
+            # An axis of size 1 behind steps is one within them; behind rows
+            # it may be time, of one step.
+            return covered if 1 < covered in splits else splits[0]
     return None
 
 
@@ -318,21 +324,28 @@ def tile(call: Call) -> AnyTensor:
 def join(new_axis: bool) -> Rule:
     """Joining tensors: the masks are joined along an axis that they cover.
 
-    Plain tensors are all valid. Along any other axis the masks are merged.
+    Plain tensors are all valid. Along any other axis the masks are merged. Of
+    masks of rows alone the axis after the batch is one that they cover, unless
+    what is joined are features: steps that were computed one by one are put
+    together along it.
 
     Args:
         new_axis: Whether the op makes the axis along which it joins.
     """
 
     def axis_and_covered(call):
+        """The operands, the axis, and how many axes joined masks cover."""
         xs = list(call.args[0])
         ndim = len(xs[0].shape) + new_axis
         (axis,) = canonical_axes(call.argument("axis", 0), ndim)
-        return xs, axis, max(map(masks.covered, xs))
+        covered = max(map(masks.covered, xs))
+        are_features = not new_axis and ndim == 2
+        if covered == axis == 1 and not are_features:
+            return xs, axis, 2
+        return xs, axis, covered + (new_axis and axis < covered)
 
     def coverage(call, spec):
-        _, axis, covered = axis_and_covered(call)
-        return covered + (new_axis and axis < covered)
+        return axis_and_covered(call)[-1]
 
     @packs(packed.joined(new_axis))
     @covers(coverage)
@@ -342,7 +355,7 @@ def join(new_axis: bool) -> Rule:
             mask = masks.merge(xs)
             return masks.wrap(call.compute(_without_nan(xs, mask)), mask)
         values = call.compute()
-        parts = [mask_or_ones(x, covered) for x in xs]
+        parts = [mask_or_ones(x, covered - new_axis) for x in xs]
         return masks.wrap(values, call.row.fn(parts, axis=axis))
 
     rule.__name__ = "join"

@@ -420,10 +420,11 @@ def indexed(call: typing.Any, x: AnyTensor) -> Nest:
     ):
         raise Unknown
     named = sum(k is not None and k is not Ellipsis for k in keys)
-    if Ellipsis in keys:
-        i = keys.index(Ellipsis)
-        whole = [slice(None)] * (len(x.shape) - named)
-        keys = [*keys[:i], *whole, *keys[i + 1 :]]
+    if Ellipsis not in keys:
+        keys = [*keys, Ellipsis]
+    i = keys.index(Ellipsis)
+    whole = [slice(None)] * (len(x.shape) - named)
+    keys = [*keys[:i], *whole, *keys[i + 1 :]]
     if Ellipsis in keys:
         raise Unknown
     if keys[:1] != [slice(None)] and _is_all(keys[1:]):

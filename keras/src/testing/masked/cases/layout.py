@@ -25,6 +25,8 @@ EXAMPLES = {
         ([STEPS, T((2, 3, 4), 3)], 1),
         ([STEPS, T((2, 2, 4))], 1),
         ([T((2, 3), 1), T((2, 3), 2), T((2, 1))], -1),
+        ([T((2, 1, 3), 1), T((2, 2, 3)), T((2, 1, 3), 1)], 1),
+        ([T((2, 3), 1), T((2, 1), 1)], 1),
     ],
     "column_stack": [
         ([X, T((2, 1))],),
@@ -63,7 +65,14 @@ EXAMPLES = {
     "slice": [(STEPS, (0, 1, 0), (2, 2, 4))],
     "split": [(STEPS, 3, 1), (STEPS, [1], 1), (STEPS, 2, -1)],
     "squeeze": [(T((2, 1, 3), 2), 1), (T((2, 1, 3, 1), 3), None)],
-    "stack": [([X, T((2, 3), 1)], 0), ([X, T((2, 3))], -1), ([X, X], 1)],
+    "stack": [
+        ([X, T((2, 3), 1)], 0),
+        ([X, T((2, 3))], -1),
+        ([X, X], 1),
+        ([T((2, 3), 1), T((2, 3)), T((2, 3), 1)], 1),
+        ([T((2,), 1), T((2,), 1)], -1),
+        ([T((2, 3), 1), T((2, 3), 1)], 2),
+    ],
     "swapaxes": [(STEPS, 0, 1), (STEPS, 1, -1)],
     "take": [
         (STEPS, np.array([2, 0]), 1),
@@ -206,7 +215,12 @@ def joined(function):
         # NumPy does not know what bfloat16 shares with other types.
         values = function([widened(x.values) for x in xs], axis)
         covered = max(0 if x.mask is None else x.mask.ndim for x in xs)
-        if axis % values.ndim < covered:
+        axis %= values.ndim
+        # Steps that are put together, each with a mask of rows.
+        is_time = covered == axis == 1 and not (
+            function is np.concatenate and values.ndim == 2
+        )
+        if axis < covered or is_time:
             return [(values, function([x.cells for x in xs], axis))]
         own = [
             np.ones((), "bool")
