@@ -25,6 +25,7 @@ from keras.src.masking import masks
 from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.masks import expand
 from keras.src.masking.masks import wrap
+from keras.src.masking.refusals import is_from_keras
 from keras.src.ops.specs import masked_spec
 
 
@@ -128,6 +129,10 @@ def traced_spec(
 ) -> Nest:
     """Spec of a call whose masks are found by tracing it.
 
+    Who declares what a call gives may do in it what cannot be traced, with the
+    sizes that are made up or at all. As long as it does not refuse masks, it
+    is taken to hand on that of its input.
+
     Args:
         op: Operation or layer, which tells the spec of the values.
         fn: What to trace.
@@ -135,7 +140,14 @@ def traced_spec(
         kwargs: Its operands by name.
     """
     specs = _plain_specs(op, args, kwargs)
-    traced = _trace(fn, args, kwargs)
+    try:
+        traced = _trace(fn, args, kwargs)
+    except UnsupportedMaskError:
+        raise
+    except Exception:
+        if is_from_keras(type(op).__module__):
+            raise
+        traced = _handed_on(fn, specs, args, kwargs)
     # A list on one side may be a tuple on the other.
     pairs = zip(tree.flatten(specs), tree.flatten(traced))
     return tree.pack_sequence_as(specs, [with_mask_of(*p) for p in pairs])
@@ -159,6 +171,26 @@ def _trace(fn, args, kwargs):
                     fn, *known_args, **known_kwargs
                 )
         raise
+
+
+def _handed_on(fn, specs, args, kwargs):
+    """Specs of which the masks count, where sizes made up did not fit.
+
+    A table of positions has a last one, so unknown sizes are small.
+    """
+    few = dict(enumerate((2, 3, 5, 7, 11, 13, 17)))
+    small = functools.partial(_with_sizes, few, 1)
+    with contextlib.suppress(Exception):
+        some_args, some_kwargs = tree.map_structure(small, (args, kwargs))
+        return backend.compute_output_spec(fn, *some_args, **some_kwargs)
+    first = next(filter(has_mask, tree.flatten((args, kwargs))))
+    covered = masks.covered(first)
+
+    def as_first(spec):
+        fits = spec.shape[:covered] == first.shape[:covered]
+        return covered_spec(spec, covered if fits else 0)
+
+    return tree.map_structure(as_first, specs)
 
 
 def _with_known_sizes(args, kwargs):

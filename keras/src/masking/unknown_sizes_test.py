@@ -222,6 +222,57 @@ def sizes_of(text, values):
     )
 
 
+class Positions(layers.Layer):
+    """Adds a table with a last place, and says itself what it gives."""
+
+    def __init__(self, gives=(), **kwargs):
+        super().__init__(**kwargs)
+        self.gives = gives
+
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(4, 8), name="table")
+
+    def call(self, x):
+        found = x + self.table[: ops.shape(x)[1]]
+        if self.gives != ():
+            # No engine traces this.
+            ops.convert_to_numpy(found)
+        return found
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class PositionsWithSpec(Positions):
+    def compute_output_spec(self, x):
+        return backend.KerasTensor(x.shape, x.dtype)
+
+
+class PlacesOfRefusal(Positions):
+    def call(self, x):
+        return ops.fft2((x, x))
+
+
+class DeclaredSpecsTest(testing.TestCase):
+    @parameterized.product(
+        kind=(Positions, PositionsWithSpec), gives=((), "an array")
+    )
+    def test_what_is_declared_need_not_be_traced(self, kind, gives):
+        inputs = layers.Input((None,), dtype="int32")
+        x = layers.Embedding(10, 8, mask_zero=True)(inputs)
+        layer = kind(gives)
+        model = models.Model(inputs, layer(x))
+        self.assertEqual(mask_shape(model.output), (None, None))
+        layer.gives = ()
+        ids = ops.convert_to_tensor([[1, 2, 0], [3, 0, 0]], "int32")
+        self.assertAllEqual(model(ids).mask, ids != 0)
+
+    def test_what_refuses_masks_does_so_in_the_graph(self):
+        x = layers.Input((4, 4), mask_shape=(4,))
+        with self.assertRaisesRegex(UnsupportedMaskError, "fft2"):
+            PlacesOfRefusal()(x)
+
+
 class SplitPointTest(testing.TestCase):
     @parameterized.parameters(*itertools.product(RESHAPES, (1, 2, 3)))
     def test_what_is_told_holds_for_all_sizes(self, shapes, covered):
