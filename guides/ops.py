@@ -67,7 +67,11 @@ A window is valid where its middle is. With `padding="valid"` all of it must lie
 between the first and the last valid entry of its row: a row of `n` steps has
 the same `n - k + 1` windows however far it is padded. Windows in larger steps
 are counted from the first entry of the tensor, or with `padding="same"` from
-its middle: pad *after* the rows, and to a multiple of the strides.
+its middle: pad *after* the rows, and to a multiple of the strides. What
+`ops.pad` or `layers.ZeroPadding1D` add is masked, so no window of
+`padding="valid"` reaches it: a causal convolution that is written as zeros
+before the row, and `"valid"`, loses its first steps. Write `padding="causal"`;
+or `ops.concatenate([zeros, x], axis=1)`, since plain zeros are valid.
 """
 
 

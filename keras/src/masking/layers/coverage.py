@@ -17,6 +17,7 @@ from keras.src.backend.common.kinds import Nest
 from keras.src.masking import masks
 from keras.src.masking.refusals import is_from_keras
 from keras.src.masking.rules import contract
+from keras.src.masking.rules.layout import joined_axis
 from keras.src.masking.rules.layout import split_point
 
 
@@ -134,21 +135,19 @@ def merged(
 def joined(
     layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
 ) -> int | None:
-    """As far as any mask reaches."""
-    return max(map(masks.covered, operands))
+    """As `ops.concatenate` tells."""
+    return joined_axis(operands, layer.axis, new_axis=False)[1]
 
 
 def reshaped(
     layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
 ) -> int | None:
-    """As `ops.reshape` tells of the axes after the batch."""
+    """As `ops.reshape` tells, of a batch of one."""
     x = operands[0]
-    split = split_point(
-        x.shape[1:],
-        masks.covered(x) - 1,
-        getattr(layer, "target_shape", (-1,)),
-    )
-    return len(spec.shape) if split is None else 1 + split
+    target = getattr(layer, "target_shape", (-1,))
+    covered = masks.covered(x)
+    split = split_point((1, *x.shape[1:]), covered, (1, *target))
+    return len(spec.shape) if split is None else split
 
 
 ROWS = {

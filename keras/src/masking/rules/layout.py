@@ -324,25 +324,15 @@ def tile(call: Call) -> AnyTensor:
 def join(new_axis: bool) -> Rule:
     """Joining tensors: the masks are joined along an axis that they cover.
 
-    Plain tensors are all valid. Along any other axis the masks are merged. Of
-    masks of rows alone the axis after the batch is one that they cover, unless
-    what is joined are features: steps that were computed one by one are put
-    together along it.
+    Plain tensors are all valid. Along any other axis the masks are merged.
 
     Args:
         new_axis: Whether the op makes the axis along which it joins.
     """
 
     def axis_and_covered(call):
-        """The operands, the axis, and how many axes joined masks cover."""
-        xs = list(call.args[0])
-        ndim = len(xs[0].shape) + new_axis
-        (axis,) = canonical_axes(call.argument("axis", 0), ndim)
-        covered = max(map(masks.covered, xs))
-        are_features = not new_axis and ndim == 2
-        if covered == axis == 1 and not are_features:
-            return xs, axis, 2
-        return xs, axis, covered + (new_axis and axis < covered)
+        xs, axis = list(call.args[0]), call.argument("axis", 0)
+        return xs, *joined_axis(xs, axis, new_axis)
 
     def coverage(call, spec):
         return axis_and_covered(call)[-1]
@@ -360,10 +350,36 @@ def join(new_axis: bool) -> Rule:
 
     rule.__name__ = "join"
     rule.__doc__ = (
-        "The masks are joined along an axis that they cover, and merged along "
-        "another; plain tensors are valid."
+        "The masks are joined along an axis that they cover, or that follows "
+        "one of rows, and merged along another; plain tensors are valid."
     )
     return rule
+
+
+def joined_axis(
+    xs: typing.Sequence[AnyTensor], axis: int, new_axis: bool
+) -> tuple[int, int]:
+    """The axis along which tensors are joined, and what masks cover then.
+
+    Of masks of rows alone the axis after the batch is one that they cover,
+    unless what is joined are features: steps that were computed one by one are
+    put together along it.
+
+    Args:
+        xs: The tensors.
+        axis: The axis as it was given.
+        new_axis: Whether it is made.
+
+    Returns:
+        The axis from the first one on, and a number of leading axes.
+    """
+    ndim = len(xs[0].shape) + new_axis
+    (axis,) = canonical_axes(axis, ndim)
+    covered = max(map(masks.covered, xs))
+    are_features = not new_axis and ndim == 2
+    if covered == axis == 1 and not are_features:
+        return axis, 2
+    return axis, covered + (new_axis and axis < covered)
 
 
 def _without_nan(xs, mask):

@@ -321,7 +321,14 @@ CASES = {
             for x, mode in ((STEPS, "concat"), (FULL, "sum"), (STEPS, None))
         ),
     ],
-    "Concatenate": of_two(layers.Concatenate, any_feature)[:2],
+    "Concatenate": [
+        *of_two(layers.Concatenate, any_feature)[:2],
+        Case(
+            lambda: layers.Concatenate(axis=1),
+            ([T((2, 3, 4), 1), T((2, 2, 4), 1)],),
+            lambda x, y: np.concatenate([x, y], axis=1),
+        ),
+    ],
     "ConvLSTM1D": images_in_turn(1),
     "ConvLSTM2D": images_in_turn(2),
     "ConvLSTM3D": images_in_turn(3),
@@ -416,6 +423,14 @@ CASES = {
             lambda mask: mask.reshape(2, 3, 2, 4),
         )
         for x in (STEPS, FULL)
+    ]
+    + [
+        Case(
+            lambda shape=shape: layers.Reshape(shape),
+            (x,),
+            lambda mask, shape=shape: mask.reshape(-1, *shape),
+        )
+        for x, shape in ((STEPS, (6, 1, 4)), (BATCH, (1, 4)))
     ],
     "ReversibleEmbedding": [
         Case(lambda: layers.ReversibleEmbedding(9, 3), (IDS,), same, BOTH)
