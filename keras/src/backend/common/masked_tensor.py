@@ -454,6 +454,15 @@ class MaskedTensorBase(Operators):
             )
         )
 
+    # PyTorch would read what has a length, and neither of these, entry by
+    # entry.
+
+    def __dlpack__(self, **kwargs):
+        return self.__array__()
+
+    def __dlpack_device__(self):
+        return self.__array__()
+
     def __array_function__(self, func, types, args, kwargs):
         if func in (np.shape, np.ndim, np.size):
             shape = tuple(self.shape)

@@ -394,6 +394,31 @@ class ConversionTest(MaskedCase):
         for text in ("filled", "x.values", "(3, 3)", "convert_to_numpy"):
             self.assertIn(text, str(caught.exception))
 
+    def test_no_engine_makes_a_plain_tensor_of_it(self):
+        """Whichever backend is used, by whatever an object may offer."""
+        import jax
+        import tensorflow as tf
+        import torch
+
+        for x in (masked(), masked()[0]):
+            for function in (
+                np.asarray,
+                np.array,
+                np.from_dlpack,
+                torch.tensor,
+                torch.as_tensor,
+                torch.asarray,
+                torch.from_dlpack,
+                torch.FloatTensor,
+                jax.numpy.asarray,
+                jax.numpy.array,
+                jax.dlpack.from_dlpack,
+                tf.constant,
+                tf.experimental.dlpack.from_dlpack,
+            ):
+                with self.assertRaises((TypeError, ValueError, RuntimeError)):
+                    function(x)
+
     def test_shape_questions_of_numpy_are_answered(self):
         self.assertEqual(np.shape(masked()), (3, 3))
         self.assertEqual(np.ndim(masked()), 2)
