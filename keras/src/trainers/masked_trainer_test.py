@@ -80,7 +80,34 @@ def padding_warnings(run):
         warnings.simplefilter("always")
         run()
     texts = [str(w.message) for w in caught]
-    return [t for t in texts if "sample_weight_from_mask" in t]
+    return [t for t in texts if "count padding" in t]
+
+
+def of_heads(inputs):
+    """Attention of two heads by hand, and a mean over steps."""
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    x = ops.transpose(ops.reshape(x, (-1, 6, 2, 2)), (0, 2, 1, 3))
+    scores = ops.softmax(ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))))
+    x = ops.transpose(ops.matmul(scores, x), (0, 2, 1, 3))
+    return ops.mean(ops.reshape(x, (-1, 6, 4)), axis=1)
+
+
+def of_windows(inputs):
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    return layers.Conv1D(2, 2, strides=2)(x)
+
+
+def of_steps(inputs):
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    return ops.mean(x[..., 0], axis=1, keepdims=True)
+
+
+# Outputs whose masks have no axis as long as the inputs.
+WITHOUT_STEPS = {
+    "attention": of_heads,
+    "means": of_steps,
+    "windows": of_windows,
+}
 
 
 class MaskedOutputTest(testing.TestCase):
@@ -327,6 +354,58 @@ class PaddingWarningTest(testing.TestCase):
         model.compile("sgd", "mse")
         found = padding_warnings(lambda: model.test_on_batch(IDS, Y))
         self.assertLen(found, int(is_padded))
+
+    @parameterized.product(
+        kind=("means", "attention", "windows"), is_padded=(False, True)
+    )
+    def test_a_mask_without_steps_is_looked_at_once(self, kind, is_padded):
+        """An entry that steps went into is there, unless all are padding."""
+        ids = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 1, 2, 0]] * 2)
+        if is_padded:
+            ids[1] = 0
+        elif kind == "windows":
+            ids[ids == 0] = 1
+        inputs = layers.Input((6,), dtype="int32")
+        model = models.Model(inputs, WITHOUT_STEPS[kind](inputs))
+        y = np.ones((4, *model.output_shape[1:]))
+
+        def run(y=y):
+            if TRAINS:
+                model.fit(ids, y, batch_size=2, shuffle=False, verbose=0)
+            model.evaluate(ids, y, verbose=0)
+
+        model.compile("sgd", "mse")
+        found = padding_warnings(run)
+        self.assertLen(found, int(is_padded))
+        if is_padded:
+            size = model.output_shape[1]
+            self.assertIn(f"mask, of shape (batch, {size}), is", found[0])
+            counts = np.any(ids != 0, axis=1)
+            advised = functools.partial(run, MaskedTensor(y, counts))
+            self.assertEqual(padding_warnings(advised), [])
+
+    @parameterized.parameters(True, False)
+    def test_a_mask_of_classes_without_steps(self, from_logits):
+        """It is looked at, too: pooled logits are hardly ever masked."""
+        inputs = layers.Input((6,), dtype="int32")
+        x = WITHOUT_STEPS["attention"](inputs)
+        outputs = x if from_logits else ops.softmax(x)
+        model = models.Model(inputs, outputs)
+        loss = losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        ids = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 1, 2, 0]])
+        for padded in (False, True):
+            model.compile("sgd", loss)
+            ids[1] *= not padded
+            run = functools.partial(model.evaluate, ids, ids[:, 0] // 4)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                run(verbose=0)
+            texts = [str(w.message) for w in caught]
+            texts = [t for t in texts if "is masked" in t]
+            self.assertLen(texts, int(padded))
+            if padded:
+                advice = "float('-inf')" if from_logits else "(y, counts)"
+                self.assertIn(advice, texts[0])
 
     def test_none_for_an_output_without_a_loss(self):
         inputs = layers.Input((3,), dtype="int32")

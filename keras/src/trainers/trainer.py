@@ -45,17 +45,19 @@ class Trainer:
         if self._compile_loss is not None and any(
             map(has_mask, tree.flatten(y_pred))
         ):
-            self._watch_padding(y, y_pred, sample_weight)
+            self._watch_padding(x, y, y_pred, sample_weight)
         return loss
 
     @new
-    def _watch_padding(self, y, y_pred, sample_weight):
+    def _watch_padding(self, x, y, y_pred, sample_weight):
         """Warns once for each output whose padding the loss counts.
 
         Runs while a step is traced, and again when it is traced again.
         """
         watch = padding.watch_of(self._compile_loss)
-        for one in padding.judged(self._compile_loss, y, y_pred, sample_weight):
+        for one in padding.judged(
+            self._compile_loss, x, y, y_pred, sample_weight
+        ):
             if not one.is_unweighted or one.name in watch.warned:
                 continue
             if in_symbolic_scope():
@@ -101,7 +103,9 @@ class Trainer:
         # No assignment to a variable goes beyond this scope.
         with backend.StatelessScope():
             y_pred = self(x, training=False)
-        for one in padding.judged(self._compile_loss, y, y_pred, sample_weight):
+        for one in padding.judged(
+            self._compile_loss, x, y, y_pred, sample_weight
+        ):
             if one.is_unweighted and one.is_to_be_seen:
                 watch.look_at(one)
 

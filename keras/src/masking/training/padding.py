@@ -48,6 +48,16 @@ ROWS_COUNT = (_COUNTS % " in whole rows of the first batch") + (
     "keras.utils.sample_weight_from_mask(x_ids[:, -1] != 0))\n"
     "and pass the metrics to `compile` as `weighted_metrics`."
 )
+ENTRIES_COUNT = (_COUNTS % " in entries of the first batch") + (
+    "No axis of its mask, of shape {shape}, is as long as the inputs, so "
+    "weights of their steps (`x_ids != 0`) do not fit it. Nothing that went "
+    "into a masked entry is valid, as in a row that is padding alone: leave "
+    "such rows out of the data, or write\n"
+    "    model.fit(x, keras.MaskedTensor(y, counts))\n"
+    "where `counts` covers leading axes of `y` and is False for the targets "
+    "that are to be left out, and pass the metrics to `compile` as "
+    "`weighted_metrics`."
+)
 CLASSES_COUNT = (
     "The output '{name}' of model '{model}' is masked along its last axis, "
     "whose entries are classes to its loss. It never reads a mask, so those "
@@ -67,6 +77,8 @@ class Judged(typing.NamedTuple):
         y_true: Its target.
         y_pred: The output.
         weight: Its `sample_weight`, or None.
+        lengths: The lengths of the inputs of the model, None where one is not
+            known.
     """
 
     name: str
@@ -74,6 +86,7 @@ class Judged(typing.NamedTuple):
     y_true: typing.Any
     y_pred: typing.Any
     weight: typing.Any
+    lengths: typing.Collection
 
     @property
     def is_unweighted(self) -> bool:
@@ -85,24 +98,29 @@ class Judged(typing.NamedTuple):
         return counts_all and self.weight is None and has_mask(self.y_pred)
 
     @property
-    def advice(self) -> str | None:
-        """The text of the warning that is due."""
-        if len(mask_or_spec(self.y_pred).shape) == 1:
+    def advice(self) -> str:
+        """The text of the warning that is due, but for the names."""
+        shape = mask_or_spec(self.y_pred).shape
+        if len(shape) == 1:
             return ROWS_COUNT
         if self._masks_classes and not self._gives_probabilities:
             return CLASSES_COUNT
-        return STEPS_COUNT
+        if self._has_steps:
+            return STEPS_COUNT
+        text = ", ".join(map(str, ("batch", *shape[1:])))
+        return ENTRIES_COUNT.replace("{shape}", f"({text})")
 
     @property
     def is_to_be_seen(self) -> bool:
         """Whether only a batch can tell that what is masked counts.
 
-        A mask over the batch alone is hardly ever False; a class that the loss
-        ignores may be the target wherever there is a mask; and a class that is
-        masked has the probability 0.
+        A mask without an axis of steps (over the batch, over heads that were
+        pooled over time) is hardly ever False; a class that the loss ignores
+        may be the target wherever there is a mask; and a class that is masked
+        has the probability 0.
         """
         return (
-            len(mask_or_spec(self.y_pred).shape) == 1
+            not self._has_steps
             or self._option("ignore_class") is not None
             or (self._masks_classes and self._gives_probabilities)
         )
@@ -115,7 +133,10 @@ class Judged(typing.NamedTuple):
         """
         mask, y_true = self.y_pred.mask, values_of(self.y_true)
         if self._masks_classes and len(mask.shape) > 1:
-            mask = backend.numpy.any(mask, axis=-1)
+            # A class has the probability 0, but not the logit.
+            all_count = self._has_steps or self._gives_probabilities
+            over = backend.numpy.any if all_count else backend.numpy.all
+            mask = over(mask, axis=-1)
         counted, ignored = ~mask, self._option("ignore_class")
         rank = len(mask.shape)
         added = tuple(y_true.shape)[rank:]
@@ -132,6 +153,18 @@ class Judged(typing.NamedTuple):
                 y_true = backend.numpy.squeeze(y_true, axis=-1)
             counted &= backend.numpy.not_equal(y_true, ignored)
         return backend.numpy.any(counted)
+
+    @property
+    def _has_steps(self):
+        """Whether the mask may be over steps, which are hardly all there.
+
+        An axis that is as long as an input is taken for its steps, and any if
+        it is not known what the inputs are.
+        """
+        sizes = mask_or_spec(self.y_pred).shape[1:]
+        if not self.lengths:
+            return len(sizes) > 0
+        return any(n is None or n in self.lengths for n in sizes)
 
     @property
     def _masks_classes(self):
@@ -189,12 +222,17 @@ def watch_of(compile_loss: typing.Any) -> "Watch":
 
 
 def judged(
-    compile_loss: typing.Any, y_true: Nest, y_pred: Nest, sample_weight: Nest
+    compile_loss: typing.Any,
+    x: Nest,
+    y_true: Nest,
+    y_pred: Nest,
+    sample_weight: Nest,
 ) -> list["Judged"]:
     """The outputs that a compiled loss judges, each with its own loss.
 
     Args:
         compile_loss: The `CompileLoss`, built.
+        x: Nest of inputs.
         y_true: Nest of targets.
         y_pred: Nest of outputs.
         sample_weight: Nest of weights, a weight for all, or None.
@@ -203,6 +241,8 @@ def judged(
         A list of `Judged`.
     """
     names = tree.flatten(compile_loss.output_names)
+    shapes = [getattr(one, "shape", ()) for one in tree.flatten(x)]
+    lengths = {shape[1] for shape in shapes if len(shape) > 1}
     found = []
     for path, loss, _, name in compile_loss._flat_losses:
         if names == [None]:
@@ -211,7 +251,7 @@ def judged(
             _part(path, nest, names) for nest in (y_true, y_pred, sample_weight)
         ]
         if not any(tree.is_nested(part) for part in parts):
-            found.append(Judged(name, loss, *parts))
+            found.append(Judged(name, loss, *parts, lengths))
     return found
 
 
