@@ -517,7 +517,7 @@ def weights_of_classes(
 
 def _classes(y):
     """The classes that a masked target has, one for each entry of the mask."""
-    (mask,) = _target_mask(y)
+    mask = _target_mask(y).mask
     values = ops.convert_to_tensor(scoring.weights(y))
     ndim, covered = len(values.shape), len(mask.shape)
     if covered == ndim:

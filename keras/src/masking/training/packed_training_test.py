@@ -1,6 +1,8 @@
 """Models train on packed batches as on padded ones."""
 
 import numpy as np
+import pytest
+from absl.testing import parameterized
 
 from keras.src import backend
 from keras.src import layers
@@ -40,6 +42,44 @@ class Noting(models.Sequential):
     def compute_loss(self, x, y, *args, **kwargs):
         Noting.packed |= packing.is_packed(y)
         return super().compute_loss(x, y, *args, **kwargs)
+
+
+def targets_of_classes(is_one_hot=False):
+    """Inputs, and targets of three classes whose masks differ by rows."""
+    classes = np.arange(10 * TIME).reshape(10, TIME) * 7 % 3
+    mask = np.tile(MASK, (3, 1))[:10]
+    y = np.eye(3, dtype="float32")[classes] if is_one_hot else classes
+    x = np.random.default_rng(3).normal(size=(10, TIME, FEATURES))
+    return x.astype("float32"), MaskedTensor(y, mask)
+
+
+ROWS = np.linspace(0.5, 2, 10).astype("float32")
+STEPS = ROWS[:, None] * np.linspace(0.1, 1, TIME).astype("float32")
+
+# Of the targets, what `fit` is given besides.
+OPTIONS = {
+    "nothing": lambda y: {},
+    "class_weight": lambda y: {"class_weight": {0: 3.0, 2: 0.5}},
+    "class_weight_of_shares": lambda y: {"class_weight": {0: 3.0, 2: 0.5}},
+    "class_weight_and_split": lambda y: {
+        "class_weight": {1: 2.0},
+        "validation_split": 0.3,
+    },
+    "rows": lambda y: {"sample_weight": ROWS},
+    "steps": lambda y: {"sample_weight": STEPS},
+    "numpy_ma": lambda y: {
+        "sample_weight": np.ma.array(STEPS, mask=STEPS < 0.3)
+    },
+    "masked": lambda y: {"sample_weight": MaskedTensor(STEPS, STEPS > 0.3)},
+    "packed": lambda y: {
+        "sample_weight": MaskedTensor(STEPS, STEPS > 0.3).packed()
+    },
+    "split": lambda y: {"sample_weight": STEPS, "validation_split": 0.3},
+    "data": lambda y: {
+        "validation_data": (targets_of_classes()[0], y, STEPS),
+        "validation_batch_size": 3,
+    },
+}
 
 
 class PackedTrainingTest(testing.TestCase, SameResults):
@@ -139,6 +179,36 @@ class PackedTrainingTest(testing.TestCase, SameResults):
         self.assertEqual(set(padded), set(packed_ones))
         for name, value in padded.items():
             self.assertAllClose(packed_ones[name], value, 1e-5, msg=name)
+
+    @parameterized.named_parameters((name, name) for name in OPTIONS)
+    @pytest.mark.requires_trainable_backend
+    def test_packed_targets_take_the_options_of_fit(self, name):
+        is_one_hot = name == "class_weight_of_shares"
+        x, y = targets_of_classes(is_one_hot)
+        found = []
+        for targets in (y, y.packed()):
+            options = OPTIONS[name](targets)
+            given = ("sample_weight", "class_weight")
+            of_batch = {k: options[k] for k in given if k in options}
+            set_random_seed(1)
+            kind = "categorical" if is_one_hot else "sparse_categorical"
+            model = models.Sequential([layers.Dense(3, "softmax")])
+            model.compile(
+                "sgd", f"{kind}_crossentropy", weighted_metrics=["accuracy"]
+            )
+            history = model.fit(
+                x, targets, 4, shuffle=False, verbose=0, **options
+            ).history
+            history["batch"] = model.train_on_batch(x, targets, **of_batch)
+            weights = of_batch.get("sample_weight")
+            batch = (x, targets) if weights is None else (x, targets, weights)
+            batches = (one for one in [batch])
+            history["generator"] = model.evaluate(batches, verbose=0)
+            found.append(history)
+        padded, packed_ones = found
+        self.assertEqual(set(padded), set(packed_ones))
+        for key, value in padded.items():
+            self.assertAllClose(packed_ones[key], value, 1e-5, msg=key)
 
     def test_data_pipelines_of_tensorflow(self):
         if backend.backend() != "tensorflow":
