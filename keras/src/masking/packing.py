@@ -7,6 +7,7 @@ that is true of masks holds there as well.
 """
 
 import math
+import operator
 import typing
 
 import numpy as np
@@ -35,6 +36,7 @@ def capacity_for(count: int) -> int:
 
 def pack(x: AnyTensor, capacity: int | None = None) -> AnyTensor:
     """A packed masked tensor of a padded one; see `MaskedTensor.packed`."""
+    capacity = checked_capacity(capacity)
     if len(x.mask.shape) != 2:
         raise ValueError(
             "A masked tensor is packed by its steps: its mask must cover "
@@ -47,6 +49,30 @@ def pack(x: AnyTensor, capacity: int | None = None) -> AnyTensor:
     index, there, limit = _index(flat_mask, x.mask.shape, size, capacity)
     layout = backend.PackedTensor._of_parts(None, x.mask, index, there, limit)
     return layout.with_flat(packed(x.values, layout))
+
+
+def checked_capacity(capacity: typing.Any) -> int | None:
+    """A capacity as a number of Python, None for that of the engine.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is negative.
+    """
+    if capacity is None:
+        return None
+    text = (
+        "The capacity of a packed masked tensor is a number of steps, or None "
+        f"for as many as are valid. Received: capacity={capacity!r}."
+    )
+    try:
+        if isinstance(capacity, (bool, np.bool_)):
+            raise TypeError
+        capacity = operator.index(capacity)
+    except TypeError:
+        raise TypeError(text) from None
+    if capacity < 0:
+        raise ValueError(text)
+    return capacity
 
 
 _OTHER_RANKS = {
@@ -130,6 +156,8 @@ def rows(x: AnyTensor, key: typing.Any) -> AnyTensor:
         x: Packed tensor whose mask is known.
         key: Slice, or array of integers or booleans, of its first axis.
     """
+    if isinstance(key, slice) and (key.step or 1) < 0:
+        x.mask[key]  # Not every engine turns rows round, as NumPy does.
     mask = backend.convert_to_numpy(x.mask)[key]
     sources, index = _steps_of_rows(mask, starts(x)[key])
     sources = backend.convert_to_tensor(sources, x.index.dtype)
@@ -467,19 +495,28 @@ def apply(call: typing.Any, x: AnyTensor) -> Nest:
     padded operands. What that gives has the mask of the packed operand most
     often, and is packed again.
 
+    An error of the way is about flat steps, which users do not know. So the
+    rule raises its own, on padded operands; where it has none to raise, the
+    way is at fault, and is not covered up.
+
     Args:
         call: The `Call`.
         x: Its first packed operand.
     """
-    way = getattr(call.row.rule, "packed", None)
+    way, fault = getattr(call.row.rule, "packed", None), None
     # Of no steps at all some engines have no maximum, say.
     if way is not None and x.flat.shape[0] != 0:
         try:
             return way(call, x)
         except Unknown:
             pass
+        except Exception as error:
+            fault = error
     call.args, call.kwargs = padded((call.args, call.kwargs))
-    return tree.map_structure(lambda y: like(x, y), call.apply_rule())
+    result = call.apply_rule()
+    if fault is not None:
+        raise fault
+    return tree.map_structure(lambda y: like(x, y), result)
 
 
 def padded(nest: Nest) -> Nest:

@@ -7,6 +7,7 @@ packed operands as well, of one layout and of different ones, and compared.
 import os
 import pickle
 import zlib
+from unittest import mock
 
 import numpy as np
 from absl.testing import parameterized
@@ -16,6 +17,7 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import testing
 from keras.src.masking import packing
+from keras.src.masking import registry
 from keras.src.masking.layers import layers_test
 from keras.src.masking.training import data
 from keras.src.testing.masked import testing_utils as u
@@ -39,6 +41,21 @@ from keras.src.utils import set_random_seed
 from patchset.markers import when
 
 MaskedTensor = backend.MaskedTensor
+# Calls that are wrong whatever a tensor of `VALUES` is stored as.
+WRONG = (
+    lambda x: x + np.ones((FEATURES + 2,), "float32"),
+    lambda x: ops.where(x > 0, x, np.ones((FEATURES + 2,), "float32")),
+    lambda x: ops.matmul(x, np.ones((FEATURES + 2, 2), "float32")),
+    lambda x: ops.einsum("btf,fh->bth", x, np.ones((2, 2), "float32")),
+    lambda x: ops.expand_dims(x, axis=5),
+    lambda x: ops.transpose(x, (0, 1, 1)),
+    lambda x: ops.repeat(x, [1, 2], axis=2),
+    lambda x: ops.sum(x, axis=4),
+    lambda x: ops.concatenate([x, x[..., None]], axis=2),
+    lambda x: ops.split(x, 2, axis=2),
+)
+if backend.backend() != "torch":  # Which leaves such an axis alone.
+    WRONG = (*WRONG, lambda x: ops.squeeze(x, axis=2))
 
 
 def packed_examples():
@@ -173,6 +190,68 @@ class StorageTest(testing.TestCase, SameResults):
             self.assert_same(ops.mean(y), ops.mean(x), 1e-6, "")
         with self.assertRaisesRegex(ValueError, "8 valid steps"):
             x.packed(int(count) - 1)
+
+    @parameterized.parameters(
+        ("a", TypeError),
+        (40.0, TypeError),
+        (True, TypeError),
+        (np.True_, TypeError),
+        ([24], TypeError),
+        (-1, ValueError),
+    )
+    def test_a_capacity_is_a_number_of_steps(self, capacity, kind):
+        for x in (*padded_and_packed(), self.hashable_capacity()):
+            with self.assertRaisesRegex(kind, "is a number of steps"):
+                x.packed(capacity)
+            self.assertEqual(x.packed(np.int64(24)).flat.shape[0], 24)
+
+    def hashable_capacity(self):
+        """One whose capacity is equal to numbers of other types."""
+        return MaskedTensor(np.ones((1, 1)), np.ones((1, 1), "bool")).packed(1)
+
+    @parameterized.parameters(*range(len(WRONG)))
+    def test_errors_are_those_of_padded_ones(self, i):
+        texts = []
+        for x in padded_and_packed():
+            with self.assertRaises(Exception) as caught:
+                WRONG[i](x)
+            error = caught.exception
+            notes = getattr(error, "__notes__", [])
+            texts.append((type(error), str(error), *notes))
+        self.assertEqual(*texts)
+
+    def test_a_fault_of_a_way_is_not_covered_up(self):
+        """A rule that works on padded operands does not replace it."""
+
+        def at_fault(call, x):
+            raise ZeroDivisionError("of the way")
+
+        _, x = padded_and_packed()
+        rule = registry.rows()[ops.numpy.Exp].rule
+        with mock.patch.object(rule, "packed", at_fault):
+            with self.assertRaisesRegex(ZeroDivisionError, "of the way"):
+                ops.exp(x)
+
+    def test_users_know_one_type(self):
+        _, x = padded_and_packed()
+        with self.assertRaisesRegex(TypeError, "of type MaskedTensor and"):
+            MaskedTensor(x)
+        with self.assertRaisesRegex(AttributeError, "'MaskedTensor' object"):
+            x.of_none  # noqa: B018
+        loaded = pickle.loads(pickle.dumps(x))
+        self.assertTrue(loaded.is_packed)
+
+    def test_rows_turn_round_where_those_of_padded_ones_do(self):
+        found = []
+        for x in padded_and_packed():
+            try:
+                found.append(x[::-1])
+            except ValueError as error:
+                found.append(str(error))
+        if isinstance(found[0], str):
+            self.assertEqual(*found)
+        else:
+            self.assert_same(found[1], found[0], 0, "")
 
     def test_capacities_are_few_and_near(self):
         found = {n: packing.capacity_for(n) for n in range(1, 5000)}
@@ -419,3 +498,17 @@ class StorageTest(testing.TestCase, SameResults):
         square = MaskedTensor(np.ones((4, 4)), np.eye(4) == 1).packed(4)
         with self.assertRaisesRegex(ValueError, "across the batch"):
             vmap(lambda x: x + 1)(square)
+        x, y = padded_and_packed()
+        if backend.backend() == "jax":
+            with self.assertRaisesRegex(ValueError, r"write `x.padded\(\)`"):
+                vmap(lambda x: x + 1)(y)
+        # What is only used there comes back padded.
+        factors = ops.arange(3, dtype="float32")
+        with self.assertRaisesRegex(ValueError, r"return `x.padded\(\)`"):
+            vmap(lambda factor: y * factor)(factors)
+        self.assert_same(
+            vmap(lambda factor: (y * factor).padded())(factors),
+            vmap(lambda factor: x * factor)(factors),
+            0,
+            "",
+        )

@@ -364,6 +364,7 @@ class MaskedTensorBase(Operators):
             A masked tensor, for which `is_packed` is True.
 
         Raises:
+            TypeError: If the capacity is no integer.
             ValueError: If the mask is not one over `(batch, time)`, or the
                 capacity is too small.
 

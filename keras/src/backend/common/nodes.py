@@ -96,22 +96,33 @@ class Nodes:
         return all(isinstance(x, self.arrays) for x in leaves)
 
 
-def check_packed(mask: Mask, index: Tensor) -> None:
-    """Raises where a transformation went over the rows of a packed tensor.
+_BY_ROWS = (
+    "Its steps are stored across the batch, so `jax.vmap`, `torch.vmap` and "
+    "`jax.lax.scan` cannot go over its rows. Write `x.padded()` before."
+)
+_STACKED = (
+    "A function that `jax.vmap`, `torch.vmap` or `jax.lax.scan` calls again "
+    "and again returned packed tensors, and one of them all would have an axis "
+    "more than that. Let the function return `x.padded()`."
+)
 
-    It would take them from the rows of the batch and from the flat steps alike.
+
+def check_packed(mask: Mask, index: Tensor) -> None:
+    """Raises where a transformation took or added an axis of each part.
+
+    It would take rows of the batch and flat steps alike; and stacked tensors
+    have a layout each, which one packed tensor cannot hold.
 
     Args:
         mask: The mask that came back.
         index: The places of the flat steps that came back.
     """
-    if len(mask.shape) != 2 or len(index.shape) != 1:
+    rank = len(mask.shape)
+    if rank != 2 or len(index.shape) != 1:
         raise ValueError(
             "A packed masked tensor came back with a mask of shape "
-            f"{tuple(mask.shape)}, which has to cover `(batch, time)`. Its "
-            "steps are stored across the batch, so `jax.vmap`, `torch.vmap` "
-            "and `jax.lax.scan` cannot go over its rows. Write `x.padded()` "
-            "before."
+            f"{tuple(mask.shape)}, which has to cover `(batch, time)`. "
+            + (_STACKED if rank > 2 else _BY_ROWS)
         )
 
 

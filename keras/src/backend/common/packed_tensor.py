@@ -47,6 +47,12 @@ class PackedBase(MaskedTensorBase):
     # rows there.
     _way_back = None
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # Packing is no type to users, who read this name in messages. What
+        # is pickled goes by the qualified name.
+        cls.__name__ = "MaskedTensor"
+
     @classmethod
     def _of_parts(cls, flat, mask, index, there, limit):
         """Makes one of parts that are right, or of an engine's placeholders."""
@@ -120,6 +126,10 @@ class PackedBase(MaskedTensorBase):
         return 1 + len(self.flat.shape)
 
     def packed(self, capacity: int | None = None) -> "PackedBase":
+        # Late: it imports the backend.
+        from keras.src.masking import packing
+
+        capacity = packing.checked_capacity(capacity)
         if capacity is None or capacity == self.flat.shape[0]:
             return self
         return self.padded().packed(capacity)

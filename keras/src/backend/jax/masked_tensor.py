@@ -114,13 +114,23 @@ def _scattered(flat, index, size):
     return zeros.at[index].set(flat, mode="drop")
 
 
+class _PackedKey(jax.tree_util.GetAttrKey):
+    """The name of a part, in the error of `jax.vmap` over the rows as well.
+
+    JAX compares the sizes of axes before anything of ours runs.
+    """
+
+    def __str__(self):
+        return f".{self.name} [packed: write `x.padded()`]"
+
+
 *_PACKED_PARTS, _ = PackedTensor._parts_and_limit
+_PACKED_KEYS = [_PackedKey(name) for name in _PACKED_PARTS]
 
 
 def _packed_parts_with_keys(x):
-    key = jax.tree_util.GetAttrKey
-    parts = [(key(name), getattr(x, name)) for name in _PACKED_PARTS]
-    return parts, x.limit
+    parts = [getattr(x, name) for name in _PACKED_PARTS]
+    return list(zip(_PACKED_KEYS, parts)), x.limit
 
 
 def _packed_of(limit, parts):
