@@ -48,3 +48,83 @@ def together(nest: Nest) -> Nest:
         return composite.put_together(*type(x)._whole, map(together, x))
 
     return tree.traverse(whole, nest)
+
+
+def weights_spread(y: Nest, sample_weight: Nest) -> Nest:
+    """Weights with those of a composite target for each of its parts.
+
+    Args:
+        y: Structure of targets, as `apart` gives it.
+        sample_weight: Structure of weights, taken apart as well. For a
+            composite target it may have one for all parts; a dictionary by
+            their names; a list in their order; or a composite tensor.
+
+    Raises:
+        ValueError: If there are composite targets, and the weights do not fit.
+    """
+    if sample_weight is None or not _any_fields(y):
+        return sample_weight
+    if not are_fields(y) and not _is_nest(sample_weight):
+        # One for the rows of all outputs.
+        return sample_weight
+    try:
+        return _spread(y, sample_weight)
+    except ValueError as error:
+        raise ValueError(
+            "The `sample_weight` does not fit the targets. Give each output a "
+            "weight, or None; and a composite one a weight for all of its "
+            "parts, or one for each of them, in a dictionary by their names. "
+            f"Targets: {_outline(y)}. Received: {_outline(sample_weight)}."
+        ) from error
+
+
+def _is_nest(x):
+    return isinstance(x, (list, tuple, dict))
+
+
+def _any_fields(x):
+    if not _is_nest(x):
+        return False
+    inside = x.values() if isinstance(x, dict) else x
+    return are_fields(x) or any(map(_any_fields, inside))
+
+
+def _spread(y, weights):
+    if are_fields(y) and not _is_nest(weights):
+        return tree.map_structure(lambda _: weights, y)
+    if _is_nest(y) != _is_nest(weights):
+        raise ValueError("One is a nest, the other is none.")
+    if not _is_nest(y):
+        return weights
+    if isinstance(y, dict):
+        if not isinstance(weights, dict):
+            raise ValueError("Targets go by name, weights do not.")
+        return dict(zip(y, map(_spread, y.values(), _of_each(y, weights))))
+    names = getattr(y, "_fields", range(len(y)))
+    spread = map(_spread, y, _of_each(names, weights))
+    return type(y)(*spread) if hasattr(y, "_fields") else type(y)(spread)
+
+
+def _of_each(names, weights):
+    """The weights of these names, or places, in their order."""
+    if are_fields(weights):
+        weights = weights._asdict()
+    if not isinstance(weights, dict):
+        weights = dict(zip(names, weights, strict=True))
+    if set(weights) != set(names):
+        raise ValueError("The names are others.")
+    return [weights[name] for name in names]
+
+
+def _outline(x):
+    """Types, names and shapes, without what is in the arrays."""
+    if are_fields(x) or isinstance(x, dict):
+        pairs = x._asdict() if are_fields(x) else x
+        name = type(x)._whole[0].__name__ if are_fields(x) else ""
+        inside = ", ".join(f"{k}={_outline(v)}" for k, v in pairs.items())
+        return f"{name}({inside})" if name else "{" + inside + "}"
+    if _is_nest(x):
+        return "[" + ", ".join(map(_outline, x)) + "]"
+    if x is None:
+        return "None"
+    return f"<shape={tuple(getattr(x, 'shape', ()))}>"

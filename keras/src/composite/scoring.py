@@ -4,6 +4,7 @@ A loss for a composite output is given it as it is. One for each of its parts is
 a dictionary of losses by the names of parts, or a list of them in their order.
 """
 
+import functools
 import typing
 
 from keras.src import ops
@@ -13,7 +14,17 @@ from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import put_together
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.kinds import Nest
+from keras.src.backend.common.masked_kernels import expand
 from keras.src.composite.wholes import Whole
+
+# What to write where weights of parts do not fit a loss of the whole.
+INSTEAD_OF_A_WHOLE = (
+    "Masks of targets are weights, which the loss itself does not see. Give "
+    "the output a dictionary of losses by the names of parts; or let the loss "
+    "of the whole keep the axes of the mask, and not go over them; or give "
+    "the target the mask as a part of its own, a plain tensor, which the loss "
+    "then reads."
+)
 
 
 def as_judged(config: Nest, y: Nest) -> Nest:
@@ -56,20 +67,42 @@ def _at(config, key):
 def weights_as_judged(config: Nest, sample_weight: Nest) -> Nest:
     """Weights in the structure that losses or metrics are given in.
 
-    Trainers give each part of a target the weights of the row. A loss of the
-    whole has one weight, the mean of those of its parts.
+    Trainers give each part of a target the weights of the row, times its mask.
+    A loss of the whole has one weight for each of its entries, the mean of
+    those of the parts, and 0 where a part weighs 0: so the mask of one part is
+    that of the loss. Weights cover leading axes, here as everywhere.
     """
-
-    def one(x):
-        if not isinstance(x, Whole):
-            return x
-        parts, _ = take_apart(x.value)
-        return sum(parts[1:], parts[0]) / len(parts)
-
     judged = as_judged(config, sample_weight)
-    return (
-        judged if judged is sample_weight else tree.map_structure(one, judged)
+    if judged is sample_weight:
+        return sample_weight
+    return tree.map_structure(
+        lambda x: _joint(x.value) if isinstance(x, Whole) else x, judged
     )
+
+
+def _joint(whole):
+    """One weight of those of all parts, over all axes of any of them."""
+    parts = tree.flatten(whole)
+    if all(x is None for x in parts):
+        return None
+    # None weighs 1.
+    parts = [ops.convert_to_tensor(1.0 if x is None else x) for x in parts]
+    ndim = max(len(x.shape) for x in parts)
+    shapes = [tuple(x.shape) for x in parts]
+    parts = [expand(x, ndim) for x in parts]
+    for sizes in zip(*(tuple(x.shape) for x in parts)):
+        if len(set(sizes) - {1, None}) > 1:
+            raise ValueError(
+                "A loss or metric of the whole of a composite target has one "
+                "weight for each entry. Those of the parts of this "
+                f"`{type(whole).__name__}`, which are masks of the parts and "
+                f"the `sample_weight`, do not broadcast: they have the shapes "
+                f"{shapes}. {INSTEAD_OF_A_WHOLE}"
+            )
+    joint = functools.reduce(ops.add, parts) / len(parts)
+    for x in parts:
+        joint = ops.where(ops.equal(x, 0), 0, joint)
+    return joint
 
 
 def as_tensors(x: typing.Any, dtype: str | None) -> typing.Any:

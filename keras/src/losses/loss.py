@@ -136,7 +136,13 @@ class Loss:
 
     @new
     def _of_composite(self, y_true, y_pred, sample_weight):
-        """The loss of composite tensors, which `call` is given as they are."""
+        """The loss of composite tensors, which `call` is given as they are.
+
+        The weights are joint ones of all parts, over leading axes of it.
+        """
+        # Late: it imports losses.
+        from keras.src.masking.training import weighing
+
         with ops.name_scope(self.name):
             try:
                 losses = self.call(
@@ -151,6 +157,15 @@ class Loss:
                     "as it is."
                 )
                 raise
+            if sample_weight is not None:
+                losses = ops.convert_to_tensor(losses, dtype=self.dtype)
+                if len(losses.shape):
+                    losses, sample_weight = weighing.cover(
+                        losses,
+                        sample_weight,
+                        weighing.name_of(self),
+                        of_a_whole=True,
+                    )
             return reduce_weighted_values(
                 losses, sample_weight, None, self.reduction, self.dtype
             )

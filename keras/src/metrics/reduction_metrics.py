@@ -6,6 +6,7 @@ A weighted mean is that over all entries, however many a batch has.
 from keras.src import backend
 from keras.src import losses
 from keras.src import ops
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.masking import packing
 from keras.src.masking.training import scoring
 from keras.src.masking.training import weighing
@@ -60,7 +61,10 @@ class MeanMetricWrapper:
         else:
             values, mask = self._own_values(y_true, y_pred)
             values, sample_weight = weighing.cover(
-                ops.cast(values, self.dtype), sample_weight, f"`{self.name}`"
+                ops.cast(values, self.dtype),
+                sample_weight,
+                f"`{self.name}`",
+                of_a_whole=isinstance(y_true, CompositeBase),
             )
             # Classes that the function itself ignores.
             sample_weight = losses.loss.apply_mask(

@@ -206,6 +206,7 @@ def to_arrays(x: Nest, y: Nest, sample_weight: Nest) -> tuple:
         The three. The inputs hold the masks of inputs and targets.
     """
     x, y, sample_weight = map(fields.apart, (x, y, sample_weight))
+    sample_weight = fields.weights_spread(y, sample_weight)
     leaves = tree.flatten(y)
     targets = {
         str(i): _target_mask(one)

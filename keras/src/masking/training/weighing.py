@@ -12,6 +12,7 @@ from keras.src import tree
 from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Tensor
+from keras.src.composite.scoring import INSTEAD_OF_A_WHOLE
 from keras.src.losses import losses
 from keras.src.losses.loss import squeeze_or_expand_to_same_rank
 from keras.src.masking.training import scoring
@@ -144,7 +145,10 @@ def of_each(
 
 
 def cover(
-    values: Tensor, sample_weight: Tensor, name: str = "the losses"
+    values: Tensor,
+    sample_weight: Tensor,
+    name: str = "the losses",
+    of_a_whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Values and weights of the same shape.
 
@@ -153,6 +157,7 @@ def cover(
         sample_weight: Tensor of weights over its leading axes, of size 1 in
             any of them, or with an axis of size 1 more or less at the end.
         name: What the values are, for the message.
+        of_a_whole: Whether they are those of a composite target.
 
     Returns:
         The two.
@@ -171,7 +176,8 @@ def cover(
         n == m or 1 in (n, m) or None in (n, m) for n, m in zip(shape, weights)
     )
     if not fits:
-        text = _DOES_NOT_FIT if len(given) <= len(shape) else _OF_ENTRIES
+        text = _OF_A_WHOLE if of_a_whole else _OF_ENTRIES
+        text = _DOES_NOT_FIT if len(given) <= len(shape) else text
         raise ValueError(text.format(name=name, shape=shape, weights=given))
     missing = tuple(range(len(weights), len(shape)))
     if missing:
@@ -198,3 +204,8 @@ _OF_ENTRIES = (
     "a loss of your own that keeps the last axis), or give the model an "
     "output for each."
 )
+_OF_A_WHOLE = (
+    "The weights of shape {weights}, of the `sample_weight` and the masks of "
+    "parts of a composite target, weigh more axes than {name} of the whole "
+    "has, which is of shape {shape}. "
+) + INSTEAD_OF_A_WHOLE
