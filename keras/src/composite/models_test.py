@@ -20,6 +20,7 @@ from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.composite.rules import rule_for
 from keras.src.models.cloning import clone_model
 from keras.src.ops.function import Function
+from keras.src.random import random
 from keras.src.saving import object_registration
 from keras.src.saving import serialization_lib
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDataset
@@ -227,6 +228,82 @@ class LayersTest(testing.TestCase):
         self.assertDType(x.nodes.values, "float16")
         self.assertIsInstance(x.nodes, MaskedTensor)
         self.assertIn("int", backend.standardize_dtype(x.kinds.dtype))
+
+    @parameterized.parameters(
+        ("Dropout", (2, 3)),
+        ("SpatialDropout1D", (2, 3, 2)),
+        ("SpatialDropout2D", (2, 3, 2, 2)),
+        ("SpatialDropout3D", (2, 3, 2, 2, 2)),
+        ("Attention", (2, 3, 4)),
+        ("AdditiveAttention", (2, 3, 4)),
+        ("SimpleRNNCell", (2, 3)),
+        ("GRUCell", (2, 3)),
+        ("LSTMCell", (2, 3)),
+    )
+    def test_what_drops_asks_for_a_rule(self, name, shape):
+        asked = []
+
+        class Noting(CompositeTensor):
+            values: KerasTensor
+            shape = property(lambda self: self.values.shape)
+            dtype = property(lambda self: self.values.dtype)
+
+        def noting(function):
+            def rule(*args, **kwargs):
+                asked.append(function)
+                args = [x.values if isinstance(x, Noting) else x for x in args]
+                results = function(*args, **kwargs)
+                if isinstance(results, (list, tuple)):
+                    return [Noting(x) for x in results]
+                return Noting(results)
+
+            return rule
+
+        for function in (
+            random.dropout,
+            *(ops.add, ops.multiply, ops.subtract, ops.matmul, ops.sum),
+            *(ops.softmax, ops.tanh, ops.sigmoid, ops.ones_like),
+            *(ops.split, ops.swapaxes, ops.expand_dims, ops.get_item),
+        ):
+            rule_for(function, Noting)(noting(function))
+        x, units = Noting(np.ones(shape, "float32")), {}
+        args = (x,)
+        if "Attention" in name:
+            args, units = ([x, x],), {"dropout": 0.5}
+        elif "Cell" in name:
+            states = [Noting(np.ones((2, 2), "float32"))]
+            args = (x, states * (2 if name == "LSTMCell" else 1))
+            units = {"units": 2, "dropout": 0.5, "recurrent_dropout": 0.5}
+        else:
+            units = {"rate": 0.5}
+        layer = getattr(layers, name)(**units)
+        layer(*args, training=True)
+        self.assertIn(random.dropout, asked)
+
+    def test_a_softmax_over_several_axes_asks_for_its_rule(self):
+        class Logits(CompositeTensor):
+            values: KerasTensor
+            shape = property(lambda self: self.values.shape)
+            dtype = property(lambda self: self.values.dtype)
+
+        @rule_for(ops.softmax, Logits)
+        def softmax(x, axis=-1):
+            return x.replace(values=ops.softmax(x.values, axis))
+
+        @rule_for(ops.where, Logits)
+        def where(condition, x1, x2):
+            return x1.replace(values=ops.where(condition, x1.values, x2))
+
+        values = np.random.default_rng(0).random((2, 3, 4)).astype("float32")
+        mask = values > 0.3
+        for axis in (-1, [-1], (1, 2), [1, 2]):
+            layer = layers.Softmax(axis)
+            for given in ((), (mask,)):
+                y = layer(Logits(values), *given)
+                self.assertIsInstance(y, Logits)
+                of_tuple = tuple(axis) if isinstance(axis, list) else axis
+                expected = layers.Softmax(of_tuple)(values, *given)
+                self.assertAllClose(y.values, expected, atol=1e-6)
 
     def test_nests_of_composite_tensors(self):
         class Pick(layers.Layer):

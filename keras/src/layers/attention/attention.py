@@ -5,13 +5,10 @@ import functools
 from keras.src import ops
 from keras.src import tree
 from keras.src.masking import masks
+from keras.src.masking.door import backend  # noqa: F401
 from keras.src.masking.layers import steps
 from keras.src.masking.layers.attention import without_unseen
 from patchset.markers import keeps
-from patchset.markers import when
-
-if when(">=3.16"):
-    from keras.src.masking.door import backend  # noqa: F401
 
 
 class Attention:

@@ -1,7 +1,11 @@
-"""Masked inputs are dropped from under their mask, which stays."""
+"""Masked inputs are dropped from under their mask, which stays.
+
+A composite one asks for the rule of `keras.random.dropout`.
+"""
 
 import functools
 
+from keras.src.masking.door import backend  # noqa: F401
 from keras.src.masking.layers import steps
 from patchset.markers import keeps
 
