@@ -241,7 +241,7 @@ def judged(
         A list of `Judged`.
     """
     names = tree.flatten(compile_loss.output_names)
-    shapes = [getattr(one, "shape", ()) for one in tree.flatten(x)]
+    shapes = [tuple(getattr(one, "shape", ())) for one in tree.flatten(x)]
     lengths = {shape[1] for shape in shapes if len(shape) > 1}
     found = []
     for path, loss, _, name in compile_loss._flat_losses:
@@ -251,7 +251,7 @@ def judged(
             _part(path, nest, names) for nest in (y_true, y_pred, sample_weight)
         ]
         if not any(tree.is_nested(part) for part in parts):
-            found.append(Judged(name, loss, *parts, lengths))
+            found.append(Judged(name, loss, *parts, lengths=lengths))
     return found
 
 
