@@ -74,19 +74,19 @@ class Judged(typing.NamedTuple):
     Attributes:
         name: Name of the output.
         loss: The loss.
+        lengths: The lengths of the inputs of the model, None where one is not
+            known.
         y_true: Its target.
         y_pred: The output.
         weight: Its `sample_weight`, or None.
-        lengths: The lengths of the inputs of the model, None where one is not
-            known.
     """
 
     name: str
     loss: typing.Callable
+    lengths: typing.Collection
     y_true: typing.Any
     y_pred: typing.Any
     weight: typing.Any
-    lengths: typing.Collection
 
     @property
     def is_unweighted(self) -> bool:
@@ -251,7 +251,7 @@ def judged(
             _part(path, nest, names) for nest in (y_true, y_pred, sample_weight)
         ]
         if not any(tree.is_nested(part) for part in parts):
-            found.append(Judged(name, loss, *parts, lengths=lengths))
+            found.append(Judged(name, loss, lengths, *parts))
     return found
 
 
