@@ -386,3 +386,48 @@ def lists_as_operands():
     expected = expected.mean(-1, keepdims=True)
     yield "mean", masked(mean, there), masked(expected, there)
     yield "of a stack", masked(stacked, there), masked(expected, there)
+
+
+class Cached(layers.MultiHeadAttention):
+    """Attention with a `call` of its own, out of the parts of Keras's."""
+
+    def call(self, query, value, key=None, attention_mask=None, cache=None):
+        key = value if key is None else key
+        query = self._query_dense(query)
+        key, value = self._key_dense(key), self._value_dense(value)
+        if cache is not None:
+            key = ops.concatenate([cache, key], axis=1)
+        outputs, _ = self._compute_attention(
+            query, key, value, attention_mask=attention_mask
+        )
+        return self._output_dense(outputs)
+
+
+class Decoder(layers.Layer):
+    """A block that sees what came before, as packages of models have it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = Cached(2, 4)
+        self.norm, self.out = layers.LayerNormalization(), layers.Dense(8)
+
+    def build(self, shape):
+        self.attention.build(shape, shape, shape)
+        self.norm.build(shape)
+        self.out.build(shape)
+
+    def call(self, x):
+        steps = ops.arange(ops.shape(x)[1])
+        causal = (steps[:, None] >= steps[None, :])[None]
+        x = self.norm(x + self.attention(x, x, attention_mask=causal))
+        return x + self.out(x)
+
+
+@program()
+def a_decoder_of_parts():
+    """An embedding that masks, and decoders, whose attention is a subclass."""
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(10, 8, mask_zero=True)(inputs)
+    x = Decoder()(Decoder()(x))
+    model = give_weights(keras.Model(inputs, layers.Dense(3)(x)))
+    yield "called", model(ids()), each_alone(model, ROWS, STEPS)

@@ -398,3 +398,40 @@ def states_kept_by_where():
     # A product with what is not there is not there: `where` is the one to use.
     last, _ = ops.scan(blended, steps[0], (steps[1:], floats[1:]))
     yield "blend", last
+
+
+class Unrolled(layers.Layer):
+    """A cell that a loop calls for each step; what it gives is put together."""
+
+    def __init__(self, join, **kwargs):
+        super().__init__(**kwargs)
+        self.cell, self.join = layers.GRUCell(4), join
+
+    def build(self, input_shape):
+        self.cell.build((input_shape[0], input_shape[-1]))
+
+    def call(self, x):
+        state = ops.zeros((ops.shape(x)[0], 4))
+        states = []
+        for t in range(x.shape[1]):
+            state, _ = self.cell(x[:, t], [state])
+            states.append(state)
+        return self.join(states)
+
+
+@program()
+def a_loop_over_steps():
+    """A recurrent layer by hand, whose outputs are stacked along time."""
+    ways = {
+        "stack": lambda xs: ops.stack(xs, axis=1),
+        "expand": lambda xs: ops.concatenate([x[:, None] for x in xs], axis=1),
+        "layer": lambda xs: layers.Concatenate(axis=1)(
+            [ops.expand_dims(x, 1) for x in xs]
+        ),
+    }
+    for name, join in ways.items():
+        layer = Unrolled(join)
+        layer.build((3, STEPS, 3))
+        give_weights(layer)
+        expected = each_alone(layer, unpadded(series()), STEPS)
+        yield name, layer(layers.Masking()(series())), expected
