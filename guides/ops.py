@@ -223,7 +223,7 @@ def running_state(x):
         state = ops.where(is_there[:, None], new, state)
         return state, state
 
-    # A carry that begins plain is all valid.
+    # A carry that begins plain is all valid, as in `fori_loop`, `while_loop`.
     first = ops.zeros((len(x), x.shape[-1]))
     steps = ops.swapaxes(x, 0, 1), ops.swapaxes(is_there, 0, 1)
     state, _ = ops.scan(step, first, steps)

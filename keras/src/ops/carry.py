@@ -34,6 +34,7 @@ from keras.src.masking.calls import Call
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.calls import values_of
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
 from keras.src.masking.parts import Parts
 from keras.src.masking.parts import from_parts
@@ -216,6 +217,78 @@ def switch(
 # --------------------------------------------------------------------- loops
 
 
+def _carried(
+    op_name: str,
+    first_name: str,
+    new_name: str,
+    first: Nest,
+    run: typing.Callable,
+) -> Nest:
+    """What a loop gives, whose state begins with the masks that it gets.
+
+    The first step tells them. Then the loop begins anew, and what is plain of
+    the first state is all valid. Each time there are more masks.
+
+    Args:
+        op_name: Name of the operation.
+        first_name: What the first state is called.
+        new_name: What the state after a step is called.
+        first: The first state.
+        run: Function of the first state, and of a function that it calls with
+            the state after a step.
+    """
+    ranks = []
+
+    def check(new):
+        found = _mask_ranks(new)
+        if _grows(_mask_ranks(first), found):
+            ranks.append(found)
+        agree(op_name, first_name, first, new_name, new)
+
+    try:
+        return run(first, check)
+    except Exception:
+        if not ranks:
+            raise
+        begun = _with_masks(first, ranks[0])
+        # A number does not get the axes that a mask covers.
+        if _mask_ranks(begun) != ranks[0]:
+            raise
+    return _carried(op_name, first_name, new_name, begun, run)
+
+
+def _grows(ours, others):
+    """Whether others have masks over more axes, and nowhere over less."""
+    pairs = list(zip(ours, others))
+    return (
+        len(ours) == len(others)
+        and ours != others
+        and all(own <= other for own, other in pairs)
+    )
+
+
+def _with_masks(nest, ranks):
+    """A nest whose masks cover so many axes; what was plain is all valid."""
+    # In the order of `_mask_ranks`, which is not that of `map_structure`.
+    leaves = map(_with_mask, tree.flatten(nest), ranks)
+    return tree.pack_sequence_as(nest, list(leaves))
+
+
+def _with_mask(x, rank):
+    x = from_foreign(x)
+    rank = min(rank, len(getattr(x, "shape", ())))
+    if not rank:
+        return x
+    if isinstance(x, KerasTensor):
+        mask = KerasTensor(x.shape[:rank], "bool")
+        return specs.masked_spec(KerasTensor(x.shape, x.dtype), mask)
+    if has_mask(x):
+        return masks.wrap(x.values, masks.to_rank(x.mask, x.values, rank))
+    values = backend.convert_to_tensor(x)
+    shape = backend.shape(values)[:rank]
+    return masks.wrap(values, backend.numpy.ones(shape, "bool"))
+
+
 def while_loop(
     plain: typing.Callable,
     cond: typing.Callable,
@@ -223,34 +296,39 @@ def while_loop(
     loop_vars: Nest,
     maximum_iterations: int | None = None,
 ) -> Nest:
-    """Loop variables may be masked, and stay so."""
-    single = has_mask(from_foreign(loop_vars)) or isinstance(
-        loop_vars, CompositeBase
-    )
-    if single:
-        # Its parts would pass for two loop variables.
-        loop_vars = (loop_vars,)
+    """Loop variables may be masked, and stay so.
+
+    One that `body` makes masked of a plain one begins as all valid.
+    """
 
     def is_plain(answer):
         refuse_masked("while_loop", answer, "Its condition has to be plain.")
 
-    def step(*args):
-        new = body(*together(args))
-        if single and not isinstance(new, (list, tuple)):
-            new = (new,)
-        names = "`loop_vars`", loop_vars, "what `body` returns", new
-        agree("while_loop", *names)
-        return apart(new)
-
-    outputs = together(
-        plain(
-            _in_parts(cond, is_plain),
-            step,
-            apart(loop_vars),
-            maximum_iterations=maximum_iterations,
+    def run(loop_vars, check):
+        single = has_mask(from_foreign(loop_vars)) or isinstance(
+            loop_vars, CompositeBase
         )
-    )
-    return outputs[0] if single else outputs
+
+        def step(*args):
+            new = body(*together(args))
+            if single and not isinstance(new, (list, tuple)):
+                new = (new,)
+            check(new)
+            return apart(new)
+
+        outputs = together(
+            plain(
+                _in_parts(cond, is_plain),
+                step,
+                # Its parts would pass for two loop variables.
+                apart((loop_vars,) if single else loop_vars),
+                maximum_iterations=maximum_iterations,
+            )
+        )
+        return outputs[0] if single else outputs
+
+    names = "`loop_vars`", "what `body` returns"
+    return _carried("while_loop", *names, loop_vars, run)
 
 
 def fori_loop(
@@ -260,16 +338,38 @@ def fori_loop(
     body_fun: typing.Callable,
     init_val: Nest,
 ) -> Nest:
-    """The state may hold masked tensors, and stays of its kind."""
+    """The state may hold masked tensors, and stays of its kind.
+
+    What `body_fun` makes masked of a plain tensor begins as all valid.
+    """
     refuse_masked("fori_loop", (lower, upper), "The bounds are plain numbers.")
 
-    def check(state):
-        names = "`init_val`", init_val, "what `body_fun` returns", state
-        agree("fori_loop", *names)
+    def run(state, check):
+        body = _in_parts(body_fun, check)
+        return together(plain(lower, upper, body, apart(state)))
 
-    return together(
-        plain(lower, upper, _in_parts(body_fun, check), apart(init_val))
-    )
+    names = "`init_val`", "what `body_fun` returns"
+    return _carried("fori_loop", *names, init_val, run)
+
+
+def look_at_step(function: typing.Callable, *args: Nest) -> None:
+    """Finds the masks of the state after a step of a loop in a graph.
+
+    Only where something is masked: upstream runs no step to know its specs.
+
+    Args:
+        function: What a loop is given, of nests that are taken apart.
+        *args: Its arguments, symbolic.
+    """
+    if not _has_parts(args):
+        return
+    try:
+        backend.compute_output_spec(function, *args)
+    except UnsupportedMaskError:
+        raise
+    except Exception:
+        # It is the loop that says so, as it runs.
+        pass
 
 
 # ----------------------------------------------------- over the leading axis
@@ -351,31 +451,24 @@ def scan(
     a masked carry of a plain one, this begins as all valid.
     """
     options: Named = dict(length=length, reverse=reverse, unroll=unroll)
-    all_xs = xs
     xs, there = _elements(xs)
-    ranks = []
 
-    def step(carry, x):
-        x, is_there = (x, None) if there is None else x
-        new, y = f(together(carry), together(x))
-        if _grows(_mask_ranks(init), _mask_ranks(new)):
-            ranks.append(_mask_ranks(new))
-        agree("scan", "`init`", init, "the carry that `f` returns", new)
-        return _kept(carry, apart(new), is_there), apart(y)
+    def run(init, check):
+        def step(carry, x):
+            x, is_there = (x, None) if there is None else x
+            new, y = f(together(carry), together(x))
+            check(new)
+            return _kept(carry, apart(new), is_there), apart(y)
 
-    try:
-        carry, ys = plain(
+        return plain(
             step if callable(f) else f,
             apart(init),
             xs if there is None else (xs, there),
             **options,
         )
-    except Exception:
-        if not ranks:
-            raise
-        # Found by the first step alone. Each time there are more masks.
-        init = _with_masks(init, ranks[0])
-        return scan(plain, f, init, all_xs, **options)
+
+    names = "`init`", "the carry that `f` returns"
+    carry, ys = _carried("scan", *names, init, run)
     return together(carry), _where_there(together(ys), there)
 
 
@@ -386,38 +479,6 @@ def _kept(carry, new, is_there):
     return tree.map_structure(
         lambda after, before: ops.where(is_there, after, before), new, carry
     )
-
-
-def _grows(ours, others):
-    """Whether others have masks over more axes, and nowhere over less."""
-    pairs = list(zip(ours, others))
-    return (
-        len(ours) == len(others)
-        and ours != others
-        and all(own <= other for own, other in pairs)
-    )
-
-
-def _with_masks(nest, ranks):
-    """A nest whose masks cover so many axes; what was plain is all valid."""
-    ranks = iter(ranks)
-
-    def one(x):
-        x, rank = from_foreign(x), next(ranks)
-        if isinstance(x, KerasTensor):
-            if not rank:
-                return x
-            mask = KerasTensor(x.shape[:rank], "bool")
-            return specs.masked_spec(KerasTensor(x.shape, x.dtype), mask)
-        if has_mask(x):
-            return masks.wrap(x.values, masks.to_rank(x.mask, x.values, rank))
-        if not rank:
-            return x
-        values = backend.convert_to_tensor(x)
-        shape = backend.shape(values)[:rank]
-        return masks.wrap(values, backend.numpy.ones(shape, "bool"))
-
-    return tree.map_structure(one, nest)
 
 
 def associative_scan(

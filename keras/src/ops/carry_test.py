@@ -136,13 +136,9 @@ class CarryTest(testing.TestCase):
         for call, name in (
             (
                 lambda: ops.while_loop(
-                    lambda x: ops.all(x < 9), lambda x: x + masked(), plain
+                    lambda x: ops.all(x < 9), lambda x: ops.filled(x), masked()
                 ),
-                "`loop_vars` has no mask where what `body` returns has a mask",
-            ),
-            (
-                lambda: ops.fori_loop(0, 2, lambda i, x: x + masked(), plain),
-                "`init_val` has no mask where what `body_fun` returns",
+                "`loop_vars` has a mask over 2 axes where what `body` returns",
             ),
             (
                 lambda: ops.scan(
@@ -202,6 +198,78 @@ class CarryTest(testing.TestCase):
         expected = VALUES * 3**5
         for function in (grow, compiled(grow)):
             self.assert_masked(function(masked()), expected, MASK)
+
+    @parameterized.product(
+        name=("sums", "states", "nest"),
+        loop=("fori_loop", "while_loop", "scan"),
+    )
+    def test_a_state_that_begins_plain_is_all_valid(self, name, loop):
+        """If steps make it masked: as it is in `h + x[:, t]`."""
+        x, h = masked(LONG), ops.zeros((2, 4))
+        there = np.array([[True, False], [True, True], [False, True]])
+
+        def step(t, state, x):
+            if name == "sums":
+                return state + x[:, t]
+            if name == "states":
+                old = ops.expand_dims(ops.convert_to_tensor(there)[t], -1)
+                return ops.where(old, state + x[:, t], state)
+            return {"h": state["h"] + x[:, t], "count": state["count"] + 1.0}
+
+        def run(x, h):
+            init = h if name != "nest" else {"h": h, "count": ops.zeros(())}
+            if loop == "fori_loop":
+                end = ops.fori_loop(0, 3, lambda t, s: step(t, s, x), init)
+            elif loop == "while_loop":
+                end, _ = ops.while_loop(
+                    lambda s, t: t < 3,
+                    lambda s, t: (step(t, s, x), t + 1),
+                    (init, 0),
+                )
+            else:
+
+                def both(state, t):
+                    new = step(t, state, x)
+                    return new, new
+
+                end, _ = ops.scan(both, init, ops.arange(3))
+            return end if name != "nest" else end["h"]
+
+        for function in (run, compiled(run)):
+            end = function(x, h)
+            takes = there.T if name == "states" else np.ones((2, 3), "bool")
+            valid = np.all(MASK | ~takes, axis=1)
+            total = np.sum(LONG * takes[..., None], axis=1)
+            self.assert_masked(end, total, valid)
+
+    def test_a_number_gets_no_mask(self):
+        """One without axes has none for a mask of the first step to cover."""
+        with self.assertRaisesRegex(UnsupportedMaskError, "has no mask where"):
+            ops.fori_loop(0, 2, lambda i, x: x + masked(), ops.zeros(()))
+
+    def test_a_graph_knows_what_begins_plain(self):
+        x = layers.Input(batch_shape=(2, 3, 4), mask_shape=(3,))
+        h = layers.Input(batch_shape=(2, 4))
+
+        def fori_loop(h, x):
+            return ops.fori_loop(
+                0, 3, lambda t, s: (s[0] + s[1][:, t], s[1]), (h, x)
+            )
+
+        def while_loop(h, x):
+            return ops.while_loop(
+                lambda h, x, t: t < 3,
+                lambda h, x, t: (h + x[:, t], x, t + 1),
+                (h, x, ops.zeros((), "int32")),
+            )
+
+        for function in (fori_loop, while_loop):
+            spec, *_ = function(h, x)
+            self.assertEqual(tuple(spec.mask.shape), (2,))
+            model = models.Model([h, x], spec)
+            ones = np.ones((2, 4), "float32")
+            result = model([ops.convert_to_tensor(ones), masked(LONG)])
+            self.assert_masked(result, LONG.sum(1) + 1, np.all(MASK, 1))
 
     def test_a_loop_over_a_nest(self):
         def body(state, i):

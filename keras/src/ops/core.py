@@ -109,9 +109,15 @@ class WhileLoop(_Carrying):
 
     @keeps("_plain_spec")
     def compute_output_spec(self, loop_vars):
-        return hooks.carry.together(
-            self._plain_spec(hooks.carry.apart(loop_vars))
+        return hooks.carry.while_loop(
+            self._nest_spec, self.cond, self.body, loop_vars
         )
+
+    @new
+    def _nest_spec(self, cond, body, loop_vars, maximum_iterations):
+        if isinstance(loop_vars, (list, tuple)):
+            hooks.carry.look_at_step(body, *loop_vars)
+        return self._plain_spec(loop_vars)
 
 
 class ForiLoop(_Carrying):
@@ -120,10 +126,16 @@ class ForiLoop(_Carrying):
 
     def compute_output_spec(self, init_val):
         """Of nests as well: a loop keeps the shapes of its state."""
-        state = tree.map_structure(
-            lambda x: KerasTensor(x.shape, x.dtype), hooks.carry.apart(init_val)
+        return hooks.carry.fori_loop(
+            self._nest_spec, self.lower, self.upper, self.body_fun, init_val
         )
-        return hooks.carry.together(state)
+
+    @new
+    def _nest_spec(self, lower, upper, body_fun, init_val):
+        hooks.carry.look_at_step(body_fun, lower, init_val)
+        return tree.map_structure(
+            lambda x: KerasTensor(x.shape, x.dtype), init_val
+        )
 
 
 @keeps("_plain_shape")
