@@ -126,7 +126,6 @@ def top_k(call: Call) -> tuple[AnyTensor, AnyTensor]:
         order = _masked_last(order, x, axis)[..., :k]
         values = ops.take_along_axis(x.values, order, axis=axis)
         mask = _valid_first(x, axis)[..., :k]
-    order = backend.cast(order, "int32")
     return masks.wrap(values, mask), masks.wrap(order, mask)
 
 
