@@ -50,6 +50,70 @@ def together(nest: Nest) -> Nest:
     return tree.traverse(whole, nest)
 
 
+class OneKind:
+    """Looks whether nests, one after another, have composite tensors alike.
+
+    Args:
+        why: Why they must, and what to write else, for the message.
+    """
+
+    def __init__(self, why: str):
+        self._why = why
+        self._first = None
+
+    def __call__(self, nest: Nest) -> Nest:
+        """The nest itself, taken apart or not.
+
+        Raises:
+            ValueError: If types, static fields or the parts that are there are
+                not those of the first one.
+        """
+        kinds = _kinds(nest)
+        if self._first is None:
+            self._first = kinds
+        elif kinds != self._first:
+            raise ValueError(f"{_difference(self._first, kinds)} {self._why}")
+        return nest
+
+
+def _kinds(nest):
+    """The type and the description of each composite tensor, in order."""
+    found = []
+
+    def look(x):
+        if isinstance(x, CompositeBase):
+            found.append((type(x), composite.take_apart(x)[1]))
+        elif are_fields(x):
+            found.append(type(x)._whole)
+
+    if composite.DEFINED:
+        tree.traverse(look, nest)
+    return found
+
+
+def _difference(first, others):
+    """The first thing in which two lists of kinds differ, in words."""
+    pairs = zip(first, others)
+    pair = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    if pair is None or pair[0][0] is not pair[1][0]:
+        names = (", ".join(t.__name__ for t, _ in x) for x in (first, others))
+        return "Composite tensors of {} came first, then of {}.".format(*names)
+    type_, (there, statics) = pair[0]
+    _, (there_now, statics_now) = pair[1]
+    for name, before, now in zip(type_._statics, statics, statics_now):
+        if before != now:
+            return (
+                f"The static field `{name}` of `{type_.__name__}` was "
+                f"{before!r} first, then {now!r}."
+            )
+    (name, *_) = set(there) ^ set(there_now)
+    words = ("there", "None") if name in there else ("None", "there")
+    return (
+        f"The part `{name}` of `{type_.__name__}` was {words[0]} first, then "
+        f"{words[1]}."
+    )
+
+
 def weights_spread(y: Nest, sample_weight: Nest) -> Nest:
     """Weights with those of a composite target for each of its parts.
 

@@ -1,6 +1,7 @@
 """Composite tensors in layers, models, training and files."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ class Pass(layers.Layer):
 class Pool(layers.Layer):
     def call(self, graph):
         return ops.mean(graph.nodes, axis=1)
+
+
+@object_registration.register_keras_serializable("composite_models_test")
+class Middle(layers.Layer):
+    def call(self, x):
+        return (x.low + x.high) / 2
 
 
 def arrays():
@@ -305,6 +312,36 @@ class LayersTest(testing.TestCase):
                 expected = layers.Softmax(of_tuple)(values, *given)
                 self.assertAllClose(y.values, expected, atol=1e-6)
 
+    @parameterized.parameters("__init__", "build")
+    def test_a_layer_that_keeps_values_of_its_variables_warns(self, place):
+        class Scale(layers.Layer):
+            def __init__(self):
+                super().__init__()
+                if place == "__init__":
+                    self.make()
+
+            def build(self, input_shape):
+                if place == "build":
+                    self.make()
+
+            def make(self):
+                self.low = self.add_weight(shape=(3,), name="least")
+                self.own = Interval(np.zeros(3), np.ones(3))
+                self.kept = Interval(self.low, np.ones(3))
+
+            def call(self, x):
+                self.last = Interval(self.low, self.low)
+                return x * self.last.low
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Scale()(np.ones((2, 3)))
+        (text,) = [str(w.message) for w in caught if "kept" in str(w.message)]
+        self.assertIn("part `low` of this `Interval`", text)
+        self.assertIn("`least`", text)
+        self.assertEqual([w for w in caught if "own" in str(w.message)], [])
+        self.assertEqual([w for w in caught if "last" in str(w.message)], [])
+
     def test_nests_of_composite_tensors(self):
         class Pick(layers.Layer):
             def call(self, x):
@@ -499,13 +536,48 @@ class ModelsTest(testing.TestCase):
         self.assertAllClose(nodes.values, model(data)["graph"].nodes.values)
 
     @parameterized.parameters("tf_saved_model", "torch")
-    def test_exported_with_the_parts_by_name(self, format):
+    def test_exported_with_the_type_that_it_was_called_with(self, format):
         engines = {"tf_saved_model": ("jax", "tensorflow"), "torch": OF_TORCH}
         if backend.backend() not in engines[format]:
             self.skipTest("The engine does not write this format.")
-        x = graph_input()
-        y = Pass(2)(x)
-        model = models.Model(x, layers.Dense(1)(Pool()(y)))
+        model = models.Sequential([layers.Dense(2), Middle(), layers.Dense(2)])
+        low = np.arange(3, dtype="float32")[None]
+        expected = backend.convert_to_numpy(model(Interval(low, low * 2)))
+        path = os.path.join(self.get_temp_dir(), "model")
+        path += ".pt2" if format == "torch" else ""
+        model.export(path, format=format, verbose=False)
+        named = {"low": low, "high": low * 2}
+        self.assertAllClose(_served(path, format, named), expected, rtol=1e-4)
+
+    def test_a_sequential_model_hands_its_layers_an_array_like_type(self):
+        model = models.Sequential([Middle(), layers.Dense(2)])
+        low = np.arange(6, dtype="float32").reshape((2, 3))
+        x = Interval(low, low * 2)
+        model(x)
+        kernel, bias = weights_of(model)
+        self.assertAllClose(model(x), low * 1.5 @ kernel + bias, rtol=1e-5)
+        symbolic = Interval(layers.Input((3,)), layers.Input((3,)))
+        outer = models.Sequential([layers.Dense(3), model])
+        self.assertEqual(outer(symbolic).shape, (None, 2))
+        expected = outer(x)
+        path = os.path.join(self.get_temp_dir(), "model.keras")
+        for one in (outer, models.Model(symbolic, outer(symbolic))):
+            one.save(path)
+            self.assertAllClose(saving.load_model(path)(x), expected)
+        if CAN_TRAIN:
+            fresh = models.Sequential([layers.Dense(3), Middle()])
+            fresh.compile("sgd", "mse")
+            fresh.fit(x, low, verbose=0)
+            self.assertEqual(fresh.predict(x, verbose=0).shape, (2, 3))
+
+    @parameterized.product(
+        format=("tf_saved_model", "torch"), kind=list(MODELS)
+    )
+    def test_exported_with_the_parts_by_name(self, format, kind):
+        engines = {"tf_saved_model": ("jax", "tensorflow"), "torch": OF_TORCH}
+        if backend.backend() not in engines[format]:
+            self.skipTest("The engine does not write this format.")
+        model = MODELS[kind]()
         # PyTorch exports with one row.
         rows = slice(0, 1)
         expected = backend.convert_to_numpy(ops.filled(model(graphs(rows)), 0))
@@ -514,11 +586,14 @@ class ModelsTest(testing.TestCase):
         model.export(path, format=format, verbose=False)
         nodes, mask, links, kinds, _ = arrays()
         nodes = np.where(mask[..., None], nodes, np.float32(np.nan))
+        # One that declares no inputs has those that it was called with.
+        dtype = backend.standardize_dtype(graphs().kinds.dtype)
+        dtype = "int32" if kind == "functional" else dtype
         named = {
             "nodes": nodes[rows],
             "nodes_mask": mask[rows],
             "links": links[rows],
-            "kinds": kinds[rows].astype("int32"),
+            "kinds": kinds[rows].astype(dtype),
         }
         self.assertAllClose(_served(path, format, named), expected, rtol=1e-4)
 
@@ -565,6 +640,72 @@ class ModelsTest(testing.TestCase):
         self.assertEqual(loaded.output.closed, (False, True))
 
 
+class Observed(CompositeTensor):
+    x: KerasTensor
+    more: KerasTensor | None = None
+    scale: float = 1.0
+
+
+class Use(layers.Layer):
+    def call(self, observed):
+        y = observed.x * observed.scale
+        return y if observed.more is None else y + observed.more
+
+
+CHANGES = {
+    "scale": (
+        {"scale": 2.0},
+        "static field `scale` of `Observed` was 1.0 first, then 2.0",
+    ),
+    "more": (
+        {"more": np.ones((4, 3), "float32")},
+        "part `more` of `Observed` was None first, then there",
+    ),
+}
+
+
+class ChangesTest(testing.TestCase):
+    """Of a type, from batch to batch of one call."""
+
+    @parameterized.product(change=list(CHANGES), of_dataset=(False, True))
+    def test_in_what_goes_in(self, change, of_dataset):
+        fields, text = CHANGES[change]
+        x = np.ones((4, 3), "float32")
+        batches = [
+            (Observed(x, **fields) if i > 2 else Observed(x), x)
+            for i in range(4)
+        ]
+
+        class Source(PyDataset):
+            __len__ = lambda self: len(batches)
+            __getitem__ = lambda self, i: batches[i]
+
+        model = models.Sequential([Use()])
+        model.compile(loss="mean_squared_error")
+        source = Source() if of_dataset else iter(batches)
+        source = source if of_dataset else (x for x in source)
+        if backend.backend() != "tensorflow":
+            self.assertAllClose(model.evaluate(source, verbose=0), 1 / 4)
+            return
+        with self.assertRaisesRegex(Exception, f"{text}.*train_on_batch"):
+            model.evaluate(source, verbose=0)
+        # They are of different types, one by one.
+        self.assertAllClose(model.test_on_batch(*batches[0]), 0)
+        model.reset_metrics()
+        self.assertAllClose(model.test_on_batch(*batches[3]), 1)
+
+    @parameterized.parameters(*CHANGES)
+    def test_in_what_comes_out(self, change):
+        fields, text = CHANGES[change]
+        x = np.ones((4, 3), "float32")
+        model = models.Sequential([layers.Identity()])
+        source = (
+            (Observed(x, **fields) if i > 2 else Observed(x),) for i in range(4)
+        )
+        with self.assertRaisesRegex(Exception, f"{text}.*_on_batch"):
+            model.predict(source, verbose=0)
+
+
 def _served(path, format, named):
     """The values that an exported model gives, run by the engine."""
     if format == "torch":
@@ -572,7 +713,8 @@ def _served(path, format, named):
 
         tensors = {k: torch.from_numpy(x) for k, x in named.items()}
         served = torch.export.load(path).module()(tensors)
-        return served["output_0"].detach().numpy()
+        served = served["output_0"] if isinstance(served, dict) else served
+        return served.detach().numpy()
     import tensorflow as tf
 
     serve = tf.saved_model.load(path).signatures["serving_default"]

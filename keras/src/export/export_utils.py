@@ -14,7 +14,7 @@ def get_input_signature(model):
     """The positional inputs of a model, masked where they are or were.
 
     A model that does not declare masked inputs has them if it was called with
-    masked tensors.
+    masked tensors, and composite ones if it was first called with these.
 
     Args:
         model: A built model.
@@ -23,6 +23,10 @@ def get_input_signature(model):
         List of structures of `keras.InputSpec`, and of symbolic tensors for
         masked inputs.
     """
+    of_call = vars(model).get("_composites_of_call")
+    if of_call is not None and getattr(model, "_functional", None) is None:
+        flat = map(_open_spec, tree.flatten(of_call))
+        return tree.pack_sequence_as(of_call, list(flat))
     signature = _plain_input_signature(model)
     flat, ndims = tree.flatten(signature), vars(model).get("_masks_of_call")
     if not ndims or any(map(has_mask, flat)):
@@ -39,6 +43,16 @@ def get_input_signature(model):
         for i, (x, ndim) in enumerate(zip(flat, ndims))
     ]
     return tree.pack_sequence_as(signature, flat)
+
+
+@new
+def _open_spec(x):
+    """What describes an input like this one in batches of any size."""
+    shape = (None, *x.shape[1:]) if x.shape else ()
+    if not has_mask(x):
+        return layers.InputSpec(shape=shape, dtype=x.dtype)
+    open_ = KerasTensor(shape, x.dtype)
+    return _masked_spec(open_, len(mask_or_spec(x).shape), x.name)
 
 
 @new

@@ -34,6 +34,8 @@ from keras.src.masking.layers import origins
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import scopes
+from keras.src.masking.refusals import users_frame
+from keras.src.masking.refusals import warn_at
 from keras.src.ops.node import Node
 from keras.src.ops.operation import Operation
 from keras.src.utils import traceback_utils
@@ -98,6 +100,8 @@ class Layer:
             place = origins.place_outside()
             if place is not None:
                 vars(self)["_flagged_outside"] = place
+        if composite.DEFINED and isinstance(value, CompositeBase):
+            _warn_of_values(self, name, value)
         return super()._setattr_hook(name, value)
 
     def symbolic_call(self, *args, **kwargs):
@@ -388,6 +392,27 @@ class Layer:
 
 
 del Layer._set_mask_metadata
+
+
+@new
+def _warn_of_values(layer, name, x):
+    """Warns if a composite tensor keeps what a variable is as it is built."""
+    if not hasattr(layer, "_tracker") or layer.built:
+        return
+    for part in composite.take_apart(x)[1][0]:
+        value = getattr(x, part)
+        for variable in layer.variables:
+            if value is variable or value is variable._value:
+                warn_at(
+                    users_frame(),
+                    f"`self.{name}` of layer '{layer.name}' keeps a value, and "
+                    f"no variable: the part `{part}` of this "
+                    f"`{type(x).__name__}` is what the variable "
+                    f"`{variable.name}` is now, and not what training makes "
+                    "of it. Keep the variables, and make the composite tensor "
+                    "of them in `call()`.",
+                    UserWarning,
+                )
 
 
 @new

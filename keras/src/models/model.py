@@ -3,11 +3,13 @@ is exported takes and gives masks as tensors of their own."""
 
 from keras.src import backend
 from keras.src import tree
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.masking.training import batches
 from keras.src.masking.training import data
+from keras.src.trainers.trainer import spec_of
 from keras.src.utils import summary_utils
 from keras.src.utils import traceback_utils
 from patchset.markers import keeps
@@ -65,6 +67,10 @@ class Model:
             ndims = list(map(_mask_ndim, tree.flatten(inputs)))
             if any(ndims):
                 vars(self)["_masks_of_call"] = ndims
+            if not self.built and any_composite(inputs):
+                vars(self)["_composites_of_call"] = tree.map_structure(
+                    spec_of, inputs
+                )
         super()._maybe_build(call_spec)
 
     @keeps("_export_plain")
@@ -96,7 +102,8 @@ class Model:
         pairs.
 
         Inputs are masked if they are declared so, by `mask_shape`, or if the
-        model was called with masked tensors.
+        model was called with masked tensors. They are composite if they are
+        declared so, or if a model that declares none was first called so.
 
         Args:
             filepath: Path to write to.

@@ -1,6 +1,7 @@
 """Sequential models carry masked tensors from layer to layer, by type."""
 
 from keras.src import backend
+from keras.src import tree
 from keras.src.backend.common.composite import any_composite
 from keras.src.masking.layers import passing
 from keras.src.masking.layers import protocols
@@ -21,6 +22,18 @@ class Sequential:
             return backend.compute_output_spec(self.call, *args, **kwargs)
         return self.compute_output_spec(*args, **kwargs)
 
+    @new
+    def _plain_maybe_build(self, call_spec):
+        """No graph of plain tensors is made of composite ones.
+
+        A layer may want to know what it is given, and what is exported does.
+        """
+        nest = call_spec.first_arg
+        if any_composite((nest,)) and type(self).build is Sequential.build:
+            self.build(tree.map_structure(_shape_of, nest))
+        else:
+            super()._plain_maybe_build(call_spec)
+
     def call(self, inputs, training=None, mask=None, **kwargs):
         inputs = passing.masked_inputs(inputs, mask)
         if self._functional:
@@ -40,6 +53,11 @@ class Sequential:
                 inputs, **_arguments_for(layer, training, kwargs)
             )
         return inputs
+
+
+@new
+def _shape_of(x):
+    return backend.standardize_shape(x.shape)
 
 
 @new

@@ -137,7 +137,7 @@ class Trainer:
     def _build_on_masked(self, data_batch):
         """Builds what is not built yet with specs that have masks."""
         x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(
-            tree.map_structure(_spec_of, data_batch)
+            tree.map_structure(spec_of, data_batch)
         )
         spec = backend.compute_output_spec
         y_pred = spec(self, x, training=False)
@@ -149,7 +149,7 @@ class Trainer:
 
 
 @new
-def _spec_of(x):
+def spec_of(x):
     """A symbolic tensor like `x`, its mask included."""
     if x is None:
         return None

@@ -40,7 +40,8 @@ class CompositeBase(Operators):
     A subclass names its fields by annotations. Those that are annotated with
     `keras.KerasTensor`, `keras.MaskedTensor` or a composite class, or with one
     of these `| None`, are its *parts*; they are given tensors, arrays or masked
-    tensors, symbolic ones among them, and keep the value of a variable. All
+    tensors, symbolic ones among them, and keep the value of a variable: a layer
+    makes one of its variables in `call()`, not in `build()`. All
     others are *statics*: anything hashable, which compilers take for a part of
     the type. Fields make the constructor; `typing.ClassVar` marks what is no
     field.

@@ -20,6 +20,7 @@ from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Model
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.composite import fields
 from keras.src.masking.masks import is_masked
 from keras.src.masking.parts import Parts
 from keras.src.masking.parts import from_parts
@@ -74,12 +75,21 @@ def joins_batches(predict: typing.Callable) -> typing.Callable:
     @functools.wraps(predict)
     def of_any_length(trainer, *args, **kwargs):
         vars(trainer)["_lengths"] = collections.defaultdict(list)
+        vars(trainer)["_one_kind"] = fields.OneKind(_ONE_TYPE)
         try:
             return to_numpy(predict(trainer, *args, **kwargs))
         finally:
-            del vars(trainer)["_lengths"]
+            del vars(trainer)["_lengths"], vars(trainer)["_one_kind"]
 
     return of_any_length
+
+
+_ONE_TYPE = (
+    "`predict` joins the outputs of all batches, which must be of one type: "
+    "static fields are a part of it, and which parts are there. Annotate what "
+    "changes with `keras.KerasTensor`; or pass one batch after another to "
+    "`predict_on_batch`."
+)
 
 
 def promise(trainer: Model, outputs: Nest) -> Nest:
@@ -87,6 +97,7 @@ def promise(trainer: Model, outputs: Nest) -> Nest:
     lengths = vars(trainer).get("_lengths")
     if lengths is None:
         return outputs
+    vars(trainer)["_one_kind"](outputs)
     places = itertools.count()
 
     def make(values, mask):

@@ -321,6 +321,26 @@ def for_model(function: typing.Callable) -> typing.Callable:
     return functools.partial(function, names=names)
 
 
+def batches_apart() -> typing.Callable:
+    """`batch_apart` for the batches of one source.
+
+    A pipeline of TensorFlow holds elements of one type.
+    """
+    one_kind = fields.OneKind(_ONE_TYPE)
+    apart = for_model(batch_apart)
+    if backend.backend() != "tensorflow":
+        return apart
+    return lambda *args: one_kind(apart(*args))
+
+
+_ONE_TYPE = (
+    "TensorFlow goes through batches of one type, of which static fields are a "
+    "part, and which parts are there. Annotate what changes with "
+    "`keras.KerasTensor`, and give parts that may be missing in each batch; or "
+    "pass one batch after another to `train_on_batch`."
+)
+
+
 def batch_together(batch: Nest, names: Names = _NO_NAMES) -> Nest:
     """The batch that a step takes, of one that is masked or apart."""
     if is_apart(batch):

@@ -7,7 +7,7 @@ from patchset.markers import keeps
 class GeneratorDataAdapter:
     @keeps("_init_plain")
     def __init__(self, generator, *args, **kwargs):
-        apart = map(data.for_model(data.batch_apart), generator)
+        apart = map(data.batches_apart(), generator)
         self._init_plain(apart, *args, **kwargs)
 
     @keeps("_get_plain_tf_dataset")

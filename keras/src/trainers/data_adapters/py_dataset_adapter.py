@@ -7,7 +7,7 @@ from patchset.markers import keeps
 class PyDatasetAdapter:
     @keeps("_init_plain")
     def __init__(self, *args, **kwargs):
-        self._batch_apart = data.for_model(data.batch_apart)
+        self._batch_apart = data.batches_apart()
         self._init_plain(*args, **kwargs)
 
     @keeps("_standardize_plain_batch")
