@@ -241,8 +241,7 @@ def judged(
         A list of `Judged`.
     """
     names = tree.flatten(compile_loss.output_names)
-    shapes = [tuple(getattr(one, "shape", ())) for one in tree.flatten(x)]
-    lengths = {shape[1] for shape in shapes if len(shape) > 1}
+    lengths = _lengths(x)
     found = []
     for path, loss, _, name in compile_loss._flat_losses:
         if names == [None]:
@@ -253,6 +252,14 @@ def judged(
         if not any(tree.is_nested(part) for part in parts):
             found.append(Judged(name, loss, lengths, *parts))
     return found
+
+
+def _lengths(x):
+    """The sizes of the second axes of inputs, None for one not known."""
+    shapes = [one.shape for one in tree.flatten(x) if hasattr(one, "shape")]
+    # TensorFlow may not know of how many axes one is.
+    known = [n for n in shapes if getattr(n, "rank", 0) is not None]
+    return {shape[1] for shape in known if len(shape) > 1}
 
 
 def _part(path, nest, names):
