@@ -25,7 +25,8 @@ def unsupported(
     Args:
         name: Full name of the function, as users write it.
         operands: Its operands, flat, composite tensors as one.
-        function: The function itself, by whose signature the rule is written.
+        function: The function itself, by whose signature the rule is written;
+            None if it looks for no rules.
         tried: Types that have a rule, which returned `NotImplemented`.
 
     Returns:
@@ -51,6 +52,8 @@ def unsupported(
         todo = "Keep a variable for each part"
     elif not name.startswith("keras."):
         todo = "Use the function of `keras.ops`, with a rule for the type"
+    elif function is None:
+        todo = "It asks for none. Call it on parts"
     else:
         todo = (
             "Write the rule:\n\n"
@@ -66,9 +69,15 @@ def unsupported(
 
 
 def _signature(function):
-    if function is None:
-        return "(x)"
+    """The parameters, without types: their names may mean nothing there."""
     try:
-        return str(inspect.signature(function))
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return "(*args, **kwargs)"
+    empty = inspect.Parameter.empty
+    parameters = [
+        p.replace(annotation=empty) for p in signature.parameters.values()
+    ]
+    return str(
+        signature.replace(parameters=parameters, return_annotation=empty)
+    )

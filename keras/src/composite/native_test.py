@@ -8,6 +8,7 @@ import copy
 import io
 import operator
 import pickle
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import keras
 from keras.src import backend
 from keras.src import ops
 from keras.src import testing
+from keras.src.backend.common import keras_tensor
 
 
 class Interval(keras.CompositeTensor):
@@ -727,6 +729,19 @@ class TorchTest(NativeTestCase):
 
         super().setUp()
         torch._dynamo.reset()
+
+    def test_a_type_that_is_first_seen_while_compiling(self):
+        import torch
+
+        bias = torch.nn.Parameter(torch.ones(4))
+        known = keras_tensor._PLAIN_LEAVES - {torch.Tensor, torch.nn.Parameter}
+
+        def negative_and_bias(x):
+            return ops.negative(x) + ops.zeros_like(ops.abs(bias))
+
+        run = torch.compile(negative_and_bias, backend="eager")
+        with mock.patch.object(keras_tensor, "_PLAIN_LEAVES", known):
+            self.assertAllClose(run(interval()).high, -interval().low)
 
     def test_compiles_once_for_a_static_and_as_tensors_for_shapes(self):
         import torch

@@ -328,7 +328,10 @@ def apply(
         return otherwise()
     if all(hasattr(type_, "to_dense") for type_ in types):
         return function(*_dense(args), **_dense(kwargs))
-    raise unsupported(_name(function), operands, function, tried)
+    to_write = (
+        function if inspect.isclass(function) or _asks(function) else None
+    )
+    raise unsupported(_name(function), operands, to_write, tried)
 
 
 def _dense(x):

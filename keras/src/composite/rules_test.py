@@ -43,6 +43,7 @@ def symbolic(x):
     return Structure(backend.KerasTensor(x.shape, str(x.dtype)))
 
 
+KINDS_BY_NAME = {x.__name__: x for x in (ArrayLike, Structure)}
 KINDS = {"array_like": ArrayLike, "structure": Structure, "symbolic": symbolic}
 
 # ------------------------------------------------------------ every function
@@ -246,6 +247,31 @@ class EveryFunctionTest(testing.TestCase):
         if name == "ops.dot_product_attention":
             del kwargs["mask"]  # There may be one beside a bias on some only.
         FUNCTIONS[name](*args, **kwargs)
+
+    @parameterized.named_parameters(by_function())
+    def test_a_rule_that_is_shown_can_be_pasted(self, name):
+        if backend.backend() not in ("numpy", "torch"):
+            self.skipTest("The texts are the same on all engines.")
+        calls = [
+            given(name, place, KINDS[kind])
+            for place in places(name)
+            for kind in ("array_like", "structure")
+        ]
+        # What takes no tensor is refused as well.
+        calls = calls or [((ArrayLike(V),), {})]
+        for args, kwargs in calls:
+            try:
+                FUNCTIONS[name](*args, **kwargs)
+            except keras.UnsupportedTypeError as error:
+                text = str(error)
+            except Exception:
+                continue
+            else:
+                continue
+            shown, *_ = text.partition("or call the function")
+            if "@keras" in shown:
+                code = shown[shown.index("@keras") :]
+                exec(code, {"keras": keras, **KINDS_BY_NAME})
 
     @parameterized.named_parameters(by_function())
     def test_a_type_without_rules_is_refused_by_name(self, name):

@@ -143,6 +143,12 @@ class Loss:
         # Late: it imports losses.
         from keras.src.masking.training import weighing
 
+        if y_true is None:
+            raise ValueError(
+                f"The loss {weighing.name_of(self)} of a composite output was "
+                "given no targets. Pass `y`, which may be anything that it "
+                "does not read; or write `self.add_loss(...)` in a layer."
+            )
         with ops.name_scope(self.name):
             try:
                 losses = self.call(

@@ -88,6 +88,7 @@ class CompositeBase(Operators):
     # Of the class: names of the fields, and of those of either kind.
     _fields = ()
     _statics = ()
+    _optional = frozenset()
     _is_array_like = False
 
     def __post_init__(self):
@@ -208,10 +209,17 @@ class CompositeBase(Operators):
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype=None, copy=None):
-        # Late: it imports this type.
-        from keras.src.composite.errors import unsupported
+        # Late: ops import this type.
+        from keras.src.ops.core import convert_to_numpy
 
-        raise unsupported("keras.ops.convert_to_numpy", [self])
+        array = convert_to_numpy(self)
+        if not isinstance(array, (np.ndarray, np.generic)):
+            raise TypeError(
+                f"The rule of `keras.ops.convert_to_numpy` for "
+                f"`{type(self).__name__}` gives no array of NumPy, as "
+                f"`np.asarray()` wants one, but {array!r}."
+            )
+        return np.array(array, dtype, copy=copy)
 
     def __eq__(self, other):
         if not self._is_array_like:
@@ -289,11 +297,18 @@ def _as_part(x, name, value):
 
 
 def _check_static(x, name, value):
-    if _is_tensor(value) or isinstance(value, np.ndarray):
+    of_type = f"The field `{name}` of `{type(x).__name__}` is static, by its "
+    tensor = _tensor_in(value)
+    if tensor is value and tensor is not None:
         raise TypeError(
-            f"The field `{name}` of `{type(x).__name__}` is static, by its "
-            f"annotation, and was given a tensor: {_described(value)}. "
-            f"Annotate it `{name}: keras.KerasTensor`."
+            f"{of_type}annotation, and was given a tensor: "
+            f"{_described(value)}. Annotate it `{name}: keras.KerasTensor`."
+        )
+    if tensor is not None:
+        raise TypeError(
+            f"{of_type}annotation, and was given a {type(value).__name__} with "
+            f"a tensor in it: {_described(tensor)}. Give each tensor a field "
+            "of its own, annotated `keras.KerasTensor`."
         )
     try:
         hash(value)
@@ -304,6 +319,18 @@ def _check_static(x, name, value):
             f"{value!r} (of type {type(value).__name__}). Give it a tuple; or "
             f"annotate it `{name}: keras.KerasTensor` if it is a tensor."
         ) from error
+
+
+def _tensor_in(value):
+    """The value if it is a tensor, or the first one inside it, or None."""
+    if _is_tensor(value) or isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list, set, frozenset)):
+        return None
+    inside = (x for x in map(_tensor_in, value) if x is not None)
+    return next(inside, None)
 
 
 # What is asked everywhere.
@@ -354,8 +381,9 @@ def define(cls: typing.Any) -> None:
     dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     del cls.__setattr__, cls.__delattr__
     names = cls._fields = tuple(x.name for x in dataclasses.fields(cls))
-    parts = {n for n in cls._parts if n not in hints}
-    optional = {n for n in getattr(cls, "_optional", ()) if n not in hints}
+    bases = {name: _origin(cls, name) for name in names if name not in hints}
+    parts = {n for n, base in bases.items() if n in base._parts}
+    optional = {n for n, base in bases.items() if n in base._optional}
     for name, hint in hints.items():
         kinds = _alternatives(hint)
         if any(map(_is_tensor_type, kinds)):
@@ -371,15 +399,32 @@ def define(cls: typing.Any) -> None:
     )
 
 
+def _origin(cls, name):
+    """The base that a field is inherited from, as `dataclasses` has it."""
+    for base in cls.__mro__[1:]:
+        if name in getattr(base, "_fields", ()):
+            return base
+
+
 def _alternatives(hint):
-    """The types of a union, or the one type that there is."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+    """The types of a union, or the one type that there is.
+
+    What else an `Annotated` type or a generic class says is left out.
+    """
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _alternatives(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [x for one in typing.get_args(hint) for x in _alternatives(one)]
+    return [origin if inspect.isclass(origin) else hint]
 
 
 def _is_tensor_type(hint):
     return inspect.isclass(hint) and issubclass(hint, _TENSORS)
+
+
+# What `abc` and `typing.Protocol` put into a class.
+_OF_PYTHON = ("_abc_", "_is_protocol", "_is_runtime_protocol")
 
 
 def _check_namespace(cls):
@@ -393,9 +438,15 @@ def _check_namespace(cls):
                 "another way to make one."
             )
     annotated = namespace.get("__annotations__", {})
+    for name in annotated:
+        if hasattr(CompositeBase, name):
+            raise TypeError(
+                f"`{cls.__name__}` has a field `{name}`, which every composite "
+                "tensor has as something else. Give the field another name."
+            )
     for name, value in namespace.items():
         is_dunder = name.startswith("__") and name.endswith("__")
-        if is_dunder or name in annotated or name.startswith("_abc_"):
+        if is_dunder or name in annotated or name.startswith(_OF_PYTHON):
             continue
         is_a_type = _is_tensor_type(value)
         if is_a_type or not (callable(value) or hasattr(value, "__get__")):
@@ -508,13 +559,13 @@ def is_array_like(x: typing.Any) -> bool:
 
 
 def check_array_like(layer: Layer, x: typing.Any) -> None:
-    """Raises if a layer that takes one tensor is given a structure."""
+    """Raises if a layer that takes tensors is given a structure for one."""
     if isinstance(x, CompositeBase) and not x._is_array_like:
         # Late: it imports this type.
         from keras.src.composite.errors import UnsupportedTypeError
 
         raise UnsupportedTypeError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) takes one tensor. "
+            f"Layer '{layer.name}' ({type(layer).__name__}) takes tensors. "
             f"Received a structure: {x!r}. Give it a part "
             f"({_quoted(x._parts)}), write a layer whose `call` takes a "
             f"`{type(x).__name__}`, or define `shape` and `dtype` on the class "

@@ -203,6 +203,65 @@ class FieldsTest(testing.TestCase):
         self.assert_fields(Narrow, ["low", "high"], ["closed"])
         self.assertAllClose(Narrow(V, V + 2.0).width(), [2.0] * 3)
 
+    def test_of_two_bases(self):
+        class Left(keras.CompositeTensor):
+            left: keras.KerasTensor
+            unit: str = "m"
+
+        class Right(keras.CompositeTensor):
+            right: keras.KerasTensor
+            more: keras.KerasTensor | None
+
+        class Both(Left, Right):
+            count: int = 0
+
+        self.assertEqual(set(Both._parts), {"left", "right", "more"})
+        self.assertEqual(Both._optional, {"more"})
+        self.assertEqual(set(Both._statics), {"unit", "count"})
+        x = Both(left=V, right=V, more=None)
+        self.assertLen(tree.flatten(x), 2)
+
+        class Again(Both):
+            right: str
+
+        self.assertIn("right", Again._statics)
+
+    def test_types_with_more_to_them(self):
+        kind = typing.TypeVar("kind")
+
+        class Of(keras.CompositeTensor, typing.Generic[kind]):
+            values: keras.KerasTensor
+
+        class Holder(keras.CompositeTensor):
+            of: Of[int]
+            noted: typing.Annotated[keras.KerasTensor, "metres"]
+            more: typing.Annotated[Of[str] | None, "or not"] = None
+            names: list[str] = ()
+
+        self.assertEqual(Holder._parts, ("of", "noted", "more"))
+        self.assertEqual(Holder._optional, {"more"})
+
+    def test_a_protocol_for_a_base(self):
+        class HasNorm(typing.Protocol):
+            def norm(self): ...
+
+        class Vector(keras.CompositeTensor, HasNorm):
+            values: keras.KerasTensor
+
+            def norm(self):
+                return 3.0
+
+        self.assertEqual(Vector(V).norm(), 3.0)
+
+    @parameterized.parameters("ndim", "_parts", "replace", "get_config")
+    def test_a_field_by_the_name_of_something_else(self, name):
+        with self.assertRaisesRegex(TypeError, f"a field `{name}`.*another"):
+            type(keras.CompositeTensor)(
+                "Clash",
+                (keras.CompositeTensor,),
+                {"__annotations__": {name: keras.KerasTensor}},
+            )
+
     def test_a_field_of_another_kind_than_its_base(self):
         class Base(keras.CompositeTensor):
             low: keras.KerasTensor
@@ -378,6 +437,21 @@ class ConstructorTest(testing.TestCase):
             ):
                 interval(closed=value)
 
+    @parameterized.named_parameters(
+        ("array", V),
+        ("tensor", backend.convert_to_tensor(V)),
+        ("symbolic", backend.KerasTensor((3,))),
+        ("masked", backend.MaskedTensor(V, MASK)),
+        ("composite", Interval(V, V)),
+    )
+    def test_a_tensor_inside_a_static(self, x):
+        for value in ((x,), (1, ("a", x)), [x], {"a": (x,)}):
+            kind = type(value).__name__
+            with self.assertRaisesRegex(
+                TypeError, f"`closed` of `Interval`.*{kind} with a tensor in it"
+            ):
+                Interval(V, V, value)
+
     def test_the_check(self):
         with self.assertRaisesRegex(ValueError, "differ in shape"):
             Ordered(V, M)
@@ -495,6 +569,26 @@ class PythonTest(testing.TestCase):
             ):
                 with self.assertRaises(keras.UnsupportedTypeError):
                     function(x)
+
+    def test_numpy_takes_what_has_a_rule_for_it(self):
+        class Doubled(keras.CompositeTensor):
+            values: keras.KerasTensor
+
+        with mock.patch.dict(rules._RULES):
+
+            @keras.rule_for(ops.convert_to_numpy, Doubled)
+            def as_array(x):
+                return 2 * ops.convert_to_numpy(x.values)
+
+            self.assertAllClose(np.asarray(Doubled(V)), 2 * V)
+            self.assertEqual(np.asarray(Doubled(V), "int32").dtype, "int32")
+
+            @keras.rule_for(ops.convert_to_numpy, Doubled)
+            def as_something_else(x):
+                return x
+
+            with self.assertRaisesRegex(TypeError, "gives no array of NumPy"):
+                np.asarray(Doubled(V))
 
 
 class ConfigTest(testing.TestCase):

@@ -106,10 +106,28 @@ def _checked_mask_spec(mask, shape):
 
 # Types that were seen as leaves and are neither symbolic nor masked. Learned,
 # since every backend has its own tensors, tracers and variables.
-__added__ = ("_PLAIN_LEAVES", "_DISPATCHED")
+__added__ = ("_PLAIN_LEAVES", "_DISPATCHED", "_may_learn")
 _PLAIN_LEAVES = {int, float, bool, str, type(None), np.ndarray}
 _PLAIN_LEAVES |= {slice, type(Ellipsis)}
 _DISPATCHED = (KerasTensor, np.ma.MaskedArray)
+
+
+@new
+def _always():
+    return True
+
+
+_may_learn = _always
+
+
+@new
+def learns_if(condition):
+    """Lets an engine say by a function whether types may be remembered now.
+
+    PyTorch's compiler guards what is read as it traces, and must not change.
+    """
+    global _may_learn
+    _may_learn = condition
 
 
 @new
@@ -170,7 +188,8 @@ def any_leaf(types, args=None, kwargs=None):
                 if asked and foreign.is_foreign(x):
                     return True
             elif hasattr(x, "dtype"):
-                _PLAIN_LEAVES.add(type(x))
+                if _may_learn():
+                    _PLAIN_LEAVES.add(type(x))
             elif tree.is_nested(x):
                 if any_leaf(types, tree.flatten(x)):
                     return True

@@ -8,6 +8,7 @@ import functools
 import typing
 
 import torch
+from keras.src.backend.common.keras_tensor import learns_if
 from keras.src.backend.common.kinds import Shape
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.nodes import Nodes
@@ -18,6 +19,8 @@ from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.tree import torch_nodes
 from torch.autograd import forward_ad
 from torch.utils import _pytree
+
+learns_if(lambda: not torch.compiler.is_dynamo_compiling())
 
 
 def _check_devices(values, mask):

@@ -5,6 +5,7 @@ with masked entries as the op's identity.
 """
 
 from keras.src import ops
+from keras.src.backend.common import composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.masking import masks
 from keras.src.masking.rules.reduce import bound
@@ -62,6 +63,13 @@ class Merge:
                 "with `keras.ops.filled`."
             )
         self.mask_mode = mask_mode
+
+    @new
+    def _assert_input_compatibility(self, inputs):
+        if composite.DEFINED and isinstance(inputs, (list, tuple)):
+            for x in inputs:
+                composite.check_array_like(self, x)
+        super()._assert_input_compatibility(inputs)
 
     @keeps("_merge_inputs")
     def call(self, inputs):
