@@ -669,6 +669,8 @@ class ChangesTest(testing.TestCase):
 
     @parameterized.product(change=list(CHANGES), of_dataset=(False, True))
     def test_in_what_goes_in(self, change, of_dataset):
+        if of_dataset and not CAN_TRAIN:
+            self.skipTest("Upstream, too, begins an epoch of it twice.")
         fields, text = CHANGES[change]
         x = np.ones((4, 3), "float32")
         batches = [
