@@ -1,5 +1,6 @@
 """A description of a masked input keeps its mask, which no format can hold."""
 
+from keras.src import layers
 from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.composite import mask_or_spec
