@@ -38,6 +38,7 @@ EXAMPLES = {
     "get_item": [
         (STEPS, (slice(None), slice(1, 3))),
         (STEPS, (..., 0)),
+        (STEPS, ()),
         (STEPS, (0, 1)),
         (STEPS, (slice(None), None, 1)),
         (STEPS, np.array([1, 0, 1])),
@@ -57,6 +58,8 @@ EXAMPLES = {
     "reshape": [
         (STEPS, (6, 4)),
         (STEPS, (2, 3, 2, 2)),
+        (STEPS, (2, 3, 1, 4)),
+        (STEPS, (-1, 3, 4, 1)),
         (STEPS, (2, 12)),
         (STEPS, (-1,)),
         (T((2, 0, 4), 2), (0, 4)),
