@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from keras.src import backend
+from keras.src import layers
+from keras.src import models
 from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.errors import UnsupportedMaskError
+from keras.src.ops.specs import mask_shape
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import RowChecks
 from keras.src.testing.masked.testing_utils import T
@@ -309,6 +312,62 @@ class GetItemTest(testing.TestCase, RowChecks):
         y = x[places]
         self.assertEqual(y.shape, (None, 2, 3, 4))
         self.assertEqual(y._mask_spec.shape, (None, 2, 3))
+
+
+def stacked(xs):
+    return ops.stack(xs, axis=1)
+
+
+def stacked_before(xs):
+    return ops.stack(xs, axis=-1 - len(xs[0].shape[1:]))
+
+
+def with_new_axes(xs):
+    return ops.concatenate([x[:, None] for x in xs], axis=1)
+
+
+def by_layers(xs):
+    if len(xs[0].shape) < 2:
+        return layers.Concatenate(axis=1)([x[:, None, None] for x in xs])[
+            ..., 0
+        ]
+    return layers.Concatenate(axis=1)([ops.expand_dims(x, 1) for x in xs])
+
+
+class StepsOfALoopTest(testing.TestCase):
+    @parameterized.product(
+        join=(stacked, stacked_before, with_new_axes, by_layers),
+        shape=((3, 4), (3, 4, 2), (3, 4, 2, 5)),
+        symbolic=(False, True),
+    )
+    def test_they_are_put_together_as_they_were(self, join, shape, symbolic):
+        if join is with_new_axes and len(shape) == 2:
+            self.skipTest("An axis of size 1 at the end is one of features.")
+        mask = np.arange(4) < np.array([4, 2, 0])[:, None]
+        values = np.random.default_rng(0).normal(size=shape).astype("float32")
+        x = backend.MaskedTensor(values, mask)
+
+        def run(x):
+            return join([x[:, t] for t in range(4)])
+
+        if symbolic:
+            inputs = layers.Input(shape[1:], mask_shape=(4,))
+            model = models.Model(inputs, run(inputs))
+            self.assertEqual(mask_shape(model.output), (None, 4))
+            found = model(x)
+        else:
+            found = run(x)
+            again = ops.stack(ops.unstack(x, axis=1), axis=1)
+            self.assertAllEqual(again.mask, mask)
+        self.assertAllEqual(found.mask, mask)
+        self.assertAllClose(ops.filled(found, 0), ops.filled(x, 0), rtol=1e-6)
+
+    def test_features_side_by_side_are_merged(self):
+        values = np.ones((3, 2), "float32")
+        x = backend.MaskedTensor(values, [True, True, False])
+        y = backend.MaskedTensor(values, [True, False, False])
+        found = ops.concatenate([x, y], axis=1)
+        self.assertAllEqual(found.mask, [True, False, False])
 
 
 class MaskedKeyTest(testing.TestCase, RowChecks):

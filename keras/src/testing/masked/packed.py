@@ -11,6 +11,7 @@ from keras.src import layers
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from keras.src.masking import masks
 from keras.src.masking import packing
 from keras.src.testing.masked import testing_utils as u
 
@@ -107,6 +108,8 @@ class SameResults:
         """The same masks, and the same values where they are True."""
         found, wanted = tree.flatten(result), tree.flatten(expected)
         self.assertEqual(len(found), len(wanted), label)
+        ranks = ([masks.covered(x) for x in nest] for nest in (found, wanted))
+        self.assertEqual(*ranks, label)
         for one, other in zip(u.parts(found), u.parts(wanted)):
             values, mask = one
             right, right_mask = other
