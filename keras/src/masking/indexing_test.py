@@ -18,7 +18,7 @@ from keras.src import ops
 from keras.src import testing
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking.errors import UnsupportedMaskError
-from keras.src.ops.specs import mask_shape
+from keras.src.ops import specs
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import RowChecks
 from keras.src.testing.masked.testing_utils import T
@@ -353,7 +353,7 @@ class StepsOfALoopTest(testing.TestCase):
         if symbolic:
             inputs = layers.Input(shape[1:], mask_shape=(4,))
             model = models.Model(inputs, run(inputs))
-            self.assertEqual(mask_shape(model.output), (None, 4))
+            self.assertEqual(specs.mask_shape(model.output), (None, 4))
             found = model(x)
         else:
             found = run(x)

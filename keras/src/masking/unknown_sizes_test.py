@@ -248,6 +248,11 @@ class PositionsWithSpec(Positions):
         return backend.KerasTensor(x.shape, x.dtype)
 
 
+class PositionsThatEndTheMask(Positions):
+    def call(self, x):
+        return ops.filled(super().call(x), 0)
+
+
 class PlacesOfRefusal(Positions):
     def call(self, x):
         return ops.fft2((x, x))
@@ -266,6 +271,10 @@ class DeclaredSpecsTest(testing.TestCase):
         layer.gives = ()
         ids = ops.convert_to_tensor([[1, 2, 0], [3, 0, 0]], "int32")
         self.assertAllEqual(model(ids).mask, ids != 0)
+
+    def test_a_short_table_is_traced_with_few_steps(self):
+        inputs = layers.Input((None, 8), mask_shape=(None,))
+        self.assertIsNone(mask_shape(PositionsThatEndTheMask()(inputs)))
 
     def test_what_refuses_masks_does_so_in_the_graph(self):
         x = layers.Input((4, 4), mask_shape=(4,))
