@@ -254,6 +254,18 @@ def custom_gradient(f):
     return hooks.carry.custom_gradient(_plain_custom_gradient(f), f)
 
 
+class Cast:
+    @new
+    def _dispatch(self, args, kwargs):
+        # Layers cast what has their dtype, which for a rule takes as long as
+        # small layers do.
+        x = args[0] if len(args) == 1 else None
+        is_masked = isinstance(x, MaskedTensorBase)
+        if is_masked and backend.standardize_dtype(x.dtype) == self.dtype:
+            return x
+        return super()._dispatch(args, kwargs)
+
+
 class Cond(_Carrying):
     @keeps("_plain_call")
     def call(self, pred, true_fn, false_fn):
