@@ -22,7 +22,7 @@ class Softmax:
             if told:
                 inputs = explicit.narrowed(inputs, mask)
             return ops.softmax(inputs, axis=self.axis)
-        if told:
+        if mask is not None:
             mask = explicit.aligned(mask, inputs.shape)
         return self._plain_call(inputs, mask=mask)
 
