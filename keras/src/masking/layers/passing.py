@@ -117,11 +117,6 @@ def _own_mask(x):
     return x.mask if isinstance(x, MaskedTensorBase) else None
 
 
-def _covers(x, mask):
-    """Whether a mask covers leading axes of a tensor, as far as is known."""
-    return axes_covered(x, mask) == len(mask.shape) > 0
-
-
 def axes_covered(
     x: AnyTensor, mask: Mask, equal: typing.Callable = shape_equal
 ) -> int:
@@ -178,13 +173,6 @@ def masked_at_the_door(
     if valid is not mask:
         attributes.remember_as_given(y.mask, mask)
     return y
-
-
-def masked_as_told(outputs: Nest, mask: Mask) -> Nest:
-    """The result for an explicit mask: masked by it, if a mask can be."""
-    return (
-        masked_at_the_door(outputs, mask) if _covers(outputs, mask) else outputs
-    )
 
 
 def masked_inputs(inputs: Nest, mask: Nest) -> Nest:
