@@ -7,6 +7,8 @@ import typing
 import numpy as np
 
 from keras.src import backend
+from keras.src import ops
+from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import describe
@@ -156,6 +158,22 @@ class Call:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         return error
+
+
+def as_operand(x: typing.Any) -> typing.Any:
+    """One tensor for a list of tensors or numbers, as upstream makes it.
+
+    Args:
+        x: Operand. A list that holds anything else is given back, as is what
+            is no list.
+    """
+    if not isinstance(x, (list, tuple)):
+        return x
+    if any_leaf(MaskedTensorBase, x):
+        return ops.stack([ops.convert_to_tensor(as_operand(y)) for y in x])
+    leaves = tree.flatten(x)
+    are_numbers = all(isinstance(y, (int, float)) for y in leaves)
+    return backend.convert_to_tensor(x) if leaves and are_numbers else x
 
 
 def map_nest(function: typing.Callable, x: Nest) -> Nest:

@@ -1,10 +1,10 @@
 """The one door: looks up the rule of an operation, and runs it, or raises."""
 
+import itertools
 import typing
 
 import numpy as np
 
-from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common import hooks
 from keras.src.backend.common.composite import any_composite
@@ -16,6 +16,7 @@ from keras.src.backend.common.kinds import Operation
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.composite import rules
 from keras.src.masking.calls import Call
+from keras.src.masking.calls import as_operand
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import takes_whole
 from keras.src.masking.refusals import is_from_keras
@@ -63,8 +64,8 @@ def call_of(op: Operation, args: typing.Sequence, kwargs: Named) -> Call:
             # A foreign array in which nothing is missing.
             row = row._replace(rule=_own_call)
     args, kwargs = in_order(row, args, kwargs)
-    if not row.takes_nests:
-        args = [_as_operand(x) for x in args]
+    if not row.takes_nests and any(isinstance(x, _LISTS) for x in args):
+        args = _as_operands(row, args)
     if row.init_names is not None:
         init_args, init_kwargs = op._init_arguments
         if init_args or init_kwargs:
@@ -74,11 +75,19 @@ def call_of(op: Operation, args: typing.Sequence, kwargs: Named) -> Call:
     return Call(row, op, args, kwargs)
 
 
-def _as_operand(x):
-    """One masked tensor for a list of them, as upstream stacks plain ones."""
-    if not isinstance(x, (list, tuple)) or not any_leaf(MaskedTensorBase, x):
-        return x
-    return ops.stack([ops.convert_to_tensor(_as_operand(y)) for y in x])
+_LISTS = (list, tuple)
+# Operands by their names that are no tensors, or that need not be.
+_STATIC = set(
+    """axes_lengths bins constant_values dtype noise_shape num_samples
+    output_shape q seed shape start_indices""".split()
+)
+
+
+def _as_operands(row, args):
+    """The operands, a tensor for each list that stands for one."""
+    names = [*row.operands.parameters] if row.operands else []
+    pairs = itertools.zip_longest(args, names[: len(args)])
+    return [x if name in _STATIC else as_operand(x) for x, name in pairs]
 
 
 def _row_without_a_rule(op):

@@ -328,6 +328,37 @@ def guarded(
     return fill(values, expand(mask, ndim), value)
 
 
+def within(x: MaskedTensorBase, mask: Mask, ndim: int) -> Tensor:
+    """The values of an operand, ordinary wherever the result is masked.
+
+    What is valid there may be infinite, where another operand has nothing.
+
+    Args:
+        x: Masked operand.
+        mask: Mask of the result, as `merge` gives it.
+        ndim: Rank of the result.
+    """
+    if x.mask is mask or _is_seen_ordinary(x.values):
+        return x.values
+    return guarded(x, mask, 0, ndim)
+
+
+def settled(values: Tensor, mask: Mask) -> MaskedTensorBase:
+    """A masked tensor whose mask has less than those of the operands.
+
+    What was valid in them, and may be infinite, ends under it.
+    """
+    if not _is_seen_ordinary(values):
+        values = fill(values, mask, 0)
+    return wrap(values, mask)
+
+
+def _is_seen_ordinary(values):
+    if not backend.is_float_dtype(values.dtype):
+        return True
+    return backend.masked_kernels.is_seen_ordinary(values)
+
+
 def is_ordinary(x: typing.Any) -> bool:
     """Whether a plain operand is not known to hold what is large or infinite.
 
@@ -339,7 +370,8 @@ def is_ordinary(x: typing.Any) -> bool:
     if not hasattr(x, "dtype") or not backend.is_float_dtype(x.dtype):
         return True
     if isinstance(x, (np.ndarray, np.generic)):
-        return bool(np.all(np.abs(x) <= ORDINARY))
+        # Wide, for it is beyond float16.
+        return bool(np.all(np.abs(x) <= np.float64(ORDINARY)))
     return len(x.shape) > 0
 
 
@@ -385,7 +417,8 @@ def _stretch(mask, operands, ndim, covered):
 def _size(operands, ndim, axis):
     """Size of the result along an axis, None where it is not known."""
     own = ((x, axis - ndim + len(x.shape)) for x in operands)
-    sizes = {tuple(x.shape)[i] for x, i in own if i >= 0} - {1}
+    # No set: sizes that PyTorch exports cannot be hashed.
+    sizes = [n for n in (x.shape[i] for x, i in own if i >= 0) if n != 1]
     if not sizes:
         return 1
-    return sizes.pop() if len(sizes) == 1 else None
+    return sizes[0] if all(n == sizes[0] for n in sizes) else None

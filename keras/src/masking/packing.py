@@ -511,12 +511,23 @@ def apply(call: typing.Any, x: AnyTensor) -> Nest:
         except Unknown:
             pass
         except Exception as error:
+            if _is_signal(error):
+                raise
             fault = error
     call.args, call.kwargs = padded((call.args, call.kwargs))
     result = call.apply_rule()
     if fault is not None:
         raise fault
     return tree.map_structure(lambda y: like(x, y), result)
+
+
+def _is_signal(error):
+    """Whether an engine stops what runs by this, which is no fault.
+
+    PyTorch does where it computes anew for a gradient, and has what it needs.
+    The classes of such errors are its own.
+    """
+    return type(error).__name__.startswith("_")
 
 
 def padded(nest: Nest) -> Nest:

@@ -15,6 +15,7 @@ from keras.src import backend
 from keras.src import testing
 from keras.src import tree
 from keras.src.masking import tables
+from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.testing.masked import testing_utils as u
 from keras.src.testing.masked.row_checks import EXAMPLES
 from keras.src.testing.masked.row_checks import ORACLES
@@ -76,6 +77,27 @@ if backend.backend() == "numpy":
     DTYPES_DIFFER |= {f"segment_{k}_{i}" for k in ("max", "min") for i in "456"}
 if backend.backend() == "torch":
     DTYPES_DIFFER |= {"associative_scan_3"}
+
+
+# Their first axis is split, walked along or counted, or broadcast to a shape
+# that is given; NumPy's own frames are of no use without a signal.
+WITHOUT_EMPTY_BATCH = set(
+    """associative_scan bincount fori_loop full stft trapezoid vectorized_map
+    vsplit""".split()
+)
+NESTS = set(
+    """associative_scan cond fori_loop jvp map scan switch vectorized_map
+    while_loop""".split()
+)
+# Python's numbers have these dtypes.
+LISTED = ("bool", "float32", "int32")
+
+
+def with_list(make, drawn, x):
+    """What `make` gives of the operands, with a list for one of them."""
+    return u.map_leaves(
+        lambda y: x.values.tolist() if y is x else make(y), drawn, u.Drawn
+    )
 
 
 def seed_of(label, seed):
@@ -175,6 +197,51 @@ class RowsTest(testing.TestCase, RowChecks):
             for result in (call(name, u.masked(drawn)), plain)
         )
         self.assertEqual(found, wanted)
+
+    @parameterized.named_parameters(u.part(all_examples()))
+    def test_an_empty_batch(self, name, example):
+        """What plain operands give something for gives something masked."""
+        own = self._testMethodName.removeprefix("test_an_empty_batch_")
+        if {name, own} & WITHOUT_EMPTY_BATCH:
+            self.skipTest("Its first axis is none of a batch.")
+
+        def empty(x):
+            mask = x.mask if x.mask is None else x.mask[:0]
+            return u.Drawn(x.values[:0], mask) if x.values.ndim else x
+
+        drawn = u.map_leaves(empty, u.draw(example, 0, 0.6), u.Drawn)
+        try:
+            call(name, u.plain(drawn))
+        except Exception:
+            self.skipTest("Plain operands like these are no operands.")
+        try:
+            result = call(name, u.masked(drawn))
+        except UnsupportedMaskError:
+            return
+        self.assert_finite(result, name)
+
+    @parameterized.named_parameters(u.part(all_examples()))
+    def test_a_list_beside_a_masked_operand(self, name, example):
+        """It is what the tensor of its numbers is."""
+        if name in NESTS:
+            self.skipTest("There a list is a nest.")
+        drawn = u.draw(example, 0, 0.6)
+        operands = u.leaves(drawn)
+        for place, x in enumerate(operands):
+            others = (y for y in operands if y is not x)
+            if x.mask is not None or all(y.mask is None for y in others):
+                continue
+            if not x.values.ndim or str(x.values.dtype) not in LISTED:
+                continue
+
+            try:
+                call(name, with_list(u.plain, drawn, x))
+            except Exception:
+                continue  # Plain operands go with no list there.
+            label = f"{name} {example} {place}"
+            found = call(name, with_list(u.masked, drawn, x))
+            expected = u.parts(call(name, u.masked(drawn)))
+            self.assert_same(found, expected, label, 1e-4)
 
     def check_told(self, name, example):
         """What the family tells is what tracing finds, sizes unknown or not."""

@@ -4,6 +4,7 @@ import itertools
 import math
 from unittest import mock
 
+import numpy as np
 import pytest
 from absl.testing import parameterized
 
@@ -123,6 +124,29 @@ class UnknownSizesTest(testing.TestCase):
         model = models.Model([x, y], joint(x, y))
         args = u.masked(self.draw(4))
         self.assert_same(model(list(args)), joint(*args))
+
+    @pytest.mark.skipif(
+        backend.backend() != "tensorflow", reason="loses ranks of its own"
+    )
+    def test_the_rank_is_known_where_the_batch_is_not(self):
+        import tensorflow as tf
+
+        def scanned(x):
+            return ops.associative_scan(ops.add, x, axis=1) * ops.ones((4,))
+
+        values = np.random.default_rng(0).normal(size=(3, 5, 4))
+        x = backend.MaskedTensor(
+            values.astype("float32"), np.arange(15).reshape(3, 5) % 3 > 0
+        )
+        spec = backend.MaskedTensor.Spec(
+            values=tf.TensorSpec([None, 5, 4]),
+            mask=tf.TensorSpec([None, 5], tf.bool),
+        )
+        for function in (scanned, lambda x: ops.inner(x, x)):
+            run = tf.function(function, autograph=False)
+            found = run.get_concrete_function(spec)(x)
+            self.assertAllEqual(found.mask, function(x).mask)
+            self.assertAllClose(found.values, function(x).values)
 
     def test_a_mask_has_the_sizes_that_are_known(self):
         x = layers.Input((None, 6), mask_shape=(None,))

@@ -130,8 +130,16 @@ def agree(
 ) -> None:
     """Raises unless two nests have masks in the same places, of equal rank.
 
-    Nests without any mask are left to the engine.
+    Composite tensors have to be of one type, with the same static fields: what
+    an engine says of these names neither. All else is left to the engine.
     """
+    difference = fields.difference(first, second)
+    if difference is not None:
+        raise ValueError(
+            f"In `keras.ops.{op_name}`, {first_name} and {second_name} have to "
+            f"be of one kind, since an engine compiles them once. {difference} "
+            "Let both have the same types, static fields and parts."
+        )
     ours, others = _mask_ranks(first), _mask_ranks(second)
     if ours == others or not any(ours + others):
         return
@@ -149,8 +157,8 @@ def agree(
 
 
 def _mask_ranks(nest):
-    leaves = map(from_foreign, tree.flatten(nest))
-    return [len(_parts(x).mask.shape) if has_mask(x) else 0 for x in leaves]
+    # Of no part: those of a branch may be out of reach once its trace is over.
+    return [masks.covered(from_foreign(x)) for x in tree.flatten(nest)]
 
 
 def _words(rank):
@@ -797,9 +805,9 @@ def custom_gradient(
                 rule="call it on `x.values` and wrap what it returns in a "
                 "`keras.MaskedTensor`",
             )
-        outputs = plain(*[values_of(x) for x in args], **kwargs)
-        return tree.map_structure(
-            lambda y: masks.wrap(y, masked[0].mask), outputs
-        )
+        # What it and its gradient make of 0 may be infinite.
+        outputs = plain(*map(masks.filled, args), **kwargs)
+        mask = masked[0].mask
+        return tree.map_structure(lambda y: masks.settled(y, mask), outputs)
 
     return function

@@ -13,6 +13,7 @@ from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
+from keras.src import tree
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import UnsupportedMaskError
 from keras.src.testing.masked import testing_utils as u
@@ -90,6 +91,44 @@ class CarryTest(testing.TestCase):
                 )
             )(ops.convert_to_tensor(0 if choose else 1))
             self.assert_masked(result, expected, MASK)
+
+    @parameterized.parameters(True, False)
+    def test_packed_tensors_go_through_branches_and_loops(self, compiles):
+        """As operands and in closures, and come out with values and mask."""
+        flows = {
+            "cond": lambda x: ops.cond(
+                ops.sum(x) > 0, lambda: x + 1.0, lambda: x * 2.0
+            ),
+            "cond, one as it is": lambda x: ops.cond(
+                ops.sum(x) < 0, lambda: ops.exp(x), lambda: x
+            ),
+            "switch": lambda x: ops.switch(
+                1, [lambda: x + 1.0, lambda: x * 2.0]
+            ),
+            "switch of operands": lambda x: ops.switch(
+                0, [lambda y: y + x, lambda y: y * 2.0], x
+            ),
+            "fori_loop": lambda x: ops.fori_loop(0, 2, lambda i, y: y + x, x),
+            "while_loop": lambda x: ops.while_loop(
+                lambda y: ops.sum(y) < 100, lambda y: y + ops.exp(x), x
+            ),
+            "scan": lambda x: ops.scan(
+                lambda y, i: (y + i, y), x, ops.ones((2,)) * ops.sum(x)
+            ),
+            "map": lambda x: ops.map(lambda y: x * y, ops.ones((2,))),
+        }
+        long = masked(LONG)
+        for name, flow in flows.items():
+            run = compiled(flow) if compiles else flow
+            wanted, found = (
+                tree.flatten(f(x))
+                for f, x in ((flow, long), (run, long.packed()))
+            )
+            for one, other in zip(found, wanted, strict=True):
+                with self.subTest(name):
+                    mask = backend.convert_to_numpy(other.mask)
+                    values = backend.convert_to_numpy(other.values)
+                    self.assert_masked(one, values, mask)
 
     def test_a_closure_brings_a_mask_into_a_graph(self):
         x = backend.KerasTensor((5, 2, 3))

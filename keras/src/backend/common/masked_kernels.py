@@ -118,9 +118,30 @@ def apart(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
     return function(backend.masked_kernels.put(x, 0))
 
 
+def is_seen_ordinary(values: Tensor) -> bool:
+    """Whether an engine that can look sees nothing large or infinite.
+
+    To read is a third of to fill. No entry is larger than the norm of all.
+    """
+    return False
+
+
+def all_hold_some(x: MaskedTensorBase, axes: Axes) -> bool:
+    """Whether all slices over axes of the mask have a valid entry.
+
+    What is compiled cannot look, and would save nothing by it.
+    """
+    return False
+
+
 def run_as_one(rule: typing.Callable, call: typing.Any) -> typing.Any:
     """What a rule gives for a call, by one program where that is faster."""
     return rule(call)
+
+
+def with_rank(values: Tensor, ndim: int) -> Tensor:
+    """What an engine computed, whose rank it may have lost, with its rank."""
+    return values
 
 
 def blocks(x: MaskedTensorBase) -> list[MaskedTensorBase]:

@@ -202,6 +202,26 @@ class PackedBase(MaskedTensorBase):
         """Two results of a function of NumPy arrays, the first like `flat`."""
         return function(*map(np.asarray, arrays))
 
+    # Whether padding costs less than extremes of segments do.
+    _pads_for_extremes = False
+
+    @staticmethod
+    def _sums(flat, rows, batch):
+        """The sum of each row of the batch; `rows` has one for each step."""
+        # Late: they import this type.
+        from keras.src import ops
+
+        return ops.segment_sum(flat, rows, num_segments=batch)
+
+    @staticmethod
+    def _extremes(name, flat, rows, batch):
+        """The "max" or "min" of each row, any number where it has no step.
+
+        Those that share it share its gradient. None where the engine has no
+        gradient of it.
+        """
+        return None
+
     def _recurrent(self, kind):
         """How the engine runs a recurrent layer, of its usual form.
 

@@ -8,6 +8,7 @@ from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Axes
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
+from keras.src.backend.common.masked_kernels import all_hold_some
 from keras.src.backend.common.masked_kernels import apart
 from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import blocks
@@ -16,9 +17,11 @@ from keras.src.backend.common.masked_kernels import expand
 from keras.src.backend.common.masked_kernels import fill
 from keras.src.backend.common.masked_kernels import filled_copy
 from keras.src.backend.common.masked_kernels import index
+from keras.src.backend.common.masked_kernels import is_seen_ordinary
 from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import select
 from keras.src.backend.common.masked_kernels import sorts_last
+from keras.src.backend.common.masked_kernels import with_rank
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.jax.programs import run_as_one
 

@@ -18,6 +18,8 @@ from keras.src.backend.common.masked_kernels import join_in_place
 from keras.src.backend.common.masked_kernels import run_as_one
 from keras.src.backend.common.masked_kernels import split_rows as blocks
 from keras.src.backend.common.masked_kernels import squares
+from keras.src.backend.common.masked_kernels import with_rank
+from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 
@@ -58,6 +60,15 @@ def apart(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
         result = function(x.values)
         is_finite = np.isfinite(np.sum(result))
     return result if is_finite else common.apart(x, function)
+
+
+def is_seen_ordinary(values: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        return bool(np.linalg.norm(values) <= ORDINARY)
+
+
+def all_hold_some(x: MaskedTensorBase, axes: Axes) -> bool:
+    return bool(x.mask.any(axes).all())
 
 
 def join_blocks(x: MaskedTensorBase, parts: typing.Iterable[Tensor]) -> Tensor:

@@ -42,6 +42,25 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
     return _plain_scan(checked_at, init, steps, None, reverse, unroll)
 
 
+@keeps("_plain_associative_scan")
+def associative_scan(f, elems, reverse=False, axis=0):
+    """As upstream, which loses the rank where the size of a batch is unknown.
+
+    Args:
+        f: Function of two elements.
+        elems: Nest of tensors.
+        reverse: Whether to begin at the end.
+        axis: The axis to scan along.
+
+    Returns:
+        A nest of tensors of the shapes of `elems`.
+    """
+    scans = _plain_associative_scan(f, elems, reverse=reverse, axis=axis)
+    for y, x in zip(tree.flatten(scans), tree.flatten(elems)):
+        y.set_shape(x.shape)
+    return scans
+
+
 @keeps("_plain_remat")
 def remat(f):
     """As upstream, for masked tensors and for arguments by name as well.

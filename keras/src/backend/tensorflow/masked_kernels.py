@@ -10,12 +10,14 @@ from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Tensor
 from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
+from keras.src.backend.common.masked_kernels import all_hold_some
 from keras.src.backend.common.masked_kernels import apart
 from keras.src.backend.common.masked_kernels import as_numpy
 from keras.src.backend.common.masked_kernels import blocks
 from keras.src.backend.common.masked_kernels import careful
 from keras.src.backend.common.masked_kernels import constant
 from keras.src.backend.common.masked_kernels import filled_copy
+from keras.src.backend.common.masked_kernels import is_seen_ordinary
 from keras.src.backend.common.masked_kernels import join_blocks
 from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import run_as_one
@@ -28,6 +30,12 @@ from tensorflow.python.ops.numpy_ops import np_array_ops
 def sorts_last(x: MaskedTensorBase) -> float:
     # Among NaN its sort leaves other numbers out of order.
     return math.inf
+
+
+def with_rank(values: Tensor, ndim: int) -> Tensor:
+    if values.shape.rank is None:
+        values.set_shape([None] * ndim)
+    return values
 
 
 def select(mask: Mask, values: Tensor, value: typing.Any) -> Tensor:

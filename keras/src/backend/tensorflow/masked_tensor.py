@@ -70,6 +70,7 @@ class _PackedTensor(PackedBase, _MaskedTensor):
     _is_exact = False
     _is_dynamic = True
     _index_dtype = "int32"
+    _pads_for_extremes = True
 
     @staticmethod
     def _on_host(function, flat, *arrays):
@@ -124,12 +125,15 @@ class _PackedTensor(PackedBase, _MaskedTensor):
         # Late: the backend's functions import this type.
         from keras.src.backend.tensorflow import masked_kernels
 
+        shape = tf.concat([[size], tf.shape(flat)[1:]], 0)
+        # Steps without entries have no place that could be written to.
+        if 0 in flat.shape[1:]:
+            return tf.zeros(shape, flat.dtype)
         # What belongs nowhere is 0, and added to what is first.
         there = index < tf.cast(size, index.dtype)
         zero = masked_kernels.constant(0, flat.dtype)
         flat = masked_kernels.select(there, flat, zero)
         index = tf.where(there, index, 0)
-        shape = tf.concat([[size], tf.shape(flat)[1:]], 0)
         return tf.scatter_nd(tf.expand_dims(index, 1), flat, shape)
 
 

@@ -19,6 +19,8 @@ from keras.src.backend.common.masked_kernels import put
 from keras.src.backend.common.masked_kernels import run_as_one
 from keras.src.backend.common.masked_kernels import sorts_last
 from keras.src.backend.common.masked_kernels import squares
+from keras.src.backend.common.masked_kernels import with_rank
+from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 
 HAS_SAFE_LOGSUMEXP = True
@@ -91,6 +93,19 @@ def apart(x: MaskedTensorBase, function: typing.Callable) -> Tensor:
     if math.isfinite(result.detach().sum().item()):
         return result
     return common.apart(x, function)
+
+
+def is_seen_ordinary(values: Tensor) -> bool:
+    # Of float8 it has no norm.
+    if not _computes_eagerly_on_cpu(values) or values.dtype.itemsize == 1:
+        return False
+    return torch.linalg.vector_norm(values.detach()).item() <= ORDINARY
+
+
+def all_hold_some(x: MaskedTensorBase, axes: Axes) -> bool:
+    if not _computes_eagerly_on_cpu(x.values):
+        return False
+    return bool(x.mask.any(axes).all())
 
 
 def _product(x, axes):

@@ -5,6 +5,7 @@ It is a node of `torch.utils._pytree`, and a leaf of `keras.tree`.
 
 import dataclasses
 import functools
+import math
 import typing
 
 import torch
@@ -162,6 +163,7 @@ class PackedTensor(PackedBase, MaskedTensor):
             torch.compiler.is_compiling()
             or torch._C._functorch.is_batchedtensor(values)
             or values.is_inference()
+            or (values.requires_grad and _is_computed_anew())
         )
 
     @staticmethod
@@ -179,6 +181,19 @@ class PackedTensor(PackedBase, MaskedTensor):
     @staticmethod
     def _on_host(function, flat, *arrays):
         return function(*(x.cpu().numpy() for x in arrays))
+
+    @staticmethod
+    def _sums(flat, rows, batch):
+        # `ops.segment_sum` makes an index for each entry.
+        sums = flat.new_zeros((batch, *flat.shape[1:]))
+        return sums.index_add(0, rows, flat)
+
+    @staticmethod
+    def _extremes(name, flat, rows, batch):
+        bound = -math.inf if name == "max" else math.inf
+        bounds = flat.new_full((batch, *flat.shape[1:]), bound)
+        rows = rows.reshape(-1, *[1] * (flat.ndim - 1)).expand_as(flat)
+        return bounds.scatter_reduce(0, rows, flat, f"a{name}")
 
     def _recurrent(self, kind):
         # Late: the backend's functions import this type.
@@ -204,6 +219,15 @@ class PackedTensor(PackedBase, MaskedTensor):
         # One row more, for what is written nowhere.
         zeros = flat.new_zeros((size + 1, *flat.shape[1:]))
         return zeros.index_copy(0, index, flat)[:size]
+
+
+def _is_computed_anew():
+    """Whether someone else keeps what gradients need, as checkpoints do.
+
+    These compute anew, and count: the second time nothing may be known that
+    was not the first time.
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _take_packed_apart(x):

@@ -64,20 +64,32 @@ def _contracted(call, operands, labels, out):
     covered = [_covered(x, names) for x, names in zip(operands, labels)]
     mask = _mask_that_stays(operands, covered, labels, out)
     if mask is not None:
-        return masks.wrap(call.compute(), mask)
+        values = backend.masked_kernels.with_rank(call.compute(), len(out))
+        return masks.wrap(values, mask)
     contracted = [[a for a in names if a not in out] for names in covered]
     values = _compute(call, _filled(operands, labels, contracted))
+    # TensorFlow's `inner` of an unknown batch.
+    values = backend.masked_kernels.with_rank(values, len(out))
     if not any(a in out for names in covered for a in names):
         return values
     shared = _shared(covered, out)
     if shared and _is_larger(covered, labels):
-        return masks.wrap(values, _count_pairs(call, operands))
-    parts = [
-        _reduced_mask(x, names, [a for a in gone if a not in shared])
-        for x, names, gone in zip(operands, covered, contracted)
-        if names
-    ]
-    return masks.wrap(values, _joint_mask(parts, out, values))
+        mask = _count_pairs(call, operands)
+    else:
+        parts = [
+            _reduced_mask(x, names, [a for a in gone if a not in shared])
+            for x, names, gone in zip(operands, covered, contracted)
+            if names
+        ]
+        mask = _joint_mask(parts, out, values)
+    if _have_own_masks(operands):
+        return masks.settled(values, mask)
+    return masks.wrap(values, mask)
+
+
+def _have_own_masks(operands):
+    found = [x.mask for x in operands if isinstance(x, MaskedTensorBase)]
+    return any(mask is not found[0] for mask in found)
 
 
 def _shared(covered, out):
@@ -146,14 +158,16 @@ def _filled(operands, labels, contracted):
 
     What is contracted is summed with what is valid, by selection: it may not
     be finite. Of several masked operands all but one are 0, since they would
-    multiply each other. A plain one is 0 where nothing masked meets it.
+    multiply each other; all, if one may be there, and infinite, where another
+    is not. A plain one is 0 where nothing masked meets it.
     """
     covered = [_covered(x, names) for x, names in zip(operands, labels)]
     multiplied, found = False, []
+    by_own_masks = _have_own_masks(operands)
     for x, names, gone in zip(operands, labels, contracted):
         if not isinstance(x, MaskedTensorBase):
             x = _without_unmet(x, names, operands, covered)
-        elif gone:
+        elif gone or by_own_masks:
             x = masks.filled(x)
         elif multiplied:
             x = masks.zero(x)

@@ -7,6 +7,7 @@ from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import Rule
+from keras.src.masking.calls import as_operand
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
@@ -35,7 +36,9 @@ def with_parameters(**in_domain: float) -> Rule:
     def rule(call):
         """A draw for each entry of the parameters, valid where they are."""
         shape = call.argument("shape")
-        parameters = {name: call.argument(name) for name in in_domain}
+        parameters = {
+            name: as_operand(call.argument(name)) for name in in_domain
+        }
         if isinstance(shape, MaskedTensorBase):
             raise call.refuse("A shape is made of plain numbers.")
         result = backend.numpy.ones(shape, dtype="bool")

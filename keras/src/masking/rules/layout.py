@@ -18,6 +18,7 @@ from keras.src.masking import coverage
 from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import Rule
+from keras.src.masking.calls import as_operand
 from keras.src.masking.calls import values_of
 from keras.src.masking.coverage import covers
 from keras.src.masking.packing import packs
@@ -331,7 +332,7 @@ def join(new_axis: bool) -> Rule:
     """
 
     def axis_and_covered(call):
-        xs, axis = list(call.args[0]), call.argument("axis", 0)
+        xs, axis = list(map(as_operand, call.args[0])), call.argument("axis", 0)
         return xs, *joined_axis(xs, axis, new_axis)
 
     def coverage(call, spec):
@@ -343,8 +344,8 @@ def join(new_axis: bool) -> Rule:
         xs, axis, covered = axis_and_covered(call)
         if axis >= covered:
             mask = masks.merge(xs)
-            return masks.wrap(call.compute(_without_nan(xs, mask)), mask)
-        values = call.compute()
+            return masks.wrap(call.compute(_ordinary(xs, mask)), mask)
+        values = call.compute(xs)
         parts = [mask_or_ones(x, covered - new_axis) for x in xs]
         return masks.wrap(values, call.row.fn(parts, axis=axis))
 
@@ -382,15 +383,17 @@ def joined_axis(
     return axis, covered + (new_axis and axis < covered)
 
 
-def _without_nan(xs, mask):
-    """Tensors to be joined, the plain ones with 0 where the mask is False."""
-    return [
-        x
-        if isinstance(x, MaskedTensorBase)
-        or not backend.is_float_dtype(x.dtype)
-        else masks.guarded(x, mask, 0, len(x.shape))
-        for x in xs
-    ]
+def _ordinary(xs, mask):
+    """Tensors to be joined, with nothing infinite where the mask is False."""
+
+    def one(x):
+        if isinstance(x, MaskedTensorBase):
+            return masks.within(x, mask, len(x.shape))
+        if not backend.is_float_dtype(x.dtype):
+            return x
+        return masks.guarded(x, mask, 0, len(x.shape))
+
+    return [one(x) for x in xs]
 
 
 def mask_or_ones(x: AnyTensor, ndim: int) -> Mask:
@@ -466,7 +469,8 @@ def _under_both(one, other):
     """The first tensor, valid where a second one of its shape is, too."""
     if not isinstance(one, MaskedTensorBase):
         one = masks.wrap(masks.fill(one, other.mask, 0), other.mask)
-    return masks.wrap(one.values, masks.merge([one, other]))
+    mask = masks.merge([one, other])
+    return masks.settled(one.values, mask)
 
 
 @covers(coverage.whole)
@@ -481,9 +485,7 @@ def take_along_axis(call: Call) -> AnyTensor:
     values = call.compute(values_of(x), plain)
     mask = call.compute(mask_or_ones(x, len(x.shape)), plain)
     mask = mask & full_rank(indices)
-    if not isinstance(x, MaskedTensorBase):
-        values = masks.fill(values, mask, 0)
-    return masks.wrap(values, mask)
+    return masks.settled(values, mask)
 
 
 @covers(kept)
@@ -529,10 +531,7 @@ def where(call: Call) -> AnyTensor:
     mask = _selected_mask(condition, branches, is_data, len(values.shape))
     shape = backend.shape(values)[: len(mask.shape)]
     mask = backend.numpy.broadcast_to(mask, shape)
-    if not all(map(has_mask, branches)):
-        # What is plain may be infinite where the condition is masked.
-        values = masks.fill(values, mask, 0)
-    return masks.wrap(values, mask)
+    return masks.settled(values, mask)
 
 
 def _is_filled(branches):

@@ -31,7 +31,8 @@ def merge(call: Call) -> AnyTensor:
     """Valid where every masked operand is; plain operands are neutral.
 
     A plain operand that varies along the mask, or holds what is infinite or
-    large, gives 0 where the result is masked, so that this ends there, too.
+    large, gives 0 where the result is masked, so that this ends there, too. So
+    does a masked one that is there where another is not.
     """
     call.args = [_as_tensor(x) for x in call.args]
     operands = call.operands()
@@ -50,6 +51,25 @@ def merge(call: Call) -> AnyTensor:
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
+def straight(call: Call) -> AnyTensor:
+    """Valid where every masked operand is; plain operands are neutral.
+
+    As `merge`, for ops whose slope is a constant, or none. What one of two
+    masked operands holds beyond the other ends in the result: by one fill, and
+    by none if that is boolean.
+    """
+    first, *others = call.args
+    if not all(map(masks.is_masked, call.args)) or any(
+        x.mask is first.mask for x in others
+    ):
+        return merge(call)
+    return masks.settled(call.compute(), masks.merge(call.args))
+
+
+@as_one
+@takes_whole
+@packs(packed.each_step)
+@covers(coverage.merged)
 def multiply(call: Call) -> AnyTensor:
     """Valid where every masked operand is; no two masked numbers multiply."""
     first = call.args[0]
@@ -60,18 +80,18 @@ def multiply(call: Call) -> AnyTensor:
 
 # The operators that have a shortcut, each to the rule of its row.
 SHORTCUTS = {
-    "add": merge,
-    "subtract": merge,
+    "add": straight,
+    "subtract": straight,
     "multiply": multiply,
-    **dict.fromkeys(COMPARISON.values(), merge),
+    **dict.fromkeys(COMPARISON.values(), straight),
 }
 
 
 def shortcut(name: str) -> typing.Callable:
     """The operator of an op, which most often has little to do.
 
-    That is a scalar, or two masks that broadcast as the values do; anything
-    else goes the way of the op, to the rule.
+    That is a scalar, or one mask of both; anything else goes the way of the
+    op, to the rule.
 
     Args:
         name: Name of an op in `SHORTCUTS`.
@@ -83,19 +103,18 @@ def shortcut(name: str) -> typing.Callable:
         if kind is float or kind is int:
             if -ORDINARY <= other <= ORDINARY:
                 return self._wrap(op(self.values, other), self.mask)
-        elif kind is type(self) and other.values.ndim == self.values.ndim:
-            mask, other_mask = self.mask, other.mask
+        elif (
+            kind is type(self)
+            and self.mask is other.mask
+            and self.values.ndim == other.values.ndim
+        ):
             # What is under two masks is not to be multiplied.
             values = (
                 backend.masked_kernels.put(self, 0)
                 if multiplies
                 else self.values
             )
-            if mask is other_mask:
-                return self._wrap(op(values, other.values), mask)
-            if mask.ndim == other_mask.ndim:
-                values = op(values, other.values)
-                return self._wrap(values, mask & other_mask)
+            return self._wrap(op(values, other.values), self.mask)
         return op(self, other)
 
     return operator
@@ -108,8 +127,10 @@ for _method, _name in (ARITHMETIC | COMPARISON).items():
 
 def _harmless(x, mask, ndim, operands):
     """An operand of an op that computes with what is under the mask."""
-    if masks.is_masked(x) or not hasattr(x, "shape"):
-        if masks.is_masked(x) or masks.is_ordinary(x):
+    if masks.is_masked(x):
+        return masks.within(x, mask, ndim)
+    if not hasattr(x, "shape"):
+        if masks.is_ordinary(x):
             return x
         return _along_mask(x, mask, 0, ndim, operands)
     if not backend.is_float_dtype(x.dtype):

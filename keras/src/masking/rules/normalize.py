@@ -8,6 +8,7 @@ from keras.src.masking import masks
 from keras.src.masking.calls import Call
 from keras.src.masking.calls import as_one
 from keras.src.masking.coverage import covers
+from keras.src.masking.packing import Unknown
 from keras.src.masking.packing import packs
 from keras.src.masking.rules import packed
 from keras.src.masking.rules.merge import kept
@@ -25,8 +26,19 @@ def _softmax(call, spec):
     return masks.covered(call.args[0])
 
 
+_of_steps = packed.along("axis")
+
+
+def _of_several(call, x):
+    """Of one entry Keras warns, and names the shape that it was given."""
+    axis = call.argument("axis")
+    if isinstance(axis, int) and x.shape[axis] == 1:
+        raise Unknown
+    return _of_steps(call, x)
+
+
 @as_one
-@packs(packed.along("axis"))
+@packs(_of_several)
 @covers(_softmax)
 def softmax(call: Call) -> AnyTensor:
     """Masked entries take no part; a row without a valid one gives 0.
@@ -41,9 +53,13 @@ def softmax(call: Call) -> AnyTensor:
     need_order(call)
     x = promoted(x, float)
     lowest, _ = FINITE[backend.standardize_dtype(x.dtype)]
+    mask_axes = tuple(a for a in axes if a < masks.covered(x))
 
     def of_block(x):
         values = call.compute(masks.put(x, lowest))
+        if backend.masked_kernels.all_hold_some(x, mask_axes):
+            # Nothing is left for them.
+            return values
         return masks.zero(masks.wrap(values, x.mask))
 
     return masks.wrap(masks.in_blocks(x, axes, of_block), x.mask)

@@ -240,8 +240,8 @@ def over_time(segments: typing.Callable) -> typing.Callable:
         batch = backend.shape(x.mask)[0]
         if not time or x.shape[0] == 0:
             raise Unknown
-        wide = masks.cast(_counted(x), _wide(x.dtype))
-        sums = segments(masks.filled(wide), places(x) // time, batch, x)
+        wide = backend.cast(masks.filled(inner(x)), _wide(x.dtype))
+        sums = segments(wide, places(x) // time, batch, x)
         valid = backend.numpy.any(x.mask, axis=1)
         return masks.wrap(backend.cast(sums, x.dtype), valid)
 
@@ -255,7 +255,7 @@ def _wide(dtype):
 
 def sums(flat: Tensor, rows: Tensor, batch: int, x: AnyTensor) -> Tensor:
     """The sum of each row."""
-    return ops.segment_sum(flat, rows, num_segments=batch)
+    return x._sums(flat, rows, batch)
 
 
 def means(flat: Tensor, rows: Tensor, batch: int, x: AnyTensor) -> Tensor:
@@ -270,40 +270,51 @@ def extremes(name: str) -> typing.Callable:
     """The largest or smallest entry of each row.
 
     Those that share it share its gradient, as engines have it of a padded
-    tensor. Not all have a gradient of this function of segments.
+    tensor.
 
     Args:
-        name: The name of the function of segments.
+        name: "max" or "min".
     """
 
     def extreme(flat, rows, batch, x):
-        if not hasattr(ops, name):  # Keras 3.14 has no `segment_min`.
+        if x._pads_for_extremes:
             raise Unknown
-        function = getattr(ops, name)
-        still = ops.stop_gradient(flat)
-        there = _counted(x).mask
+        bounded = flat
         if x.there is not None:
-            # Of a row that has no step it is masked.
-            bound = np.inf if name == "segment_min" else -np.inf
-            outside = ops.cast(bound, flat.dtype)
-            inside = masks.expand(there, len(flat.shape))
-            still = ops.where(inside, still, outside)
-        own = function(still, rows, num_segments=batch)
-        # NaN is not equal to itself.
-        hits = ops.equal(still, ops.take(own, rows, axis=0))
-        hits = ops.logical_or(hits, ops.isnan(still))
-        hits = ops.logical_and(hits, masks.expand(there, len(flat.shape)))
-        count = sums(ops.cast(hits, flat.dtype), rows, batch, x)
-        own = ops.where(count > 0, own, 0)
-        count = ops.maximum(count, ops.cast(1, flat.dtype))
-        shared = sums(ops.where(hits, flat, 0), rows, batch, x) / count
-        # A mean of the same number may be rounded.
-        is_finite = ops.isfinite(shared)
-        slope = ops.where(is_finite, shared, 0)
-        slope = slope - ops.stop_gradient(slope)
-        return ops.where(is_finite, own + slope, shared)
+            bound = ops.cast(-np.inf if name == "max" else np.inf, flat.dtype)
+            inside = masks.expand(x.there, len(flat.shape))
+            bounded = ops.where(inside, flat, bound)
+        own = x._extremes(name, bounded, rows, batch)
+        if own is None:
+            own = _shared(name, flat, bounded, rows, batch, x)
+        # Of a row that has no step it is infinite.
+        valid = backend.numpy.any(x.mask, axis=1)
+        return ops.where(masks.expand(valid, len(own.shape)), own, 0)
 
     return extreme
+
+
+def _shared(name, flat, bounded, rows, batch, x):
+    """Extremes by a function of segments that has no gradient."""
+    function = getattr(ops, f"segment_{name}", None)
+    if function is None:  # Keras 3.14 has no `segment_min`.
+        raise Unknown
+    still = ops.stop_gradient(bounded)
+    there = masks.expand(_counted(x).mask, len(flat.shape))
+    own = function(still, rows, num_segments=batch)
+    # NaN is not equal to itself.
+    hits = ops.equal(still, ops.take(own, rows, axis=0))
+    hits = ops.logical_or(hits, ops.isnan(still))
+    hits = ops.logical_and(hits, there)
+    count = sums(ops.cast(hits, flat.dtype), rows, batch, x)
+    own = ops.where(count > 0, own, 0)
+    count = ops.maximum(count, ops.cast(1, flat.dtype))
+    shared = sums(ops.where(hits, flat, 0), rows, batch, x) / count
+    # A mean of the same number may be rounded.
+    is_finite = ops.isfinite(shared)
+    slope = ops.where(is_finite, shared, 0)
+    slope = slope - ops.stop_gradient(slope)
+    return ops.where(is_finite, own + slope, shared)
 
 
 def contracted(labels_of: typing.Callable) -> typing.Callable:

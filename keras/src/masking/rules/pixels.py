@@ -94,7 +94,7 @@ def unfold(call: Call) -> AnyTensor:
     whole = _whole(full_rank(x), 1, (2, 3), counts, stride, extents)
     shape = (backend.shape(whole)[0], 1, counts[0] * counts[1])
     whole = backend.numpy.reshape(whole, shape)
-    return masks.wrap(result.values, result.mask & whole)
+    return masks.settled(result.values, result.mask & whole)
 
 
 @covers(lambda call, spec: motion(patch_axes).coverage(call, spec))
@@ -125,7 +125,7 @@ def patches(call: Call) -> AnyTensor:
     extents = [(k - 1) * d + 1 for k, d in zip(size, dilation)]
     counts = [backend.shape(result.values)[axis] for axis in spatial]
     whole = _whole(full_rank(x), channel, spatial, counts, strides, extents)
-    return masks.wrap(result.values, result.mask & whole)
+    return masks.settled(result.values, result.mask & whole)
 
 
 def _pair(n):

@@ -109,6 +109,27 @@ class Reduction:
         values = masks.fill(values, masks.expand(valid, len(values.shape)), 0)
         return masks.wrap(values, None if self.is_plain else valid)
 
+    @property
+    def is_of_none(self) -> bool:
+        """Whether there is no entry at all, of an empty batch for one.
+
+        An axis without entries that the mask does not cover is as ever.
+        """
+        sizes = tuple(self.x.shape)
+        others = (a for a in self.axes if a not in self.mask_axes)
+        return 0 in sizes and all(sizes[a] != 0 for a in others)
+
+    def of_none(self) -> Tensor:
+        """Zeros of the shape of the result.
+
+        Engines refuse the extremes of an empty tensor, of an empty batch, too.
+        """
+        x, axes, keepdims = self.x.values, self.axes, self.keepdims
+        zeros = backend.numpy.sum(
+            backend.cast(x, "float32"), axis=axes, keepdims=keepdims
+        )
+        return backend.cast(zeros, x.dtype)
+
     def wrap(self, values: Tensor, lead: int = 0) -> AnyTensor:
         """The result, whose mask is repeated along `lead` new first axes."""
         mask = self.out_mask
@@ -147,8 +168,8 @@ def _any(mask, axes, keepdims):
 
 # How a reduction with this identity is computed of packed steps over time.
 _BY_SEGMENTS: dict[float | str, typing.Callable] = {
-    "lowest": packed.over_time(packed.extremes("segment_max")),
-    "highest": packed.over_time(packed.extremes("segment_min")),
+    "lowest": packed.over_time(packed.extremes("max")),
+    "highest": packed.over_time(packed.extremes("min")),
 }
 
 
@@ -166,12 +187,15 @@ def reduce(identity: float | str) -> Rule:
     def rule(call):
         reduction = Reduction(call)
         x = reduction.x
+        if isinstance(identity, str):
+            if reduction.mask_axes:
+                need_order(call)
+            if reduction.is_of_none:
+                return reduction.finish(reduction.of_none())
         if not reduction.mask_axes:
             # A product would multiply what is masked.
             args = [masks.put(x, 1)] if identity == 1 else []
             return masks.wrap(call.compute(*args), x.mask)
-        if isinstance(identity, str):
-            need_order(call)
         value = bound(x.dtype, identity)
 
         def of_block(x):

@@ -1,6 +1,7 @@
 """What follows the entries along an axis: running results, steps, frames."""
 
 from keras.src import backend
+from keras.src import ops
 from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Nest
 from keras.src.masking import masks
@@ -58,7 +59,7 @@ def diff(call: Call) -> AnyTensor:
             mask = backend.numpy.logical_and(
                 mask[(*before, slice(1, None))], mask[(*before, slice(-1))]
             )
-    return masks.wrap(call.compute(), mask)
+    return masks.settled(call.compute(), mask)
 
 
 def _frames(call, spec):
@@ -96,8 +97,8 @@ def last(call: Call) -> AnyTensor:
     places = backend.numpy.arange(backend.shape(mask)[axis], dtype="int32")
     others = tuple(a for a in range(len(mask.shape)) if a != axis)
     places = backend.numpy.expand_dims(places, others)
-    places = backend.numpy.where(mask, places, 0)
-    place = backend.numpy.max(places, axis=axis, keepdims=True)
+    places = masks.wrap(backend.numpy.where(mask, places, 0), mask)
+    place = ops.filled(ops.max(places, axis=axis, keepdims=True), 0)
     values = backend.numpy.take_along_axis(
         x.values, masks.expand(place, len(x.shape)), axis=axis
     )

@@ -17,6 +17,7 @@ from keras.src.masking.rules.merge import each_entry
 from keras.src.masking.rules.merge import guarded
 from keras.src.masking.rules.merge import merge
 from keras.src.masking.rules.merge import multiply
+from keras.src.masking.rules.merge import straight
 from keras.src.masking.rules.merge import unchanged
 from keras.src.masking.rules.nan import cumulate_skipping_nan
 from keras.src.masking.rules.nan import skip_nan
@@ -28,7 +29,7 @@ NAN = float("nan")
 RULES = {
     # Elementwise.
     "absolute": merge,
-    "add": merge,
+    "add": straight,
     "angle": merge,
     "arcsinh": merge,
     "arctan": merge,
@@ -46,14 +47,14 @@ RULES = {
     "copy": merge,
     "cos": merge,
     "deg2rad": merge,
-    "equal": merge,
+    "equal": straight,
     "fabs": merge,
     "floor": merge,
     "fmax": merge,
     "fmin": merge,
     "gcd": guarded(1, 1),
-    "greater": merge,
-    "greater_equal": merge,
+    "greater": straight,
+    "greater_equal": straight,
     "heaviside": merge,
     "imag": merge,
     "isclose": merge,
@@ -65,8 +66,8 @@ RULES = {
     "isreal": merge,
     "lcm": guarded(1, 1),
     "left_shift": merge,
-    "less": merge,
-    "less_equal": merge,
+    "less": straight,
+    "less_equal": straight,
     "logical_and": merge,
     "logical_not": merge,
     "logical_or": merge,
@@ -77,7 +78,7 @@ RULES = {
     "nan_to_num": merge,
     "negative": merge,
     "nextafter": merge,
-    "not_equal": merge,
+    "not_equal": straight,
     "rad2deg": merge,
     "real": merge,
     "right_shift": merge,
@@ -86,7 +87,7 @@ RULES = {
     "signbit": merge,
     "sin": merge,
     "square": guarded(0),
-    "subtract": merge,
+    "subtract": straight,
     "tanh": merge,
     "trunc": merge,
     "where": layout.where,
