@@ -7,6 +7,7 @@ meets it.
 
 import contextlib
 import copy
+import inspect
 
 from keras.src import backend
 from keras.src import ops
@@ -100,8 +101,9 @@ class Layer:
             place = origins.place_outside()
             if place is not None:
                 vars(self)["_flagged_outside"] = place
-        if composite.DEFINED and isinstance(value, CompositeBase):
-            _warn_of_values(self, name, value)
+        if composite.DEFINED:
+            for x in _composites_in(value):
+                _warn_of_values(self, name, x)
         return super()._setattr_hook(name, value)
 
     def symbolic_call(self, *args, **kwargs):
@@ -340,9 +342,18 @@ class Layer:
         with old_layers.tracing(self):
             self._plain_maybe_build(call_spec)
 
+    @new
+    def _call_spec_on(self, tensors):
+        """What a call is known by, of its tensors by the names of arguments."""
+        signature = self._call_signature
+        given = inspect.BoundArguments(signature, tensors)
+        return CallSpec(
+            signature, self._call_context_args, given.args, given.kwargs
+        )
+
     @keeps("_build_from_plain_config")
     def build_from_config(self, config):
-        if _names_type(config):
+        if in_files.names_type(config):
             config = in_files.with_shapes(config)
         self._build_from_plain_config(config)
 
@@ -395,6 +406,16 @@ del Layer._set_mask_metadata
 
 
 @new
+def _composites_in(value):
+    """A composite tensor, or those that a list or a dictionary has."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        value = (value,)
+    return [x for x in value if isinstance(x, CompositeBase)]
+
+
+@new
 def _warn_of_values(layer, name, x):
     """Warns if a composite tensor keeps what a variable is as it is built."""
     if not hasattr(layer, "_tracker") or layer.built:
@@ -438,14 +459,6 @@ def is_backend_tensor_or_symbolic(x, allow_none=False):
         isinstance(x, (backend.KerasTensor, MaskedTensorBase))
         or backend.is_tensor(x)
         or composite.is_array_like(x)
-    )
-
-
-@new
-def _names_type(config):
-    """Whether there is a composite tensor in a config."""
-    return isinstance(config, dict) and (
-        "registered_name" in config or any(map(_names_type, config.values()))
     )
 
 

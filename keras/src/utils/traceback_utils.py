@@ -7,7 +7,8 @@ from patchset.markers import keeps
 
 @keeps("_format_plain_argument_value")
 def format_argument_value(value):
-    if has_mask(value) and backend.is_tensor(value.values):
+    # Of the mask: to ask for values would pad a packed tensor, for a text.
+    if has_mask(value) and backend.is_tensor(value.mask):
         return (
             f"MaskedTensor(shape={tuple(value.shape)}, "
             f"dtype={backend.standardize_dtype(value.dtype)}, "

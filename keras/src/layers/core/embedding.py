@@ -38,9 +38,12 @@ class Embedding:
         valid = ops.not_equal(ids, 0)
         if not ops.is_masked(valid):
             return masks.wrap(outputs, valid)
-        if packing.is_packed(outputs) and packing.is_packed(valid):
+        are_packed = packing.is_packed(outputs) and packing.is_packed(valid)
+        # What says of single entries which are there is no mask of steps.
+        if are_packed and len(valid.shape) == 2:
             return packing.with_steps(outputs, valid.flat)
-        valid = ops.logical_and(valid.values, valid.mask)
+        own = masks.expand(valid.mask, len(valid.shape))
+        valid = ops.logical_and(valid.values, own)
         return masks.wrap(outputs.values, valid)
 
     @keeps("_plain_compute_output_spec")

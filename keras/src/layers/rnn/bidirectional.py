@@ -38,22 +38,27 @@ class Bidirectional:
             if mask is sequences.mask:
                 return self._plain_call(sequences, mask=mask, **kwargs)
             sequences = sequences.values
+        rows = steps.over_rows(mask)
         sequences, mask = steps.by_steps(sequences, mask)
         with scopes.all_plain():
             outputs = self._plain_call(sequences, mask=mask, **kwargs)
         if not self.return_sequences:
-            return outputs
-        if self.forward_layer.go_backwards:
+            mask = rows
+        elif self.forward_layer.go_backwards:
             mask = ops.flip(mask, axis=1)
 
-        def masked(x):
+        def masked(x, mask):
+            if mask is None:
+                return x
             # An old half may have left anything there.
             return steps.with_mask(masks.fill(x, mask, 0), mask)
 
         if not tree.is_nested(outputs):
-            return masked(outputs)
+            return masked(outputs, mask)
         count = 1 if self.merge_mode else 2
-        return (*map(masked, outputs[:count]), *outputs[count:])
+        halves, states = outputs[:count], outputs[count:]
+        states = tree.map_structure(lambda x: masked(x, rows), states)
+        return (*(masked(x, mask) for x in halves), *states)
 
     @when(">=3.15")
     @keeps("_fused_lstm_of_tensors")

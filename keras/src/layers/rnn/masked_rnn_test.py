@@ -240,3 +240,48 @@ class WrappersTest(testing.TestCase):
         found = layer(x)
         self.assertAllEqual(found.mask, [[True, False, True]])
         self.assertAllClose(found.values, [[[4, 8], [0, 0], [28, 30]]])
+
+    @parameterized.product(
+        layer=("LSTM", "GRU"),
+        sequences_are=("plain", "rows", "steps", "explicit"),
+    )
+    def test_rows_that_have_no_state_to_begin_with(self, layer, sequences_are):
+        rows = np.array([True, False, True])
+        x = np.random.default_rng(1).normal(size=(3, 4, 2)).astype("float32")
+        encoder = getattr(layers, layer)(2, return_state=True)
+        decoder = getattr(layers, layer)(2, return_sequences=True)
+        last, *states = encoder(backend.MaskedTensor(x, rows))
+        for state in (last, *states):
+            self.assertAllEqual(state.mask, rows)
+        mask, own, kwargs = MASK, x, {}
+        if sequences_are == "plain":
+            mask = np.ones_like(MASK)
+        elif sequences_are == "rows":
+            own = backend.MaskedTensor(x, [True, True, False])
+            mask = np.array([[True], [True], [False]]) & np.ones_like(MASK)
+        elif sequences_are == "steps":
+            own = backend.MaskedTensor(x, MASK)
+        else:
+            kwargs = {"mask": ops.convert_to_tensor(MASK)}
+        found = decoder(own, initial_state=states, **kwargs)
+        wanted = mask & rows[:, None]
+        self.assertAllEqual(found.mask, wanted)
+        plain = decoder(
+            backend.MaskedTensor(x, mask),
+            initial_state=[ops.filled(s, 0) for s in states],
+        )
+        found, plain = map(ops.convert_to_numpy, (found, plain))
+        self.assertAllClose(found.data[wanted], plain.data[wanted])
+
+    def test_a_graph_whose_first_states_are_masked(self):
+        x = layers.Input((4, 2), mask_shape=())
+        _, *states = layers.LSTM(2, return_state=True)(x)
+        y = layers.Input((4, 2))
+        outputs = layers.LSTM(2)(y, initial_state=states)
+        self.assertEqual(outputs._mask_spec.shape, (None,))
+        rows = np.array([True, False, True])
+        zeros = ops.zeros((3, 4, 2))
+        found = models.Model([x, y], outputs)(
+            [backend.MaskedTensor(zeros, rows), zeros]
+        )
+        self.assertAllEqual(found.mask, rows)

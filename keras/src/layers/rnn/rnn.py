@@ -74,6 +74,7 @@ class RNN:
                     self, sequences, initial_state, training
                 )
             sequences = sequences.values
+        rows = steps.over_rows(mask)
         sequences, mask = steps.by_steps(sequences, mask)
         outputs = self._plain_call(
             sequences,
@@ -82,11 +83,11 @@ class RNN:
             training=training,
         )
         if not self.return_sequences:
-            return outputs
-        # Steps come out in the order in which they were read.
-        if self.go_backwards:
+            mask = rows
+        elif self.go_backwards:
+            # Steps come out in the order in which they were read.
             mask = ops.flip(mask, axis=1)
-        return steps.with_mask(outputs, mask)
+        return steps.with_masks(outputs, mask, rows)
 
     @keeps("_plain_inner_loop")
     def inner_loop(self, sequences, initial_state, mask, training=False):

@@ -20,6 +20,9 @@ class TimeDistributed:
         if mask is None:
             return self._plain_call(inputs, training=training)
         _check_step_mask(mask, inputs)
+        if len(mask.shape) == 1:
+            # One of the batch alone is that of each step.
+            mask = masks.to_rank(masks.as_bool(mask), inputs, 2)
         step_mask = steps.step_mask(mask)
         # An explicit mask need not cover leading axes; its steps count then.
         inner = tuple(mask.shape)
@@ -40,7 +43,8 @@ class TimeDistributed:
             return spec
         _check_step_mask(mask, inputs)
         # One step tells what the wrapped layer makes of a mask inside it.
-        batch, time, *inner = mask.shape
+        batch, time = inputs.shape[:2]
+        inner = mask.shape[2:]
         step = specs.masked_spec(
             backend.KerasTensor(self._get_child_input_shape(inputs.shape)),
             backend.KerasTensor((batch, *inner), "bool"),
@@ -75,15 +79,11 @@ class TimeDistributed:
 @new
 def _check_step_mask(mask, inputs):
     shape, mask_shape = tuple(inputs.shape), tuple(mask.shape)
-    if len(mask_shape) < 2:
-        raise ValueError(
-            "The `mask` passed to the `TimeDistributed` layer must be at least "
-            "2D (e.g., `(batch_size, timesteps)`), but it has "
-            f"{len(mask_shape)} dimension(s) with shape {mask_shape}."
-        )
-    if not shape_equal(mask_shape[:2], shape[:2]):
+    lead = mask_shape[:2]
+    if not lead or not shape_equal(lead, shape[: len(lead)]):
         raise ValueError(
             "The `mask` passed to the `TimeDistributed` layer has a shape "
             f"{mask_shape} that is incompatible with the input shape {shape}: "
-            "their first two dimensions, batch and time, must match."
+            "their first two dimensions, batch and time, must match, or the "
+            "batch alone for a mask of shape `(batch,)`."
         )

@@ -99,10 +99,12 @@ def found(
 def steps(
     layer: Layer, operands: typing.Sequence[AnyTensor], spec: Nest
 ) -> int | None:
-    """A sequence of outputs has a mask over its steps."""
-    if kept(layer, operands, spec) is None:
+    """A sequence of outputs has a mask over its steps, else as `pooled`."""
+    covered = kept(layer, operands, spec)
+    if covered is None or (covered == 1 and layer.return_state):
+        # States have one over the batch.
         return None
-    return 2 if layer.return_sequences else 0
+    return 2 if layer.return_sequences else pooled(layer, operands, spec)
 
 
 def queries(

@@ -150,7 +150,7 @@ def narrowed(x: MaskedTensorBase, mask: Mask) -> MaskedTensorBase:
         )
     own = masks.expand(x.mask, len(shape))
     joint = backend.numpy.logical_and(own, mask)
-    return masks.wrap(x.values, masks.over_axes(joint, x.values, len(shape)))
+    return masks.settled(x.values, masks.over_axes(joint, x.values, len(shape)))
 
 
 def fits(mask_shape: Shape, shape: Shape) -> bool:

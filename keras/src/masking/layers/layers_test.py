@@ -53,6 +53,13 @@ NAMED_CASES = [
     if name not in LEFT_OUT
     for i, case in enumerate(cases if ALL else cases[:1])
 ]
+# As their tables say: what `Fill` gives is plain, and the queries' is the mask
+# of an attention.
+USE_UP = {"Fill"}
+ATTEND = {
+    *("AdditiveAttention", "Attention"),
+    *("GroupQueryAttention", "MultiHeadAttention"),
+}
 MORE = (1, 5, 17)
 # What is under the masks when gradients are compared. Nothing that is not
 # finite: layers that take each step by itself put nothing there.
@@ -73,6 +80,21 @@ def public_layers():
 
 def drawn_of(case, share=0.6):
     return u.draw(case.args, seed=1, share=share)
+
+
+def over_batch(case):
+    """The arguments, with masks over the batch alone."""
+    return u.map_leaves(
+        lambda t: t if t.mask is None else t._replace(mask=1), case.args, T
+    )
+
+
+def uses_up(name, args):
+    """Whether a layer keeps no mask of the batch."""
+    name = name.rpartition("_")[0]
+    return name in USE_UP or (
+        name in ATTEND and u.leaves(args, T)[0].mask is None
+    )
 
 
 def poisoned(drawn):
@@ -258,6 +280,37 @@ class LayersTest(testing.TestCase):
             self.assertAllEqual(
                 u.array(x.values), np.where(one.cells, one.values, 0)
             )
+
+    @parameterized.named_parameters(
+        u.part((name, name, case) for name, case in NAMED_CASES)
+    )
+    def test_a_mask_of_the_batch_is_not_used_up(self, name, case):
+        """It is that of each result, states as well, also in a graph."""
+        args = over_batch(case)
+        drawn, layer = u.draw(args, seed=2, share=0.5), case.make()
+        for x in u.leaves(drawn):
+            if x.mask is not None:
+                x.mask[:2] = True, False
+        rows = np.logical_and.reduce(
+            [x.mask for x in u.leaves(drawn) if x.mask is not None]
+        )
+        run = Runner(case, drawn)
+        expected, _ = run(u.masked(drawn), False)
+        for args_again in poisoned(drawn):
+            found, _ = run(args_again, False)
+            self.assert_same_where_valid(results(found), results(expected))
+        if uses_up(name, args):
+            return
+        for _, mask in results(expected):
+            self.assertIsNotNone(mask)
+            self.assertFalse(mask[~rows].any())
+            self.assertTrue(all(row.any() for row in mask[rows]))
+        if type(layer).__name__ in WITHOUT_SHAPE:
+            return
+        specs = tree.flatten(layer(*u.symbolic(args)))
+        for spec, x in zip(specs, tree.flatten(expected), strict=True):
+            self.assertIsNotNone(spec._mask_spec)
+            self.assert_fits(spec._mask_spec, x.mask)
 
     @parameterized.named_parameters(u.part(NAMED_CASES))
     def test_nothing_under_the_masks_matters(self, case):

@@ -12,17 +12,18 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common import foreign
+from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.keras_tensor import needs_dispatch
 from keras.src.backend.common.kinds import Layer
 from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.composite.errors import UnsupportedTypeError
 from keras.src.masking import masks
 from keras.src.masking import symbolic
 from keras.src.masking.calls import from_foreign
 from keras.src.masking.calls import values_of
-from keras.src.masking.errors import UnsupportedMaskError
 from keras.src.masking.errors import refuse
 from keras.src.masking.layers import protocols
 from keras.src.masking.layers import steps
@@ -46,14 +47,19 @@ def instead_of_by_type(
 def by_public_functions(
     layer: Layer, run: typing.Callable, args: typing.Sequence, kwargs: Named
 ) -> Nest:
-    """By type, with public functions for those of the layer's backend."""
-    if not _any_masked(args, kwargs):
+    """By type, with public functions for those of the layer's backend.
+
+    Those know masks, and ask for the rules of composite tensors.
+    """
+    if not needs_dispatch(args, kwargs) or not (
+        any_composite(args, kwargs) or _any_masked(args, kwargs)
+    ):
         return protocols.by_type(layer, run, args, kwargs)
     with PublicFunctions():
         try:
             return protocols.by_type(layer, run, args, kwargs)
         except Exception as error:
-            refused = isinstance(error, UnsupportedMaskError)
+            refused = isinstance(error, UnsupportedTypeError)
             is_random = getattr(layer, "generator", None) is not None
             if refused or not is_random or not in_symbolic_scope():
                 raise

@@ -30,6 +30,7 @@ from keras.src.masking.layers.origins import defined_in_keras
 from keras.src.masking.layers.passing import as_passed
 from keras.src.masking.layers.passing import fill_in_masks
 from keras.src.masking.layers.passing import masked_at_the_door
+from keras.src.masking.layers.recurrence import mask_rows
 from keras.src.masking.layers.scopes import Scope
 from keras.src.masking.layers.scopes import in_scope
 from keras.src.masking.layers.scopes import without_scope
@@ -121,6 +122,8 @@ def named(
     given = dict(bound.arguments)
     first = next(iter(given.values()))
     if defined_in_keras(type(layer), "call"):
+        if "initial_state" in bound.arguments:
+            mask_rows(bound.arguments)
         fill_in_masks(layer, bound, layer._seen_by_call)
         args, kwargs = as_passed(bound, given, args, kwargs)
         return like_first(first, without_scope(run, args, kwargs))

@@ -18,6 +18,7 @@ from keras.src.masking.layers import protocols
 from keras.src.masking.rules.merge import SHORTCUTS
 from keras.src.masking.rules.merge import merge
 from keras.src.masking.rules.merge import multiply
+from keras.src.masking.rules.merge import straight
 from keras.src.masking.tables.numpy import RULES
 from keras.src.utils import traceback_utils
 
@@ -445,7 +446,8 @@ class OperatorTest(testing.TestCase):
         for method, name in (ARITHMETIC | COMPARISON).items():
             rule = RULES[name]
             is_short = SHORTCUTS.get(name) is rule
-            self.assertEqual(is_short, rule in (merge, multiply), name)
+            of_merges = rule in (merge, multiply, straight)
+            self.assertEqual(is_short, of_merges, name)
             made_here = getattr(backend.MaskedTensor, f"__{method}__")
             where = "shortcut" if is_short else "_binary"
             self.assertIn(f"{where}.", made_here.__qualname__)

@@ -4,6 +4,7 @@ The backends' own loops differ: two of them take the first state for the last
 output, and want states of rank 2.
 """
 
+import functools
 import typing
 
 from keras.src import activations
@@ -13,6 +14,7 @@ from keras.src import tree
 from keras.src.backend.common.kinds import AnyTensor
 from keras.src.backend.common.kinds import Layer
 from keras.src.backend.common.kinds import Mask
+from keras.src.backend.common.kinds import Named
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Tensor
 from keras.src.masking import masks
@@ -93,6 +95,35 @@ def _first_states(layer, x, initial_state):
         backend.convert_to_tensor(state, layer.cell.compute_dtype)
         for state in tree.flatten(initial_state)
     ]
+
+
+def mask_rows(arguments: Named) -> None:
+    """Masks sequences instead of first states, where these are masked by rows.
+
+    A row that has no state to begin with has no steps.
+
+    Args:
+        arguments: Arguments of the `call` of a recurrent layer, by their
+            names, changed in place.
+    """
+    states = arguments.get("initial_state")
+    found = [x.mask for x in tree.flatten(states) if masks.is_masked(x)]
+    name = next(iter(arguments))
+    if not found or any(len(m.shape) != 1 for m in found):
+        return
+    if not hasattr(arguments[name], "shape"):
+        return
+    rows = functools.reduce(ops.logical_and, found)
+    arguments["initial_state"] = tree.map_structure(masks.filled, states)
+    if arguments.get("mask") is not None:
+        mask = tree.flatten(arguments["mask"])[0]
+        mask = masks.as_bool(masks.filled(mask))
+        arguments["mask"] = mask & masks.expand(rows, len(mask.shape))
+        return
+    x = arguments[name]
+    mask = x.mask if masks.is_masked(x) else rows
+    mask = mask & masks.expand(rows, len(mask.shape))
+    arguments[name] = backend.MaskedTensor(values_of(x), mask)
 
 
 def inputs_of_skipping(sequences: Tensor, mask: Mask) -> tuple[Tensor, Mask]:

@@ -52,6 +52,16 @@ def by_steps(
     return sequences, masks.over_axes(steps, sequences, ndim)
 
 
+def over_rows(mask: Mask) -> Mask | None:
+    """The mask if it is one over the batch alone, which no layer uses up.
+
+    Args:
+        mask: As `step_mask` takes it.
+    """
+    mask = tree.flatten(mask)[0]
+    return masks.as_bool(mask) if len(mask.shape) == 1 else None
+
+
 def on_values(
     function: typing.Callable,
     x: AnyTensor,
@@ -76,6 +86,21 @@ def scaled(function: typing.Callable, x: AnyTensor) -> AnyTensor:
 def again(outputs: Nest) -> Nest:
     """Masked outputs as `with_mask` gives them."""
     return outputs if current_scope() is None else outputs.values
+
+
+def with_masks(outputs: Nest, mask: Mask | None, rows: Mask | None) -> Nest:
+    """What a recurrent layer returns, masked.
+
+    Args:
+        outputs: The output, or a tuple of it and of the states.
+        mask: Mask of the output, or None.
+        rows: Mask of the states over the batch, or None.
+    """
+    if not isinstance(outputs, (tuple, list)):
+        return with_mask(outputs, mask)
+    first, *states = outputs
+    states = tree.map_structure(lambda x: with_mask(x, rows), states)
+    return type(outputs)([with_mask(first, mask), *states])
 
 
 def with_mask(outputs: Nest, mask: Mask | None) -> Nest:

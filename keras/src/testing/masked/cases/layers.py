@@ -165,6 +165,7 @@ FULL = T((2, 6, 4), 3)
 BATCH = T((3, 4), 1)
 PLAIN = T((2, 6, 4))
 IDS = T((2, 6), 2, "int32", 0, 8)
+NO_PADDING = [T((2, 3, 3), mask, "int32", 1, 8) for mask in (1, 2, 3)]
 SEGMENTS = T((2, 3, 4, 2), 3)
 
 
@@ -232,6 +233,7 @@ def recurrent(make):
     return [
         case(plain),
         case(plain, FULL, unroll=True),
+        case(plain, return_state=True),
         case(steps, return_sequences=True),
         case(steps, FULL, return_sequences=True, unroll=True),
         case(steps, return_sequences=True, return_state=True),
@@ -358,7 +360,13 @@ CASES = {
         for x in (STEPS, FULL)
     ],
     "ELU": of_entries(layers.ELU),
-    "Embedding": [Case(lambda: layers.Embedding(9, 3), (IDS,), same, BOTH)],
+    "Embedding": [
+        Case(lambda: layers.Embedding(9, 3), (IDS,), same, BOTH),
+        *(
+            Case(lambda: layers.Embedding(9, 3, mask_zero=True), (ids,), same)
+            for ids in NO_PADDING
+        ),
+    ],
     "Fill": [
         Case(lambda: layers.Fill("learned", indicator=True), (STEPS,), plain),
         Case(lambda: layers.Fill(1.5), (FULL,), plain),
@@ -438,7 +446,7 @@ CASES = {
     "RMSNormalization": of_entries(layers.RMSNormalization),
     "RNN": recurrent(
         lambda **kwargs: layers.RNN(layers.SimpleRNNCell(3), **kwargs)
-    )[:3],
+    )[:4],
     "SimpleRNN": recurrent(lambda **kwargs: layers.SimpleRNN(3, **kwargs)),
     "SimpleRNNCell": cells(lambda: layers.SimpleRNNCell(3), 1),
     "Softmax": [
@@ -471,7 +479,7 @@ CASES = {
             layers.StackedRNNCells([layers.GRUCell(2), layers.LSTMCell(3)]),
             **kwargs,
         )
-    )[:3],
+    )[:4],
     "Subtract": of_two(layers.Subtract),
     "TimeDistributed": [
         Case(
