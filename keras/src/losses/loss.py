@@ -170,7 +170,7 @@ class Loss:
                         losses,
                         sample_weight,
                         weighing.name_of(self),
-                        of_a_whole=True,
+                        weighing.OF_A_WHOLE,
                     )
             return reduce_weighted_values(
                 losses, sample_weight, None, self.reduction, self.dtype

@@ -60,11 +60,12 @@ class MeanMetricWrapper:
             )
         else:
             values, mask = self._own_values(y_true, y_pred)
+            is_whole = isinstance(y_true, CompositeBase)
             values, sample_weight = weighing.cover(
                 ops.cast(values, self.dtype),
                 sample_weight,
                 f"`{self.name}`",
-                of_a_whole=isinstance(y_true, CompositeBase),
+                weighing.OF_A_WHOLE if is_whole else weighing.OF_ENTRIES,
             )
             # Classes that the function itself ignores.
             sample_weight = losses.loss.apply_mask(

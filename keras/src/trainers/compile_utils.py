@@ -4,6 +4,7 @@ What is packed is handed on as it is to each loss and metric.
 """
 
 from keras.src.composite.scoring import as_judged
+from keras.src.composite.scoring import check_types
 from keras.src.composite.scoring import weights_as_judged
 from keras.src.masking.training import scoring
 from patchset.markers import keeps
@@ -20,6 +21,7 @@ class CompileLoss:
     @keeps("_call_on_plain")
     def call(self, y_true, y_pred, sample_weight=None):
         loss = self._user_loss
+        check_types(loss, y_true, y_pred)
         y_true, y_pred = as_judged(loss, y_true), as_judged(loss, y_pred)
         y_true = scoring.plain_or_packed(y_true)
         return self._call_on_plain(

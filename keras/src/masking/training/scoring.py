@@ -139,15 +139,18 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
 
     Required of the decorated: it is a method, and weights are passed in its
     argument `sample_weight`, if it has one. Decorating twice does no more than
-    decorating once. What it gets as `y_pred` says nothing where it was masked.
-    One that takes `y_true` and `y_pred` besides gets them without the NaN, inf
-    and huge numbers that weigh 0.
+    decorating once. Its second argument is a prediction, if no other is called
+    `y_pred`, and says nothing where it was masked. One that takes weights
+    besides gets both without the NaN, inf and huge numbers that weigh 0.
     """
     if getattr(update_state, "_ignores_masks", False):
         return update_state
     names = _arguments(update_state)
-    readers = {"sample_weight": weights, "y_pred": predictions}
-    pairs = {"y_true", "y_pred", "sample_weight"} <= set(names)
+    roles = _roles(names)
+    by_role = {"sample_weight": weights, "y_pred": predictions}
+    by_place = [by_role.get(role, _plain_one) for role in roles]
+    readers = by_role | dict(zip(names, by_place))
+    pairs = {"y_true", "y_pred", "sample_weight"} <= set(roles)
 
     @functools.wraps(update_state)
     def with_plain_tensors(self, *args, **kwargs):
@@ -161,15 +164,14 @@ def ignores_masks(update_state: typing.Callable) -> typing.Any:
                     *map(_of_composites, args),
                     **{k: _of_composites(x) for k, x in kwargs.items()},
                 )
-            read = [readers.get(name, _plain_one) for name in names]
-            rest = [_plain_one] * (len(args) - len(read))
-            args = [one(x) for one, x in zip(read + rest, args)]
+            rest = [_plain_one] * (len(args) - len(by_place))
+            args = [one(x) for one, x in zip(by_place + rest, args)]
             kwargs = {
                 k: readers.get(k, _plain_one)(x) for k, x in kwargs.items()
             }
         if pairs:
             args, kwargs = list(args), dict(kwargs)
-            _quiet_weightless(self, names, args, kwargs)
+            _quiet_weightless(self, roles, names, args, kwargs)
         return _bound(update_state, self)(*args, **kwargs)
 
     vars(with_plain_tensors)["_ignores_masks"] = True
@@ -234,17 +236,34 @@ def _plain_one(x):
 def _arguments(method):
     """Names of the arguments but `self`; none if they cannot be told."""
     try:
-        return list(inspect.signature(method).parameters)[1:]
+        _, *found = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
         return []
+    first = [p.name for p in found if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    rest = [p.name for p in found if p.kind is p.VAR_POSITIONAL]
+    by_name = [p.name for p in found if p.kind is p.KEYWORD_ONLY]
+    # What has no name of its own may be the target and the prediction.
+    return first + rest * (2 - len(first)) + by_name
 
 
-def _quiet_weightless(metric, names, args, kwargs):
+def _roles(names):
+    """What the arguments of a metric are, by the names that Keras has for it.
+
+    The second is what a model predicts, as it is handed over by place.
+    """
+    second = "".join(names[1:2])
+    if not second or "y_pred" in names or "weight" in second:
+        return names
+    return ["y_true", "y_pred", *names[2:]]
+
+
+def _quiet_weightless(metric, roles, names, args, kwargs):
     """Replaces targets and predictions of weight 0 that could do harm.
 
     Args:
         metric: The metric that gets them.
-        names: Names of the positional arguments of its `update_state`.
+        roles: What the arguments of its `update_state` are; see `_roles`.
+        names: Their names.
         args: List of the positional arguments.
         kwargs: Dictionary of the others.
     """
@@ -252,7 +271,9 @@ def _quiet_weightless(metric, names, args, kwargs):
     from keras.src.metrics.reduction_metrics import Mean
     from keras.src.trainers.compile_utils import CompileMetrics
 
-    given = dict(zip(names, args)) | kwargs
+    given = dict(zip(roles, args))
+    by_name = {r: n for r, n in zip(roles, names) if n in kwargs}
+    given.update({role: kwargs[name] for role, name in by_name.items()})
     sample_weight = given.get("sample_weight")
     # Some of the metrics of a model are not weighted.
     if sample_weight is None or isinstance(metric, CompileMetrics):
@@ -260,13 +281,13 @@ def _quiet_weightless(metric, names, args, kwargs):
     # A mean leaves out the values of weight 0 by itself, and TensorFlow looks
     # for the logits that belong to its predictions.
     pair = ["y_true"] if isinstance(metric, Mean) else ["y_true", "y_pred"]
-    for name in pair:
-        if "float" in str(getattr(given.get(name), "dtype", "")):
-            found = quiet(given[name], sample_weight)
-            if name in kwargs:
-                kwargs[name] = found
+    for role in pair:
+        if "float" in str(getattr(given.get(role), "dtype", "")):
+            found = quiet(given[role], sample_weight)
+            if role in by_name:
+                kwargs[by_name[role]] = found
             else:
-                args[names.index(name)] = found
+                args[roles.index(role)] = found
 
 
 def without_weightless(values: Tensor, sample_weight: Tensor) -> Tensor:

@@ -487,6 +487,65 @@ class MetricMaskTest(testing.TestCase):
             ["y_true", "y_pred", "sample_weight"],
         )
 
+    @parameterized.named_parameters(
+        ("own", lambda self, y, p, sample_weight=None: self.see(p)),
+        ("any", lambda self, y, p, **kwargs: self.see(p)),
+        ("none", lambda self, *args, **kwargs: self.see(args[1])),
+        ("one", lambda self, y, *args, sample_weight=None: self.see(args[0])),
+        ("Keras's", lambda self, y, y_pred, sample_weight: self.see(y_pred)),
+    )
+    def test_the_second_argument_is_the_prediction(self, update_state):
+        """In a model, alone, and padded or packed."""
+
+        class Total(metrics.Metric):
+            def __init__(self):
+                super().__init__(name="total")
+                self.total = self.add_weight(initializer="zeros")
+
+            def see(self, values):
+                self.total.assign_add(ops.sum(values))
+
+            def result(self):
+                return ops.convert_to_tensor(self.total)
+
+        Total = type("Total", (Total,), {"update_state": update_state})
+        values = np.ones((2, 3, 2), "float32")
+        x = MaskedTensor(values, MASK)
+        # 1 in each of two classes where there is something, else 1/2.
+        for y_pred in (x, x.packed()):
+            metric = Total()
+            metric.update_state(values, y_pred, sample_weight=None)
+            self.assertAllClose(metric.result(), 9.0)
+        if backend.backend() == "numpy":
+            return  # It does not train.
+        model = keras.Sequential([keras.layers.Identity()])
+        model.compile(loss="mse", metrics=[Total()])
+        for data in (x, x.packed()):
+            logs = model.evaluate(
+                data, values, sample_weight=np.ones(2), return_dict=True
+            )
+            self.assertAllClose(logs["total"], 9.0)
+
+    def test_own_names_of_what_weighs_0(self):
+        class Total(metrics.Sum):
+            def update_state(self, y, p, sample_weight):
+                super().update_state(y + p, sample_weight)
+
+        values = np.array([1.0, np.nan], "float32")
+        metric = Total()
+        metric.update_state(values, p=values, sample_weight=np.eye(2)[0])
+        self.assertAllClose(metric.result(), 2.0)
+
+    def test_a_second_argument_may_weigh(self):
+        class Weighted(metrics.Sum):
+            def update_state(self, values, weights):
+                super().update_state(ops.multiply(values, weights))
+
+        metric = Weighted()
+        ones = np.ones((2, 3), "float32")
+        metric.update_state(ones, MaskedTensor(ones, MASK & [[True], [False]]))
+        self.assertAllClose(metric.result(), 2.0)
+
     def test_decorating_twice_is_decorating_once(self):
         update = metrics.Mean.update_state
         self.assertIs(scoring.ignores_masks(update), update)

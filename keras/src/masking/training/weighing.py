@@ -144,11 +144,35 @@ def of_each(
     return cover(entries, sample_weight, name)[1]
 
 
+_DOES_NOT_FIT = (
+    "The `sample_weight` of shape {weights} does not fit {name} of shape "
+    "{shape}. Weights cover leading axes: of shape (batch,) they weigh rows, "
+    "of shape (batch, time) the steps of each row, and of shape (1, time) the "
+    "steps of all rows. The mask of a target is a weight, too."
+)
+OF_ENTRIES = (
+    "The `sample_weight` of shape {weights} weighs single entries, and does "
+    "not fit {name} of shape {shape}: it takes the entries of an axis of the "
+    "targets together. The mask of a target is a weight, too; that of a "
+    "`numpy.ma` array has all axes. Where a target `y` is there or not as a "
+    "whole, pass `keras.MaskedTensor(y.data, ~np.ma.getmaskarray(y)[..., 0])`, "
+    "or a `sample_weight` of shape {shape}. For single entries, take a loss of "
+    "each by itself (mean squared error, binary crossentropy and their like; "
+    "a loss of your own that keeps the last axis), or give the model an "
+    "output for each."
+)
+OF_A_WHOLE = (
+    "The weights of shape {weights}, of the `sample_weight` and the masks of "
+    "parts of a composite target, weigh more axes than {name} of the whole "
+    "has, which is of shape {shape}. "
+) + INSTEAD_OF_A_WHOLE
+
+
 def cover(
     values: Tensor,
     sample_weight: Tensor,
     name: str = "the losses",
-    of_a_whole: bool = False,
+    too_many: str = OF_ENTRIES,
 ) -> tuple[Tensor, Tensor]:
     """Values and weights of the same shape.
 
@@ -157,7 +181,7 @@ def cover(
         sample_weight: Tensor of weights over its leading axes, of size 1 in
             any of them, or with an axis of size 1 more or less at the end.
         name: What the values are, for the message.
-        of_a_whole: Whether they are those of a composite target.
+        too_many: The message where the weights have more axes than values.
 
     Returns:
         The two.
@@ -176,8 +200,7 @@ def cover(
         n == m or 1 in (n, m) or None in (n, m) for n, m in zip(shape, weights)
     )
     if not fits:
-        text = _OF_A_WHOLE if of_a_whole else _OF_ENTRIES
-        text = _DOES_NOT_FIT if len(given) <= len(shape) else text
+        text = _DOES_NOT_FIT if len(given) <= len(shape) else too_many
         raise ValueError(text.format(name=name, shape=shape, weights=given))
     missing = tuple(range(len(weights), len(shape)))
     if missing:
@@ -185,27 +208,3 @@ def cover(
     # A size that is not known may be 1.
     ones = ops.ones_like(values, dtype=sample_weight.dtype)
     return values, sample_weight * ones
-
-
-_DOES_NOT_FIT = (
-    "The `sample_weight` of shape {weights} does not fit {name} of shape "
-    "{shape}. Weights cover leading axes: of shape (batch,) they weigh rows, "
-    "of shape (batch, time) the steps of each row, and of shape (1, time) the "
-    "steps of all rows. The mask of a target is a weight, too."
-)
-_OF_ENTRIES = (
-    "The `sample_weight` of shape {weights} weighs single entries, and does "
-    "not fit {name} of shape {shape}: it takes the entries of an axis of the "
-    "targets together. The mask of a target is a weight, too; that of a "
-    "`numpy.ma` array has all axes. Where a target `y` is there or not as a "
-    "whole, pass `keras.MaskedTensor(y.data, ~np.ma.getmaskarray(y)[..., 0])`, "
-    "or a `sample_weight` of shape {shape}. For single entries, take a loss of "
-    "each by itself (mean squared error, binary crossentropy and their like; "
-    "a loss of your own that keeps the last axis), or give the model an "
-    "output for each."
-)
-_OF_A_WHOLE = (
-    "The weights of shape {weights}, of the `sample_weight` and the masks of "
-    "parts of a composite target, weigh more axes than {name} of the whole "
-    "has, which is of shape {shape}. "
-) + INSTEAD_OF_A_WHOLE
