@@ -76,6 +76,12 @@ class OneKind:
         return nest
 
 
+def difference(first: Nest, second: Nest) -> str | None:
+    """In what the composite tensors of two nests differ, in words, or None."""
+    kinds, others = _kinds(first), _kinds(second)
+    return None if kinds == others else _difference(kinds, others)
+
+
 def _kinds(nest):
     """The type and the description of each composite tensor, in order."""
     found = []

@@ -4,6 +4,8 @@ Each part of a composite sequence has the shape `(batch, time, ...)`. The loops
 of the backends are given the parts; the cell is given what they make.
 """
 
+import functools
+
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
@@ -61,7 +63,7 @@ def run(
         mask: Mask of shape `(batch, time)`, or None.
         training: As layers take it.
     """
-    sequences, mask = _by_steps(sequences, mask)
+    sequences, mask, rows = _by_steps(sequences, mask)
     states = listed(layer.cell, states)
     states = _cast(states, layer.cell.compute_dtype)
     if layer.stateful:
@@ -88,11 +90,14 @@ def run(
             variable.assign(state)
     shown = outputs if layer.return_sequences else last
     shown = _cast(shown, layer.compute_dtype)
-    if layer.return_sequences and mask is not None:
-        shown = _map(lambda x: steps.with_mask(x, mask), shown)
+    shown = _masked(shown, mask if layer.return_sequences else rows)
     if layer.return_state:
-        return shown, *_cast(states, layer.compute_dtype)
+        return shown, *_masked(_cast(states, layer.compute_dtype), rows)
     return shown
+
+
+def _masked(nest, mask):
+    return _map(lambda x: steps.with_mask(x, mask), nest)
 
 
 def _listing(cell, step):
@@ -127,20 +132,25 @@ def _cast(nest, dtype):
 
 
 def _by_steps(sequences, mask):
-    """Plain parts, and the mask of the steps that count in all of them."""
+    """Plain parts, the mask of the steps that count in all of them, and rows.
+
+    The last is the mask of the batch alone, if the masks are no more.
+    """
     masked = [
         x for x in tree.flatten(sequences) if isinstance(x, MaskedTensorBase)
     ]
     found = [] if mask is None else [steps.step_mask(mask)]
     found += [steps.step_mask(x.mask) for x in masked]
     if not found:
-        return sequences, None
-    mask = found[0]
-    for other in found[1:]:
-        mask = ops.logical_and(mask, other)
-
+        return sequences, None, None
+    ndim = max(len(m.shape) for m in found)
+    mask = functools.reduce(
+        ops.logical_and, [masks.expand(m, ndim) for m in found]
+    )
+    rows = steps.over_rows(mask)
     sequences = _map(lambda x: masks.fill(values_of(x), mask, 0), sequences)
-    return sequences, masks.over_axes(mask, tree.flatten(sequences)[0], 2)
+    mask = masks.over_axes(mask, tree.flatten(sequences)[0], 2)
+    return sequences, mask, rows
 
 
 def _check_states(layer, before, after):

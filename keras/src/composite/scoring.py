@@ -7,11 +7,11 @@ a dictionary of losses by the names of parts, or a list of them in their order.
 import functools
 import typing
 
+from keras.src import backend
 from keras.src import ops
 from keras.src import tree
 from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
-from keras.src.backend.common.composite import put_together
 from keras.src.backend.common.composite import take_apart
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.masked_kernels import expand
@@ -53,6 +53,49 @@ def _as_judged(config, y):
     if isinstance(y, (list, tuple)):
         return [_as_judged(_at(config, i), v) for i, v in enumerate(y)]
     return y
+
+
+def check_types(config: Nest, y_true: Nest, y_pred: Nest) -> None:
+    """Raises if parts of a target would be judged by those of another type.
+
+    A loss of the whole may compare two types: it is given both as they are.
+
+    Args:
+        config: Structure of losses.
+        y_true: Structure of targets.
+        y_pred: Structure of outputs.
+    """
+    if any_composite((y_pred,)) and any_composite((y_true,)):
+        _check_types(config, y_true, y_pred)
+
+
+def _check_types(config, y_true, y_pred):
+    if isinstance(y_pred, CompositeBase):
+        if not isinstance(_as_judged(config, y_pred), Whole):
+            _check_type(y_true, y_pred)
+    elif isinstance(y_pred, dict) and isinstance(y_true, dict):
+        for key in y_pred.keys() & y_true.keys():
+            _check_types(_at(config, key), y_true[key], y_pred[key])
+    elif isinstance(y_pred, (list, tuple)) and isinstance(
+        y_true, (list, tuple)
+    ):
+        for i, pair in enumerate(zip(y_true, y_pred)):
+            _check_types(_at(config, i), *pair)
+
+
+def _check_type(target, output):
+    related = isinstance(target, type(output)) or isinstance(
+        output, type(target)
+    )
+    if related or not isinstance(target, CompositeBase):
+        return
+    name = type(output).__name__
+    raise ValueError(
+        f"An output is a `{name}`, and has a loss for each of its parts. Its "
+        f"target is of another type: {target!r}. Give it a `{name}`; or give "
+        "the output a loss function of the whole, which is given both as they "
+        "are."
+    )
 
 
 def _at(config, key):
@@ -108,18 +151,18 @@ def _joint(whole):
 def as_tensors(x: typing.Any, dtype: str | None) -> typing.Any:
     """A target or a prediction, of tensors.
 
-    Those of a composite one keep their dtypes and masks: what they mean, its
-    type knows.
+    Floats in a composite one have the dtype of the loss, as plain ones have:
+    squares of float16 are soon infinite, and targets come in another dtype
+    than predictions. Integers and masks stay what they are.
     """
-    if not isinstance(x, CompositeBase):
-        return tree.map_structure(
-            lambda y: ops.convert_to_tensor(y, dtype=dtype), x
-        )
-    parts, description = take_apart(x)
-    tensors = [
-        as_tensors(part, None)
-        if isinstance(part, CompositeBase)
-        else ops.convert_to_tensor(part)
-        for part in parts
-    ]
-    return put_together(type(x), description, tensors)
+    if isinstance(x, CompositeBase):
+        return tree.map_structure(lambda y: _with_float(y, dtype), x)
+    return tree.map_structure(
+        lambda y: ops.convert_to_tensor(y, dtype=dtype), x
+    )
+
+
+def _with_float(x, dtype):
+    x = ops.convert_to_tensor(x)
+    is_float = backend.is_float_dtype(backend.standardize_dtype(x.dtype))
+    return ops.cast(x, dtype) if is_float else x

@@ -3,13 +3,16 @@
 import numpy as np
 from absl.testing import parameterized
 
+from keras.src import backend
 from keras.src import layers
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
+from keras.src import tree
 from keras.src.backend import CompositeTensor
 from keras.src.backend import MaskedTensor
 from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.composite import scoring
 
 ROWS, TIME = 4, 3
 
@@ -27,8 +30,8 @@ class Both(CompositeTensor):
 class Judge(layers.Layer):
     """Predictions of 3 targets, of which one is nested."""
 
-    def __init__(self, nested):
-        super().__init__()
+    def __init__(self, nested, **kwargs):
+        super().__init__(**kwargs)
         self.nested = nested
 
     def call(self, x):
@@ -93,6 +96,48 @@ class WholeTest(testing.TestCase):
             expected = np.sum(x * weights) / np.sum(weights)
             self.assertAllClose(metric, expected, rtol=1e-5)
             model.reset_metrics()
+
+    @parameterized.product(
+        policy=("mixed_float16", "mixed_bfloat16", "float64", "float32"),
+        nested=(False, True),
+        masked=(False, True),
+    )
+    def test_a_loss_of_the_whole_has_its_own_dtype(
+        self, policy, nested, masked
+    ):
+        """Squares of what a layer computed in float16 would be infinite."""
+        seen = []
+
+        def loss(y_true, y_pred):
+            for x in tree.flatten((y_true, y_pred)):
+                seen.append(backend.standardize_dtype(x.dtype))
+            return ops.square(distance(y_true, y_pred))
+
+        x, mask, _ = data()
+        judge = Judge(nested, dtype=policy)
+        model = model_of(judge, loss=loss)
+        y = target(mask if masked else None, nested)
+        found = model.evaluate(400 * x, y, verbose=0)
+        self.assertEqual(set(seen), {"float32"})
+        # A mask of the target weighs.
+        expected = np.square(400 * x) * (mask if masked else 1)
+        self.assertAllClose(found, expected.mean(), rtol=2e-2)
+
+    @parameterized.parameters(
+        ({"steps": "mse", "score": "mse"},), (["mse", "mse"],)
+    )
+    def test_targets_of_another_type_have_no_parts_of_the_output(self, loss):
+        x, _, _ = data()
+        model = model_of(Judge(False), loss=loss)
+        words = "is a `Labels`.*target is of another type: Both"
+        with self.assertRaisesRegex(ValueError, words):
+            model.evaluate(x, target(nested=True), verbose=0)
+
+    def test_integers_of_a_whole_stay_integers(self):
+        x = Labels(np.ones((2, 3), "int32"), np.ones((2,), "float16"))
+        y = scoring.as_tensors(x, "float32")
+        self.assertDType(y.steps, "int32")
+        self.assertDType(y.score, "float32")
 
     def test_parts_may_weigh_otherwise(self):
         x, _, rows = data()

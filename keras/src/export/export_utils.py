@@ -26,6 +26,7 @@ def get_input_signature(model):
     """
     of_call = vars(model).get("_composites_of_call")
     if of_call is not None and getattr(model, "_functional", None) is None:
+        of_call = list(of_call.values())
         flat = map(_open_spec, tree.flatten(of_call))
         return tree.pack_sequence_as(of_call, list(flat))
     signature = _plain_input_signature(model)

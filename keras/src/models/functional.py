@@ -18,7 +18,6 @@ from keras.src.masking.training import data
 from keras.src.ops import specs
 from patchset.markers import keeps
 from patchset.markers import new
-from patchset.markers import when
 
 
 class Functional:
@@ -53,13 +52,28 @@ class Functional:
         # There is a spec for each part of a composite input.
         return x if self._takes_composites() else super()._as_specified(x)
 
-    @when(">=3.16")
+    @keeps("_assert_specified")
+    def _assert_input_compatibility(self, inputs):
+        # Specs are of parts: of another type, they would miss some.
+        self._assert_specified(self._as_declared(inputs))
+
     @keeps("_standardize_nests")
     def _standardize_inputs(self, inputs):
-        if any_composite((inputs, self._inputs_struct)):
-            # Upstream takes what has the same names for the same.
-            self._maybe_warn_inputs_struct_mismatch(inputs)
-        return self._standardize_nests(inputs)
+        return self._standardize_nests(self._as_declared(inputs))
+
+    @new
+    def _as_declared(self, inputs):
+        """Inputs in the structure of the model's, if types are in that."""
+        if not self._takes_composites():
+            return inputs
+        declared, names = self._inputs_struct, [x.name for x in self._inputs]
+        by_name = isinstance(inputs, dict) and inputs.keys() >= set(names)
+        if by_name and not isinstance(declared, dict):
+            flat = [inputs[name] for name in names]
+            inputs = tree.pack_sequence_as(declared, flat)
+        # Upstream takes what has the same names for the same.
+        self._maybe_warn_inputs_struct_mismatch(inputs)
+        return inputs
 
     @keeps("_warn_or_raise_for_nests")
     def _maybe_warn_inputs_struct_mismatch(self, inputs, raise_exception=False):

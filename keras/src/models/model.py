@@ -7,6 +7,7 @@ from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.composite import mask_or_spec
 from keras.src.backend.common.keras_tensor import needs_dispatch
+from keras.src.composite import in_files
 from keras.src.masking.training import batches
 from keras.src.masking.training import data
 from keras.src.trainers.trainer import spec_of
@@ -63,15 +64,42 @@ class Model:
         arguments = call_spec.tensor_arguments_dict
         if needs_dispatch((), arguments):
             # What `export` can know of the inputs of a model of any class.
-            inputs = [x for name, x in arguments.items() if name != "mask"]
-            ndims = list(map(_mask_ndim, tree.flatten(inputs)))
+            inputs = {k: x for k, x in arguments.items() if k != "mask"}
+            # As upstream has the inputs: in the order of the arguments.
+            flat = tree.flatten(list(inputs.values()))
+            ndims = list(map(_mask_ndim, flat))
             if any(ndims):
                 vars(self)["_masks_of_call"] = ndims
-            if not self.built and any_composite(inputs):
+            if not self.built and any_composite((), inputs):
                 vars(self)["_composites_of_call"] = tree.map_structure(
                     spec_of, inputs
                 )
         super()._maybe_build(call_spec)
+
+    @new
+    def get_build_config(self):
+        """What `build_from_config()` builds the model with."""
+        config = super().get_build_config()
+        specs = vars(self).get("_composites_of_call")
+        if config is None or specs is None:
+            return config
+        # Shapes alone do not say what is an integer, or masked.
+        return config | {"composites": in_files.described(specs)}
+
+    @keeps("_build_from_shapes")
+    def build_from_config(self, config):
+        """Builds the model as it was built before it was written to a file.
+
+        Args:
+            config: What `get_build_config()` gave.
+        """
+        if config and "composites" in config:
+            specs = in_files.with_specs(config["composites"])
+            self._maybe_build(self._call_spec_on(specs))
+        elif in_files.names_type(config):
+            super().build_from_config(config)
+        else:
+            self._build_from_shapes(config)
 
     @keeps("_export_plain")
     @traceback_utils.filter_traceback

@@ -7,6 +7,7 @@ a dictionary of its parts would be. To `keras.ops` it is a type with rules.
 import dataclasses
 import inspect
 import json
+import math
 import sys
 import types
 import typing
@@ -97,6 +98,7 @@ class CompositeBase(Operators):
             fields[name] = _as_part(self, name, fields[name])
         for name in self._statics:
             _check_static(self, name, fields[name])
+            fields[name] = _as_static(fields[name])
         self.__check__()
 
     def __check__(self):
@@ -150,15 +152,15 @@ class CompositeBase(Operators):
         # Late: it imports the backend.
         from keras.src.saving import serialization_lib
 
-        fields = {
+        parts = {
             name: value
             if _is_tensor(value)
             else serialization_lib.deserialize_keras_object(value)
             for name, value in config.items()
+            if name not in cls._statics
         }
-        # JSON knows no tuples, and statics are no lists.
-        statics = {n: _as_tuples(fields[n]) for n in cls._statics}
-        return cls(**fields | statics)
+        statics = {n: static_from_config(config[n]) for n in cls._statics}
+        return cls(**parts | statics)
 
     @property
     def ndim(self) -> int:
@@ -175,6 +177,11 @@ class CompositeBase(Operators):
             f"`{type(self).__name__}` cannot be set. Write "
             f"`x.replace({name}=...)`, which makes another one."
         )
+
+    def __setstate__(self, state):
+        # A NaN that was pickled is another object.
+        statics = {n: _as_static(state[n]) for n in self._statics}
+        vars(self).update(state | statics)
 
     def __delattr__(self, name):
         raise AttributeError(
@@ -241,8 +248,25 @@ class CompositeBase(Operators):
         return f"{type(self).__name__}({fields})"
 
 
-def _as_tuples(x):
-    return tuple(map(_as_tuples, x)) if isinstance(x, list) else x
+def static_from_config(config: typing.Any) -> typing.Any:
+    """The value of a static field, of what a file has of it."""
+    # Late: it imports the backend.
+    from keras.src.saving import serialization_lib
+
+    value = serialization_lib.deserialize_keras_object(config)
+    # A number of NumPy is written as an array.
+    return _as_static(value[()] if isinstance(value, np.ndarray) else value)
+
+
+def _as_static(x):
+    """A static as it is kept.
+
+    JSON knows no tuples, and statics are no lists. One NaN is another one
+    where it is the same object, which is how tuples compare.
+    """
+    if type(x) in (list, tuple):
+        return tuple(map(_as_static, x))
+    return math.nan if isinstance(x, float) and x != x else x
 
 
 def _quoted(names):
@@ -323,6 +347,9 @@ def _check_static(x, name, value):
 
 def _tensor_in(value):
     """The value if it is a tensor, or the first one inside it, or None."""
+    if isinstance(value, np.generic):
+        # NumPy's engine takes it for a tensor, others do not.
+        return None
     if _is_tensor(value) or isinstance(value, np.ndarray):
         return value
     if isinstance(value, dict):
@@ -376,6 +403,7 @@ def define(cls: typing.Any) -> None:
     """
     _check_namespace(cls)
     hints = _annotations(cls)
+    _check_hints(cls, hints)
     _give_keywords(cls, hints)
     # Frozen, so that its constructor goes past `__setattr__`.
     dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
@@ -454,6 +482,16 @@ def _check_namespace(cls):
                 f"`{name}` of `{cls.__name__}` has no annotation. Write "
                 f"`{name}: keras.KerasTensor` for a part, another type for a "
                 "static field, or `typing.ClassVar` for what is no field."
+            )
+
+
+def _check_hints(cls, hints):
+    for name, hint in hints.items():
+        if dataclasses.InitVar in (hint, type(hint)):
+            raise TypeError(
+                f"`{name}` of `{cls.__name__}` is an `InitVar`: a composite "
+                "tensor keeps all that its constructor is given. Write a "
+                "classmethod that makes the fields of it."
             )
 
 
@@ -609,9 +647,5 @@ def to_text(description: Description) -> str:
 
 def from_text(text: str) -> Description:
     """The description that a text was made of."""
-    # Late: it imports the backend.
-    from keras.src.saving import serialization_lib
-
     names, statics = json.loads(text)
-    statics = map(serialization_lib.deserialize_keras_object, statics)
-    return tuple(names), tuple(map(_as_tuples, statics))
+    return tuple(names), tuple(map(static_from_config, statics))

@@ -1,6 +1,7 @@
 """The type: fields, constructor, what it is to Python, nests, and operators."""
 
 import copy
+import dataclasses
 import json
 import pickle
 import sys
@@ -451,6 +452,17 @@ class ConstructorTest(testing.TestCase):
                 TypeError, f"`closed` of `Interval`.*{kind} with a tensor in it"
             ):
                 Interval(V, V, value)
+
+    def test_numbers_of_numpy_are_statics(self):
+        for value in (np.int64(2), (np.int64(2), 3), ("a", (np.float32(1),))):
+            self.assertEqual(Interval(V, V, value).closed, value)
+
+    def test_what_the_constructor_would_not_keep(self):
+        with self.assertRaisesRegex(TypeError, "`scale` of `Wrong`.*`InitVar`"):
+
+            class Wrong(keras.CompositeTensor):
+                value: keras.KerasTensor
+                scale: dataclasses.InitVar[int] = 3
 
     def test_the_check(self):
         with self.assertRaisesRegex(ValueError, "differ in shape"):

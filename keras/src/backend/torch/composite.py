@@ -43,6 +43,32 @@ class CompositeTensor(composite.CompositeBase):
         operands = _pytree.tree_leaves((args, kwargs), _is_composite)
         raise unsupported(f"torch.{func.__name__}", operands)
 
+    def __array__(self, dtype=None, copy=None):
+        # PyTorch's own tensors say so, but no rule would.
+        if torch.is_grad_enabled() and any(map(_has_gradient, _leaves(self))):
+            raise TypeError(
+                f"An array of NumPy of this `{type(self).__name__}` would cut "
+                "off the gradient that its parts have. Write "
+                "`keras.ops.convert_to_numpy(x)` if it is to be cut, or use "
+                f"functions of `keras.ops`. Received: {self!r}."
+            )
+        return super().__array__(dtype, copy)
+
+    # PyTorch would read what has a length, and not this, entry by entry.
+    def __dlpack__(self, **kwargs):
+        raise unsupported("torch.as_tensor", [self])
+
+    __dlpack_device__ = __dlpack__
+
+
+def _leaves(x):
+    return _pytree.tree_leaves(tuple(vars(x)[name] for name in x._parts))
+
+
+def _has_gradient(x):
+    x = x.values if isinstance(x, MaskedTensor) else x
+    return getattr(x, "requires_grad", False)
+
 
 def _parts_with_keys(x):
     parts, description = composite.take_apart(x)
