@@ -25,7 +25,9 @@ inherits from what its `call` is made of.
 A mask is True where an entry is valid, and covers the leading axes. No valid
 entry of an output, no gradient and no update of a weight depends on a masked
 entry. Where nothing is valid outputs are finite: 0 from a pooling, the initial
-state from a recurrent layer.
+state from a recurrent layer. Layers that use masked steps up (global pooling,
+the last output and the states of a recurrent layer) keep a mask over the batch
+alone; a `TimeDistributed` layer takes it for that of each step.
 
 - *By type*: `call` sees the masked tensor, and returns what its ops make of it.
 - *By name*: `call` has an argument for the mask, which is filled in from the

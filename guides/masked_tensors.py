@@ -120,7 +120,10 @@ can do nothing sensible with a mask raises `UnsupportedMaskError`. The message
 names the op and the shapes, and says what to do: fill the masked entries, drop
 the mask, or add a rule for the op (`keras.masking.rule_for`). No mask is lost
 in silence. For a script that cannot be changed today,
-`keras.config.set_unsupported_mask("warn")` makes warnings of these errors.
+`keras.config.set_unsupported_mask("warn")` makes warnings of the errors of
+`keras.ops` and `keras.random`. What calls the engine itself (`tf.matmul`, the
+functions of `tf.keras.backend`, a layer of a package that does) raises all the
+same: put `keras.ops.filled(x, 0)` before it.
 """
 
 

@@ -335,10 +335,11 @@ class CenterByName(layers.Layer):
 ### `x[:, -1]`, the last step
 
 Many-to-one models take the last step of what an `LSTM` returns. Of a sequence
-that is padded this is padding, here and upstream: there a number that means
-nothing (a recurrent layer repeats its last output, others do not), here masked.
-`ops.last(x)` is the last valid step, wherever the padding is; of a plain tensor
-it is `x[:, -1]`. A layer that does the same has a mask of shape `(batch,)`,
+that is padded at its end this is padding, and masked here. Upstream a recurrent
+layer repeats its last output there, so that it is the last valid step after
+all; of any other layer it is a number that means nothing. `ops.last(x)` is the
+last valid step of either, wherever the padding is; of a plain tensor it is
+`x[:, -1]`. A layer that does the same has a mask of shape `(batch,)`,
 False where a sequence has no step: `ops.filled` ends it.
 """
 

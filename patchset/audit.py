@@ -42,7 +42,7 @@ HARMLESS = (IN_TESTS, WITHDRAWN, NOT_HELD)
 ACCEPTABLE = (LACKS, PUBLIC, PAST_THE_DOOR)
 
 OF_LOSSES = (
-    "keras/src/masking/every_loss_and_metric_test.py",
+    "keras/src/testing/masked/cases",
     "keras/src/masking/training/padding.py",
     "keras/src/masking/training/weighing.py",
 )
