@@ -343,8 +343,10 @@ def join(new_axis: bool) -> Rule:
     def rule(call):
         xs, axis, covered = axis_and_covered(call)
         if axis >= covered:
-            mask = masks.merge(xs)
-            return masks.wrap(call.compute(_ordinary(xs, mask)), mask)
+            mask, values = masks.merge(xs), call.compute(xs)
+            if all(masks.is_masked(x) and x.mask is mask for x in xs):
+                return masks.wrap(values, mask)
+            return masks.settled(values, mask)
         values = call.compute(xs)
         parts = [mask_or_ones(x, covered - new_axis) for x in xs]
         return masks.wrap(values, call.row.fn(parts, axis=axis))
@@ -381,19 +383,6 @@ def joined_axis(
     if covered == axis == 1 and not are_features:
         return axis, 2
     return axis, covered + (new_axis and axis < covered)
-
-
-def _ordinary(xs, mask):
-    """Tensors to be joined, with nothing infinite where the mask is False."""
-
-    def one(x):
-        if isinstance(x, MaskedTensorBase):
-            return masks.within(x, mask, len(x.shape))
-        if not backend.is_float_dtype(x.dtype):
-            return x
-        return masks.guarded(x, mask, 0, len(x.shape))
-
-    return [one(x) for x in xs]
 
 
 def mask_or_ones(x: AnyTensor, ndim: int) -> Mask:
