@@ -34,7 +34,6 @@ def merge(call: Call) -> AnyTensor:
     large, gives 0 where the result is masked, so that this ends there, too. So
     does a masked one that is there where another is not.
     """
-    call.args = [_as_tensor(x) for x in call.args]
     operands = call.operands()
     mask = masks.merge(operands)
     args = call.args
@@ -153,12 +152,6 @@ def _along_mask(x, mask, constant, ndim, operands):
     return masks.fill(x, masks.expand(mask, ndim), constant)
 
 
-def _as_tensor(x):
-    """A tensor for a list of numbers, which may stretch the result."""
-    is_list = isinstance(x, (list, tuple))
-    return backend.convert_to_tensor(x) if is_list else x
-
-
 @takes_whole
 @packs(packed.each_step)
 @covers(coverage.merged)
@@ -181,7 +174,6 @@ def guarded(*constants: float | None) -> Rule:
     @packs(packed.each_step)
     @covers(coverage.merged)
     def rule(call):
-        call.args = [_as_tensor(x) for x in call.args]
         operands = call.operands()
         mask = masks.merge(operands)
         ndim = max(len(x.shape) for x in operands)
