@@ -6,6 +6,7 @@ from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.composite.wholes import Whole
 from keras.src.composite.wholes import as_wholes
 from keras.src.composite.wholes import opened
+from keras.src.ops import graph_order
 from keras.src.ops import specs
 from keras.src.ops.operation import Operation
 from patchset.markers import keeps
@@ -59,6 +60,18 @@ class Function:
             pairs = zip(tree.flatten(inputs), self._inputs)
             inputs = [_as_declared(x, ref) for x, ref in pairs]
         return self._run_through_graph(inputs)
+
+
+@keeps("_map_plain_graph")
+def map_graph(inputs, outputs):
+    nodes, nodes_by_depth, operations, by_depth = _map_plain_graph(
+        inputs, outputs
+    )
+    ordered, places = _build_map(inputs, outputs)
+    if graph_order.has_masks(ordered):
+        depths = graph_order.depths(ordered)
+        operations.sort(key=lambda op: (-depths.get(op, 0), places.get(op, -1)))
+    return nodes, nodes_by_depth, operations, by_depth
 
 
 @new

@@ -5,10 +5,12 @@ from keras.src import ops
 from keras.src.masking import masks
 from keras.src.masking.layers import scopes
 from keras.src.ops import specs
+from patchset.markers import keeps
 from patchset.markers import new
 
 
 class Masking:
+    @keeps("_upstream_compute_mask")
     def compute_mask(self, inputs, mask=None):
         differs = ops.not_equal(inputs, self.mask_value)
         # NaN differs from itself, and is a mask value like any other.
