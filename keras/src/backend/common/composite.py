@@ -141,10 +141,16 @@ class CompositeBase(Operators):
         # Late: it imports the backend.
         from keras.src.saving import serialization_lib
 
-        return {
+        parts = {
             name: serialization_lib.serialize_keras_object(getattr(self, name))
-            for name in self._field_names()
+            for name in self._parts
         }
+        statics = {
+            name: static_to_config(type(self), name, getattr(self, name))
+            for name in self._statics
+        }
+        written = parts | statics
+        return {name: written[name] for name in self._field_names()}
 
     @classmethod
     def from_config(cls, config: dict[str, typing.Any]) -> typing.Self:
@@ -246,6 +252,61 @@ class CompositeBase(Operators):
             for name in self._field_names()
         )
         return f"{type(self).__name__}({fields})"
+
+
+def static_to_config(cls: type, name: str, value: typing.Any) -> typing.Any:
+    """What a file has of the value of a static field.
+
+    Args:
+        cls: The type of the composite tensor.
+        name: Name of the field.
+        value: Its value.
+
+    Raises:
+        TypeError: If it could not be read again.
+    """
+    try:
+        return _written(value)
+    except Exception as error:
+        raise TypeError(
+            f"The static field `{name}` of `{cls.__name__}` cannot be written "
+            f"to a file and read again. Received: {value!r} (of type "
+            f"{type(value).__name__}). Let it be a text, a number, or a tuple "
+            "of such; or an instance of a class with `get_config()` and "
+            "`from_config()` that "
+            "`keras.saving.register_keras_serializable()` decorates, or a "
+            "function that it decorates. Or write a `get_config()` and a "
+            f"`from_config()` of `{cls.__name__}`, which in `.keras` files say "
+            "what stands for it."
+        ) from error
+
+
+def _written(value):
+    # Late: it imports the backend.
+    from keras.src.saving import serialization_lib
+
+    if isinstance(value, tuple):
+        return tuple(map(_written, value))
+    config = serialization_lib.serialize_keras_object(value)
+    # What is no type of its own in files stands there by its name. That of a
+    # class, or of a function that is not written in Python, nothing reads.
+    is_name = isinstance(config, dict) and config["class_name"][:2] != "__"
+    if is_name and not _is_read(value, config):
+        raise TypeError("Nothing can read what would be written.")
+    return config
+
+
+def _is_read(value, config):
+    """Whether a file's reader finds an object by the config that it left."""
+    if not isinstance(value, types.FunctionType):
+        return hasattr(type(value), "from_config")
+    if not str(value.__module__).startswith("keras."):
+        # One that is not registered goes into `custom_objects`.
+        return True
+    try:
+        return static_from_config(config) is value
+    except Exception:
+        return False
 
 
 def static_from_config(config: typing.Any) -> typing.Any:
@@ -635,13 +696,12 @@ def name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def to_text(description: Description) -> str:
-    """A description, as `take_apart` gives it, as text."""
-    # Late: it imports the backend.
-    from keras.src.saving import serialization_lib
-
+def to_text(cls: typing.Any, description: Description) -> str:
+    """A description of that type, as `take_apart` gives it, as text."""
     names, statics = description
-    written = [serialization_lib.serialize_keras_object(x) for x in statics]
+    written = [
+        static_to_config(cls, *field) for field in zip(cls._statics, statics)
+    ]
     return json.dumps([list(names), written])
 
 

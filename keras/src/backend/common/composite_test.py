@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import enum
+import functools
 import json
 import pickle
 import sys
@@ -603,6 +605,27 @@ class PythonTest(testing.TestCase):
                 np.asarray(Doubled(V))
 
 
+class Kind(enum.Enum):
+    WIDE = 1
+
+
+# Statics of which a file would have the name alone, or nothing.
+UNREADABLE = {
+    "class_of_numpy": np.float32,
+    "class_of_python": float,
+    "class_of_keras": keras.layers.Dense,
+    "composite_class": Interval,
+    "builtin": len,
+    "function_of_ops": ops.add,
+    "function_that_is_read_as_another": ops.relu,
+    "dtype": np.dtype("float32"),
+    "universal_function": np.sin,
+    "enum": Kind.WIDE,
+    "complex": 1 + 2j,
+    "set": frozenset({1}),
+}
+
+
 class ConfigTest(testing.TestCase):
     def round_trip(self, x):
         """Through text, as a file has it."""
@@ -638,10 +661,43 @@ class ConfigTest(testing.TestCase):
         self.assertAllClose(y.low, V)
         self.assertEqual(y.closed, "right")
 
+    @parameterized.named_parameters((name, name) for name in UNREADABLE)
+    def test_a_static_that_no_file_gives_back(self, name):
+        for value in (UNREADABLE[name], ("a", (UNREADABLE[name],))):
+            x = interval(closed=value)
+            _, description = composite.take_apart(x)
+            for write in (
+                x.get_config,
+                functools.partial(composite.to_text, type(x), description),
+            ):
+                with self.assertRaises(TypeError) as caught:
+                    write()
+                text = str(caught.exception)
+                for words in (
+                    "`closed` of `Interval`",
+                    repr(value),
+                    type(value).__name__,
+                    "register_keras_serializable",
+                    "`get_config()` and a `from_config()` of `Interval`",
+                ):
+                    self.assertIn(words, text)
+
+    def test_a_function_that_custom_objects_name(self):
+        def closed(x):
+            return x
+
+        closed.__module__ = "of.a.user"
+        config = keras.saving.serialize_keras_object(interval(closed=closed))
+        y = keras.saving.deserialize_keras_object(
+            json.loads(json.dumps(config)),
+            custom_objects={"Interval": Interval, "closed": closed},
+        )
+        self.assertIs(y.closed, closed)
+
     def test_text_for_engines(self):
         for x in (interval(), interval(closed="left")):
             _, description = composite.take_apart(x)
-            text = composite.to_text(description)
+            text = composite.to_text(type(x), description)
             self.assertIsInstance(text, str)
             self.assertEqual(composite.from_text(text), description)
 

@@ -29,7 +29,7 @@ class CompositeTensor(composite.CompositeBase):
             jax.export.register_pytree_node_serialization(
                 cls,
                 serialized_name=composite.name_of(cls),
-                serialize_auxdata=lambda x: composite.to_text(x).encode(),
+                serialize_auxdata=lambda x: composite.to_text(cls, x).encode(),
                 deserialize_auxdata=lambda x: composite.from_text(x.decode()),
             )
 

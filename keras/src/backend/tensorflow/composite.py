@@ -248,7 +248,7 @@ class _Whole:
     def to_text(self):
         type_, description = self.fields
         return json.dumps(
-            [composite.name_of(type_), composite.to_text(description)]
+            [composite.name_of(type_), composite.to_text(type_, description)]
         )
 
     @classmethod

@@ -3,6 +3,8 @@
 A node of `torch.utils._pytree`, on which `keras.tree` stands here.
 """
 
+import functools
+
 import torch
 from keras.src.backend.common import composite
 from keras.src.backend.torch import operators
@@ -27,7 +29,7 @@ class CompositeTensor(composite.CompositeBase):
                 cls, description, parts
             ),
             serialized_type_name=composite.name_of(cls),
-            to_dumpable_context=composite.to_text,
+            to_dumpable_context=functools.partial(composite.to_text, cls),
             from_dumpable_context=composite.from_text,
             flatten_with_keys_fn=_parts_with_keys,
         )
