@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
+import keras
 from keras.src import backend
 from keras.src import layers
 from keras.src import losses
 from keras.src import models
 from keras.src import ops
 from keras.src import testing
+from keras.src import tree
 from keras.src.backend import CompositeTensor
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.composite.errors import UnsupportedTypeError
@@ -91,6 +93,100 @@ class ChangesTest(testing.TestCase):
         )
         with self.assertRaisesRegex(Exception, f"{text}.*_on_batch"):
             model.predict(source, verbose=0)
+
+
+X = np.arange(21, dtype="float32").reshape((7, 3))
+
+
+def masked(x, axes):
+    return keras.MaskedTensor(x, np.arange(axes) != 1)
+
+
+# Rows, and a layer that gives an array for them.
+OF_ROWS = {
+    "structure": (
+        lambda i: Observed(X[i], -X[i] / 2, scale=3.0),
+        Use,
+    ),
+    "array_like": (
+        lambda i: Interval(X[i], X[i] + 1),
+        lambda: layers.Lambda(lambda x: x.low + x.high),
+    ),
+    "masked": (
+        lambda i: masked(X[i], 3),
+        lambda: layers.Lambda(lambda x: ops.sum(x, axis=-1)),
+    ),
+    "composite_of_masked": (
+        lambda i: Observed(masked(X[i], 3)),
+        lambda: layers.Lambda(lambda x: ops.sum(x.x, axis=-1)),
+    ),
+    "nest": (
+        lambda i: {"a": Observed(X[i]), "b": masked(X[i], 3), "c": X[i]},
+        lambda: layers.Lambda(
+            lambda x: x["a"].x + ops.filled(x["b"], 0) + x["c"]
+        ),
+    ),
+}
+
+
+def loader_of_pytorch(rows, size):
+    from torch.utils.data import DataLoader
+
+    return DataLoader(rows, batch_size=size)
+
+
+def loader_of_grain(rows, size):
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(rows).to_iter_dataset().batch(size)
+
+
+LOADERS = {"torch": loader_of_pytorch, "grain": loader_of_grain}
+
+
+class RowsTest(testing.TestCase):
+    """Loaders make batches of composite and masked tensors."""
+
+    @parameterized.product(loader=list(LOADERS), kind=list(OF_ROWS))
+    def test_rows_are_stacked(self, loader, kind):
+        row, layer = OF_ROWS[kind]
+        rows = [row(i) for i in range(len(X))]
+        model = models.Sequential([layer()])
+        expected = model(tree.map_structure(lambda *x: ops.stack(x), *rows))
+        # The last batch has one row.
+        data = LOADERS[loader](rows, 3)
+        y = model.predict(data, verbose=0)
+        self.assertAllClose(y, expected)
+        if CAN_TRAIN:
+            pairs = LOADERS[loader]([(x, 0 * X[0, :1]) for x in rows], 3)
+            model.compile(loss="mean_absolute_error")
+            self.assertGreater(model.evaluate(pairs, verbose=0), 0)
+
+    @parameterized.product(loader=list(LOADERS))
+    def test_rows_that_make_no_batch(self, loader):
+        if loader == "grain" and backend.backend() == "jax":
+            self.skipTest("Grain takes rows apart, and compares them itself.")
+        for rows, text in (
+            (
+                [masked(X[0], 3), masked(X[0, :1], 1)],
+                r"\(3,\).*\(1,\).*collate_fn=.*batch_fn=.*from_ragged",
+            ),
+            ([Observed(X[0]), Observed(X[0], X[0])], "have the same parts"),
+            ([Observed(X[0]), Observed(X[0], scale=2.0)], "fields agree"),
+        ):
+            model = models.Sequential([layers.Identity()])
+            with self.assertRaisesRegex(TypeError, text):
+                model.predict(LOADERS[loader](rows, 2), verbose=0)
+
+    def test_numpy_stacks_rows_alone(self):
+        rows = [Interval(X[i], X[i] + 1) for i in range(2)]
+        for batch, shape in (
+            (np.stack(rows), (2, 3)),
+            (np.expand_dims(rows[0], 0), (1, 3)),
+        ):
+            self.assertIsInstance(batch, Interval)
+            self.assertEqual(tuple(batch.shape), shape)
+        with self.assertRaises(UnsupportedTypeError):
+            np.stack(rows, axis=1)
 
 
 class Batches(PyDataset):

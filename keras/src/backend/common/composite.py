@@ -234,6 +234,13 @@ class CompositeBase(Operators):
             )
         return np.array(array, dtype, copy=copy)
 
+    def __array_function__(self, func, types, args, kwargs):
+        batch = hooks.data.of_rows(func, args, kwargs)
+        if batch is not None:
+            return batch
+        # As of what has no such method: of an array, which rules make.
+        return func._implementation(*args, **kwargs)
+
     def __eq__(self, other):
         if not self._is_array_like:
             return self is other

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras.src import backend
 from keras.src.backend.common import foreign
+from keras.src.backend.common import hooks
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.keras_tensor import dispatches
 from keras.src.backend.common.kinds import Mask
@@ -22,7 +23,10 @@ _NOT_AN_ARRAY = (
     "lose its mask (values of shape {shape}, mask of shape {mask_shape}). "
     "Use a function of `keras.ops` on it, or go out of the mask on purpose: "
     "`keras.ops.filled(x, 0)` puts a value under the mask, `x.values` drops "
-    "the mask, `keras.ops.convert_to_numpy(x)` gives a `numpy.ma` array."
+    "the mask, `keras.ops.convert_to_numpy(x)` gives a `numpy.ma` array. A "
+    "loader that cannot put masked rows together takes plain ones, and a "
+    "`batch_fn=` (grain) or `collate_fn=` (PyTorch) that makes a masked tensor "
+    "of a list of them, as `keras.MaskedTensor.from_ragged(rows)` does."
 )
 
 
@@ -470,7 +474,8 @@ class MaskedTensorBase(Operators):
             if func is np.shape:
                 return shape
             return len(shape) if func is np.ndim else int(np.prod(shape))
-        return self.__array__()
+        batch = hooks.data.of_rows(func, args, kwargs)
+        return self.__array__() if batch is None else batch
 
     def __bool__(self):
         raise TypeError(

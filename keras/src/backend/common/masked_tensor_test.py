@@ -362,7 +362,7 @@ class ConversionTest(MaskedCase):
             np.sum,
             lambda x: np.concatenate([x, x]),
             lambda x: np.where(x, 1, 0),
-            lambda x: np.stack([x]),
+            lambda x: np.stack([x], axis=1),
             float,
             int,
             bool,

@@ -12,8 +12,6 @@ from keras.src.backend.torch.masked_tensor import NO_CONSTANTS
 from keras.src.backend.torch.masked_tensor import MaskedTensor
 from keras.src.composite.errors import unsupported
 from torch.utils import _pytree
-from torch.utils.data._utils.collate import collate
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 
 class CompositeTensor(composite.CompositeBase):
@@ -80,34 +78,6 @@ def _parts_with_keys(x):
 
 def _is_composite(x):
     return isinstance(x, CompositeTensor)
-
-
-def _stacked(batch, *, collate_fn_map=None):
-    """A batch of composite tensors, as a `DataLoader` collates their parts."""
-    taken = [composite.take_apart(x) for x in batch]
-    parts, descriptions = zip(*taken)
-    for x, description in zip(batch, descriptions):
-        if type(x) is not type(batch[0]) or description != descriptions[0]:
-            raise TypeError(
-                "A batch takes composite tensors of one type whose static "
-                "fields agree, and which have the same parts. Received: "
-                f"{batch[0]!r} and {x!r}."
-            )
-    parts = [_stacked_part(part, collate_fn_map) for part in zip(*parts)]
-    return composite.put_together(type(batch[0]), descriptions[0], parts)
-
-
-def _stacked_part(parts, collate_fn_map):
-    if isinstance(parts[0], MaskedTensor):
-        values = collate(
-            [x.values for x in parts], collate_fn_map=collate_fn_map
-        )
-        mask = collate([x.mask for x in parts], collate_fn_map=collate_fn_map)
-        return MaskedTensor._wrap(values, mask)
-    return collate(parts, collate_fn_map=collate_fn_map)
-
-
-default_collate_fn_map[CompositeTensor] = _stacked
 
 
 def _no_constant(x, name):

@@ -19,14 +19,17 @@ import numpy as np
 from keras.src import backend
 from keras.src import ops
 from keras.src import tree
+from keras.src.backend.common import composite
 from keras.src.backend.common import foreign
 from keras.src.backend.common import hooks
+from keras.src.backend.common.composite import CompositeBase
 from keras.src.backend.common.composite import any_composite
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.kinds import Mask
 from keras.src.backend.common.kinds import Model
 from keras.src.backend.common.kinds import Nest
 from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.ragged import is_ragged
 from keras.src.composite import fields
 from keras.src.masking import masks
@@ -366,15 +369,25 @@ def dataset_together(dataset: typing.Any) -> typing.Any:
 
 
 def stacked(stack: typing.Callable, batches: typing.Sequence) -> typing.Any:
-    """One leaf of several batches along a new first axis.
+    """Rows, or one leaf of several batches, along a new first axis.
 
     Args:
         stack: Function of a sequence of arrays.
-        batches: The leaf of each batch, masked in all of them or in none.
+        batches: Arrays; composite tensors of one type, which are stacked part
+            by part; or masked tensors, in all places or in none.
 
     Raises:
-        ValueError: If their shapes differ, or they are packed: capacities do.
+        TypeError: If types, static fields, the parts that are there, or shapes
+            of masked tensors differ.
+        ValueError: If they are packed, since capacities differ, or only some
+            are masked.
     """
+    first = batches[0]
+    if any(isinstance(x, CompositeBase) for x in batches):
+        _check_one_type(batches)
+        parts, descriptions = zip(*map(composite.take_apart, batches))
+        parts = [stacked(stack, part) for part in zip(*parts)]
+        return composite.put_together(type(first), descriptions[0], parts)
     if not any(map(has_mask, batches)):
         return stack(batches)
     if any(map(packing.is_packed, batches)) or not all(map(has_mask, batches)):
@@ -382,9 +395,76 @@ def stacked(stack: typing.Callable, batches: typing.Sequence) -> typing.Any:
             "These batches do not stack: some are packed, or not all masked. "
             "Go through them one by one."
         )
+    if len({(tuple(x.shape), tuple(x.mask.shape)) for x in batches}) > 1:
+        other = next(
+            x
+            for x in batches
+            if (x.shape, x.mask.shape) != (first.shape, first.mask.shape)
+        )
+        raise TypeError(
+            "Masked tensors make a batch where their values agree in shape, "
+            f"and their masks. Received {composite.describe(first)}, and "
+            f"{composite.describe(other)}. If lengths differ, let the rows be "
+            "arrays, and give a `DataLoader` of PyTorch a `collate_fn=`, or "
+            "`.batch()` of grain a `batch_fn=`, that makes the batch of a list "
+            "of rows: `lambda rows: keras.MaskedTensor.from_ragged(rows)`."
+        )
     return backend.MaskedTensor._wrap(
         stack([x.values for x in batches]), stack([x.mask for x in batches])
     )
+
+
+def _check_one_type(batches):
+    first = batches[0]
+    for x in batches:
+        if fields.difference(first, x) is not None:
+            raise TypeError(
+                "A batch takes composite tensors of one type whose static "
+                "fields agree, and which have the same parts. Received: "
+                f"{first!r} and {x!r}."
+            )
+
+
+def of_rows(
+    function: typing.Callable, args: tuple, kwargs: dict[str, typing.Any]
+) -> typing.Any:
+    """The batch of masked or composite rows that a loader asks NumPy for.
+
+    Grain stacks what it takes for leaves by `np.stack`, and makes a batch of
+    one row by `np.expand_dims`.
+
+    Returns:
+        A masked or composite tensor; None if it is another call.
+    """
+    if kwargs.get("axis", 0) != 0 or set(kwargs) - {"axis"}:
+        return None
+    if function is np.stack and len(args) == 1:
+        return stacked(ops.stack, list(args[0]))
+    if function is np.expand_dims and args[1:] in ((), (0,)):
+        return stacked(ops.stack, [args[0]])
+    return None
+
+
+def teach_pytorch() -> None:
+    """Lets a `DataLoader` of PyTorch collate masked and composite rows."""
+    # Late: PyTorch may be missing.
+    from torch.utils.data._utils import collate
+
+    def collated(rows, *, collate_fn_map=None):
+        stack = ops.stack
+        if backend.backend() == "torch":
+            # In a worker process it stacks in memory that is shared.
+            stack = functools.partial(
+                collate.collate, collate_fn_map=collate_fn_map
+            )
+        return stacked(stack, rows)
+
+    for type_ in (CompositeBase, MaskedTensorBase):
+        collate.default_collate_fn_map.setdefault(type_, collated)
+
+
+if backend.backend() == "torch":
+    teach_pytorch()
 
 
 class Batches:

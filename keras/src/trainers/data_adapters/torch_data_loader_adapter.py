@@ -1,4 +1,4 @@
-"""A `DataLoader` may give masked tensors, if its `collate_fn` makes them."""
+"""A `DataLoader` may give masked and composite tensors, and rows be such."""
 
 import copy
 
@@ -34,6 +34,7 @@ class TorchDataLoaderAdapter:
     @keeps("_init_plain")
     def __init__(self, *args, **kwargs):
         self._init_plain(*args, **kwargs)
+        data.teach_pytorch()
         self._dataloader = _Apart(self._dataloader)
 
     @keeps("_get_numpy_parts")
