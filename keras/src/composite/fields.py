@@ -50,6 +50,52 @@ def together(nest: Nest) -> Nest:
     return tree.traverse(whole, nest)
 
 
+def check_rows(nest: Nest) -> None:
+    """Raises unless all parts of each composite tensor have the same rows.
+
+    Args:
+        nest: Structure of data, of which rows are taken along the first axis.
+
+    Raises:
+        ValueError: With the parts by name.
+    """
+
+    def check(x):
+        if not isinstance(x, CompositeBase):
+            return None
+        shapes = dict(_shapes(x))
+        without = [name for name, shape in shapes.items() if not shape]
+        if without:
+            raise ValueError(
+                "Rows are taken along the first axis of each part, and there "
+                f"is none in `{'`, `'.join(without)}` of "
+                f"`{type(x).__name__}`: {x!r}. Give such a part an entry for "
+                "each row; or annotate it with a type that is no tensor's, as "
+                "`float`, which makes it static."
+            )
+        if len({shape[0] for shape in shapes.values()}) > 1:
+            rows = ", ".join(f"`{n}` has {s[0]}" for n, s in shapes.items())
+            raise ValueError(
+                f"The parts of `{type(x).__name__}` differ in their number of "
+                f"rows, which are taken along the first axis: {rows}. Give "
+                "each part one entry for each row."
+            )
+        return x
+
+    if composite.DEFINED:
+        tree.traverse(check, nest)
+
+
+def _shapes(x, prefix=""):
+    """The path and the shape of each part, of parts within parts too."""
+    parts, (names, _) = composite.take_apart(x)
+    for name, part in zip(names, parts):
+        if isinstance(part, CompositeBase):
+            yield from _shapes(part, f"{prefix}{name}.")
+        else:
+            yield prefix + name, tuple(part.shape)
+
+
 class OneKind:
     """Looks whether nests, one after another, have composite tensors alike.
 

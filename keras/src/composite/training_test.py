@@ -33,6 +33,11 @@ class Observed(CompositeTensor):
     scale: float = 1.0
 
 
+class Holder(CompositeTensor):
+    inner: Observed
+    y: KerasTensor
+
+
 class Use(layers.Layer):
     def call(self, observed):
         y = observed.x * observed.scale
@@ -144,7 +149,25 @@ LOADERS = {"torch": loader_of_pytorch, "grain": loader_of_grain}
 
 
 class RowsTest(testing.TestCase):
-    """Loaders make batches of composite and masked tensors."""
+    """Rows of composite and masked tensors, in loaders and in arrays."""
+
+    @parameterized.named_parameters(
+        ("none", (), r"none in `inner.more` of `Holder`.*float"),
+        ("others", (6,), r"`inner.x` has 7, `inner.more` has 6, `y` has 7"),
+    )
+    def test_parts_without_the_same_rows_are_named(self, shape, text):
+        holder = Holder(Observed(X, np.ones(shape, "float32")), X)
+        model = models.Sequential(
+            [layers.Lambda(lambda x: x.y if isinstance(x, Holder) else x)]
+        )
+        model.compile(loss="mean_squared_error")
+        with self.assertRaisesRegex(ValueError, text):
+            model.predict(holder, verbose=0)
+        if CAN_TRAIN:
+            for options in ({}, {"validation_split": 0.5}):
+                for data in ((holder, X), (X, holder)):
+                    with self.assertRaisesRegex(ValueError, text):
+                        model.fit(*data, verbose=0, **options)
 
     @parameterized.product(loader=list(LOADERS), kind=list(OF_ROWS))
     def test_rows_are_stacked(self, loader, kind):

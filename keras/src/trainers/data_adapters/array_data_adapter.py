@@ -1,6 +1,7 @@
 """Masked arrays are batched as their parts, and leave as masked tensors."""
 
 from keras.src import tree
+from keras.src.composite import fields
 from keras.src.masking.training import data
 from patchset.markers import keeps
 from patchset.markers import new
@@ -28,6 +29,7 @@ class ArrayDataAdapter:
         x, y, sample_weight = data.of_foreign((x, y, sample_weight))
         if data.is_to_take_apart(x, y, sample_weight):
             self._is_in_parts = True
+            fields.check_rows((x, y, sample_weight))
             if class_weight is not None:
                 sample_weight = data.weights_of_classes(
                     y, sample_weight, class_weight

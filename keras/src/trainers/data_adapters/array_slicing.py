@@ -3,6 +3,7 @@
 from keras.src import tree
 from keras.src.backend.common import foreign
 from keras.src.backend.common.composite import has_mask
+from keras.src.composite import fields
 from patchset.markers import keeps
 
 
@@ -18,6 +19,7 @@ def convert_to_sliceable(arrays, *args, **kwargs):
             return Sliceable(x)
         return _plain_to_sliceable(x, *args, **kwargs)
 
+    fields.check_rows(arrays)
     if not any(map(has_mask, tree.flatten(arrays))):
         return _plain_to_sliceable(arrays, *args, **kwargs)
     return tree.map_structure(convert, arrays)
