@@ -210,9 +210,9 @@ The bounds are made of operations that have gradients. So a network can also be
 trained on boxes, by its worst case: the lowest logit of the digit, the highest
 of all others. That is `fit` on an `Interval`, whose parts are cut into batches
 as arrays would be, with a loss that is given the `Interval` that comes out. (A
-`DataLoader` of PyTorch, or `.batch(n)` of grain, may be given one `Interval` for
-each row, and stacks their parts.) The boxes grow while it trains: of large ones,
-a new network knows nothing at all.
+`DataLoader` of PyTorch, or `.batch(n)` of grain, may be given one `Interval`
+for each row, and stacks their parts.) The boxes grow while it trains: of large
+ones, a new network knows nothing at all.
 """
 
 # Radii, and for how many epochs.
