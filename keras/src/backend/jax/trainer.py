@@ -1,6 +1,7 @@
 """`predict` joins the values and the masks of masked outputs apart.
 
-So does what puts a batch on several devices, where each has a layout.
+So does what puts a batch on several devices, where each has a layout. A step
+that is refused leaves the weights where they were.
 """
 
 import jax
@@ -32,6 +33,36 @@ class JAXTrainer:
             return batches.promise(self, outputs), state
 
         self.predict_function = predict_in_parts
+
+    @keeps("_purge_for_good")
+    def _purge_model_variables(self, **which):
+        # What is refused in the first step leaves the model as it was.
+        self._jax_state = {
+            name: [v.value for v in self._variables_named(name)]
+            for name, is_purged in which.items()
+            if is_purged
+        }
+        self._purge_for_good(**which)
+
+    @new
+    def _variables_named(self, name):
+        if name == "optimizer_variables":
+            return self.optimizer.variables
+        return getattr(self, name)
+
+    @keeps("_evaluate_without_care")
+    def evaluate(self, *args, **kwargs):
+        try:
+            return self._evaluate_without_care(*args, **kwargs)
+        finally:
+            self.jax_state_sync()
+
+    @keeps("_predict_without_care")
+    def predict(self, *args, **kwargs):
+        try:
+            return self._predict_without_care(*args, **kwargs)
+        finally:
+            self.jax_state_sync()
 
 
 @keeps("_distribute_plain_data")
