@@ -466,6 +466,96 @@ class CornersTest(testing.TestCase):
                 ops.tensordot(x(), x(), axes=axes)
 
 
+class OperandsTest(testing.TestCase):
+    @parameterized.parameters("x_min", "x_max")
+    def test_a_bound_alone_may_be_masked(self, name):
+        x, bound = VALUES, np.where(MASK[..., None], VALUES + 0.1, np.nan)
+        bounds = {"x_min": -np.inf, "x_max": np.inf}
+        function = {"x_min": np.maximum, "x_max": np.minimum}[name]
+        bounds[name] = keras.MaskedTensor(bound, MASK)
+        clipped = ops.clip(x, **bounds)
+        values = backend.convert_to_numpy(clipped.values)
+        self.assertAllEqual(backend.convert_to_numpy(clipped.mask), MASK)
+        self.assertAllClose(values[MASK], function(x, bound)[MASK])
+
+    @parameterized.parameters("bias", "mask")
+    def test_what_attention_adds_is_plain(self, name):
+        x = np.ones((2, 3, 1, 4), "float32")
+        added = np.ones((2, 1, 3, 3), "bool" if name == "mask" else "float32")
+        masked = keras.MaskedTensor(added, np.ones((2, 1), "bool"))
+        with self.assertRaisesRegex(UnsupportedMaskError, "operand 3"):
+            ops.dot_product_attention(x, x, x, **{name: masked})
+
+    def test_a_list_of_axes(self):
+        x = keras.MaskedTensor(np.ones((1, 3, 1, 2)), [[True, False, True]])
+        for axis in ([0, 2], (0, 2)):
+            squeezed = ops.squeeze(x, axis=axis)
+            self.assertEqual(tuple(squeezed.shape), (3, 2))
+            self.assertAllEqual(squeezed.mask, [True, False, True])
+
+    @parameterized.product(ranks=[(3, 3), (2, 3), (3, 2), (1, 3), (3, 1)])
+    def test_a_dot_of_any_rank(self, ranks):
+        x, y = (
+            np.ones({1: (5,), 2: (4, 5), 3: (2, 4, 5)}[ranks[0]], "float32"),
+            np.ones({1: (5,), 2: (5, 3), 3: (2, 5, 3)}[ranks[1]], "float32"),
+        )
+        # All steps of the second row of the one of rank 3 are missing.
+        first = ranks[0] == 3
+        mask = np.array([[True] * 4, [False] * 4])
+        mask = mask if first else np.array([[True] * 5, [False] * 5])
+        if first:
+            result = ops.dot(keras.MaskedTensor(x, mask), y)
+        else:
+            result = ops.dot(x, keras.MaskedTensor(y, mask))
+        plain = backend.convert_to_numpy(ops.dot(x, y))
+        # Those of the first row alone, wherever the engine puts it.
+        ones = np.ones_like(x if first else y)
+        ones[1] = 0
+        there = ops.dot(ones, y) if first else ops.dot(x, ones)
+        there = backend.convert_to_numpy(there) > 0
+        values = backend.convert_to_numpy(result.values)
+        mask = backend.convert_to_numpy(result.mask)
+        mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+        self.assertAllEqual(np.broadcast_to(mask, values.shape), there)
+        self.assertAllClose(values[there], plain[there])
+
+    def test_places_in_all_entries(self):
+        x = keras.MaskedTensor(VALUES, MASK)
+        places = np.arange(VALUES.size, dtype="int32")[::-5]
+        valid = np.broadcast_to(MASK[..., None], VALUES.shape)
+        taken = ops.take_along_axis(x, places, axis=None)
+        expected = valid.ravel()[places]
+        self.assertAllEqual(taken.mask, expected)
+        values = backend.convert_to_numpy(taken.values)
+        self.assertAllClose(values[expected], VALUES.ravel()[places][expected])
+
+    @parameterized.parameters((0,), (1,), (2,))
+    def test_shares_of_any_rank(self, rank):
+        q = np.full((1,) * rank, 0.3, "float32")
+        x = keras.MaskedTensor(VALUES, MASK)
+        found = ops.quantile(x, q, axis=1)
+        rows = [v[m] for v, m in zip(VALUES, MASK)]
+        self.assertEqual(len(found.shape), rank + VALUES.ndim - 1)
+        values = backend.convert_to_numpy(found.values)
+        for i, row in enumerate(rows):
+            if len(row):
+                expected = np.quantile(row, 0.3, axis=0)
+                self.assertAllClose(values[(0,) * rank][i], expected)
+
+    def test_it_is_not_none(self):
+        x = keras.MaskedTensor(VALUES, MASK)
+        for other in (None, "x"):
+            self.assertIs(x == other, False)
+            self.assertIs(x != other, True)
+
+    def test_a_kernel_of_fewer_axes(self):
+        x = keras.MaskedTensor(
+            np.ones((2, 3, 5, 4)), np.ones((2, 3, 5), "bool")
+        )
+        with self.assertRaisesRegex(UnsupportedMaskError, "fewer axes"):
+            ops.conv(x, np.ones((2, 4, 4)), data_format="channels_last")
+
+
 class PartsTest(testing.TestCase):
     def test_a_mask_is_not_deleted(self):
         masked = x()

@@ -35,22 +35,26 @@ def asks_first(function: typing.Callable) -> typing.Callable:
     return asking
 
 
-def first_only(function: typing.Callable) -> typing.Callable:
-    """Decorator: refuses masked tensors beyond the first argument by name.
+def first_only(function: typing.Callable, count: int = 1) -> typing.Callable:
+    """Decorator: refuses masked tensors beyond the first arguments by name.
 
     For op functions that look only at their first operands before they call
     the backend, which would strip the mask of a `numpy.ma` array.
 
     Args:
-        function: Public function whose first parameter may be masked.
+        function: Public function whose first parameters may be masked.
+        count: How many of them.
     """
-    first = next(iter(inspect.signature(function).parameters))
+    first = [*inspect.signature(function).parameters][:count]
 
     def others(args, kwargs):
-        return args[1:], {k: v for k, v in kwargs.items() if k != first}
+        return args[count:], {k: v for k, v in kwargs.items() if k not in first}
 
-    reason = f"Only its first argument, `{first}`, may be masked."
-    return _refusing(function, others, reason)
+    names = "`, `".join(first)
+    which = "first argument" if count == 1 else f"first {count} arguments"
+    return _refusing(
+        function, others, f"Only its {which}, `{names}`, may be masked."
+    )
 
 
 def plain_only(reason: str) -> typing.Callable:

@@ -76,13 +76,14 @@ class MultiHot:
 
 
 # Their kernels, weights and indices go past the question above.
-for _name in (
-    "conv",
-    "conv_transpose",
-    "depthwise_conv",
-    "separable_conv",
+for _name, _count in (
+    ("conv", 1),
+    ("conv_transpose", 1),
+    ("depthwise_conv", 1),
+    ("dot_product_attention", 3),
+    ("separable_conv", 1),
 ):
-    globals()[_name] = first_only(globals()[_name])
+    globals()[_name] = first_only(globals()[_name], _count)
 # They read a shape before they ask, or do not ask what an argument is.
 for _name in (
     "dot_product_attention",

@@ -10,6 +10,7 @@ from keras.src import backend
 from keras.src.api_export import keras_export
 from keras.src.backend import KerasTensor
 from keras.src.backend.common import hooks
+from keras.src.backend.common.keras_tensor import any_leaf
 from keras.src.backend.common.keras_tensor import (
     needs_dispatch as any_symbolic_tensors,
 )
@@ -41,6 +42,16 @@ def average(x, axis=None, weights=None):
     if any_symbolic_tensors((weights,)):
         return Average(axis=axis).symbolic_call(x, weights=weights)
     return _plain_average(x, axis=axis, weights=weights)
+
+
+@keeps("_plain_clip")
+@keras_export(["keras.ops.clip", "keras.ops.numpy.clip"])
+def clip(x, x_min, x_max):
+    """Clip the values in a tensor; the bounds may be masked as well."""
+    bounds = (x_min, x_max)
+    if any_symbolic_tensors(bounds) and not any_leaf(KerasTensor, bounds):
+        return hooks.call(Clip(x_min, x_max), (x,), {})
+    return _plain_clip(x, x_min, x_max)
 
 
 class GetItem:
@@ -132,8 +143,8 @@ for _name in ("bartlett", "blackman", "hamming", "hanning", "kaiser"):
     globals()[_name] = plain_only("The length of a window is one number.")(
         globals()[_name]
     )
-# They read a shape before they ask.
-for _name in ("diagonal", "vander"):
+# They read a shape before they ask, or do not ask of each argument.
+for _name in ("clip", "diagonal", "vander"):
     globals()[_name] = asks_first(globals()[_name])
 # What it returns looks for masks itself.
 globals()["vectorize"] = carries("vectorize")(vectorize)

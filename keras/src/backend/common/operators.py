@@ -110,12 +110,31 @@ def _is_bool(x):
     return standardize_dtype(dtype) == "bool"
 
 
+def comparing(name: str, operator: typing.Callable) -> typing.Callable:
+    """The operator, which leaves it to Python whether a tensor is `None`.
+
+    Args:
+        name: Name of its op.
+        operator: What compares tensors.
+    """
+    if name not in ("equal", "not_equal"):
+        return operator
+
+    def compare(self, other):
+        if other is None or isinstance(other, str):
+            return NotImplemented
+        return operator(self, other)
+
+    return compare
+
+
 for _method, _name in (ARITHMETIC | BITWISE).items():
     _direct, _reflected = _binary(_name)
     setattr(Operators, f"__{_method}__", _direct)
     setattr(Operators, f"__r{_method}__", _reflected)
 for _method, _name in COMPARISON.items():
-    setattr(Operators, f"__{_method}__", _binary(_name)[0])
+    _direct, _ = _binary(_name)
+    setattr(Operators, f"__{_method}__", comparing(_name, _direct))
 for _method, _name in UNARY.items():
     setattr(Operators, f"__{_method}__", _unary(_name))
 # Of whatever has `__eq__`, Python takes away the hash.

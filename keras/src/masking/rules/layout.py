@@ -34,6 +34,10 @@ def full_rank(x: MaskedTensorBase) -> Mask:
     return masks.to_rank(x.mask, x.values, len(x.shape))
 
 
+def _as_tuple(x):
+    return tuple(x) if isinstance(x, list) else x
+
+
 def axes_motion(numpy_function: typing.Callable) -> Rule:
     """Ops that permute, add or remove whole axes.
 
@@ -46,7 +50,10 @@ def axes_motion(numpy_function: typing.Callable) -> Rule:
         gone = _squeezed_axes(call, x) if numpy_function is np.squeeze else ()
         names = [1 if a in gone else a + 2 for a in range(len(x.shape))]
         named = np.broadcast_to(np.int8(0), names)
-        moved = numpy_function(named, *call.args[1:], **call.kwargs).shape
+        # NumPy's `squeeze` takes no list of axes.
+        args = map(_as_tuple, call.args[1:])
+        kwargs = {k: _as_tuple(v) for k, v in call.kwargs.items()}
+        moved = numpy_function(named, *args, **kwargs).shape
         return [n - 2 if n > 1 else None for n in moved], gone
 
     def coverage(call, spec):
@@ -466,14 +473,17 @@ def _under_both(one, other):
 def take_along_axis(call: Call) -> AnyTensor:
     """Entries picked by index; a masked index looks up 0 and is masked."""
     x, indices = call.args[0], call.argument("indices")
-    if call.argument("axis") is not None:
+    valid = mask_or_ones(x, len(x.shape))
+    if call.argument("axis") is None:
+        # PyTorch would view it as one, which a mask that is stretched is not.
+        valid = backend.numpy.reshape(valid, (-1,))
+    else:
         canonical_axes(call.argument("axis"), len(x.shape))
     if not isinstance(indices, MaskedTensorBase):
-        return paired(call.compute(), call.compute(full_rank(x)))
+        return paired(call.compute(), call.compute(valid))
     plain = masks.zero(indices)
     values = call.compute(values_of(x), plain)
-    mask = call.compute(mask_or_ones(x, len(x.shape)), plain)
-    mask = mask & full_rank(indices)
+    mask = call.compute(valid, plain) & full_rank(indices)
     return masks.settled(values, mask)
 
 

@@ -11,6 +11,7 @@ from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
 from keras.src.backend.common.operators import ARITHMETIC
 from keras.src.backend.common.operators import COMPARISON
+from keras.src.backend.common.operators import comparing
 from keras.src.backend.common.operators import op_named
 from keras.src.masking import coverage
 from keras.src.masking import masks
@@ -116,7 +117,7 @@ def shortcut(name: str) -> typing.Callable:
             return self._wrap(op(values, other.values), self.mask)
         return op(self, other)
 
-    return operator
+    return comparing(name, operator)
 
 
 for _method, _name in (ARITHMETIC | COMPARISON).items():

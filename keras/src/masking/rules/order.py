@@ -245,7 +245,9 @@ def _quantile(call, q, whole=1):
     if not len(q.shape):
         return reduction.finish(backend.numpy.squeeze(values, 0))
     valid = backend.numpy.expand_dims(reduction.any_valid, 0)
-    return reduction.wrap(masks.fill(values, valid, 0), lead=1)
+    values = masks.fill(values, valid, 0)
+    shape = (*backend.shape(q), *backend.shape(values)[1:])
+    return reduction.wrap(backend.numpy.reshape(values, shape), len(q.shape))
 
 
 def _of_nothing(reduction, q, dtype):

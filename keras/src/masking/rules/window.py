@@ -201,6 +201,11 @@ def conv(call: Call) -> AnyTensor:
     if kernel is None:
         kernel = call.argument("depthwise_kernel")
     window = Window(call, [int(n) for n in kernel.shape[:-2]])
+    if len(kernel.shape) != len(window.x.shape):
+        raise call.refuse(
+            "Its kernel has fewer axes than the signal, some of which are then "
+            "batches. `keras.ops.reshape` makes one axis of these."
+        )
     if call.argument("strides") is None:
         window.strides = [1] * len(window.size)
     values = call.compute(masks.fill(window.x.values, window.x.mask, 0))
