@@ -548,12 +548,14 @@ class OperandsTest(testing.TestCase):
             self.assertIs(x == other, False)
             self.assertIs(x != other, True)
 
-    def test_a_kernel_of_fewer_axes(self):
+    @parameterized.parameters("conv", "conv_transpose", "max_pool")
+    def test_a_window_over_fewer_axes(self, name):
         x = keras.MaskedTensor(
             np.ones((2, 3, 5, 4)), np.ones((2, 3, 5), "bool")
         )
-        with self.assertRaisesRegex(UnsupportedMaskError, "fewer axes"):
-            ops.conv(x, np.ones((2, 4, 4)), data_format="channels_last")
+        window = (2,) if name == "max_pool" else np.ones((2, 4, 4))
+        with self.assertRaisesRegex(UnsupportedMaskError, "1 of the 2 axes"):
+            getattr(ops, name)(x, window, 1, data_format="channels_last")
 
 
 class PartsTest(testing.TestCase):

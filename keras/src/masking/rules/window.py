@@ -46,6 +46,12 @@ class Window:
         start = 1 if self.channels_last else 2
         self.spatial = range(start, start + rank)
         self.size = _per_axis(size, rank)
+        if len(self.size) != rank:
+            raise call.refuse(
+                f"The window goes over {len(self.size)} of the {rank} axes "
+                "between its batch and its channels. `keras.ops.reshape` makes "
+                "one axis of several batches."
+            )
         dilation = _per_axis(call.argument("dilation_rate", 1), rank)
         self.extent = [(k - 1) * d + 1 for k, d in zip(self.size, dilation)]
         strides = call.argument("strides")
@@ -201,11 +207,6 @@ def conv(call: Call) -> AnyTensor:
     if kernel is None:
         kernel = call.argument("depthwise_kernel")
     window = Window(call, [int(n) for n in kernel.shape[:-2]])
-    if len(kernel.shape) != len(window.x.shape):
-        raise call.refuse(
-            "Its kernel has fewer axes than the signal, some of which are then "
-            "batches. `keras.ops.reshape` makes one axis of these."
-        )
     if call.argument("strides") is None:
         window.strides = [1] * len(window.size)
     values = call.compute(masks.fill(window.x.values, window.x.mask, 0))
