@@ -4,6 +4,8 @@ What is expected is worked out in NumPy, over the entries that weigh something
 and over no others. A class that has no formula fails the tests.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 from absl.testing import parameterized
@@ -35,6 +37,13 @@ from keras.src.testing.masked.predictions import ranks
 from keras.src.testing.masked.predictions import said
 from keras.src.testing.masked.predictions import to_float64
 from keras.src.testing.masked.predictions import wrapped
+
+OF_ONE_CLASS = [
+    name
+    for name in sorted(METRICS)
+    if "class_id"
+    in inspect.signature(getattr(keras.metrics, name).__init__).parameters
+]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -101,6 +110,25 @@ class EveryMetricTest(testing.TestCase):
         metric = self.make(name)
         metric.update_state(poisoned(y, ENTRIES > 0), p, ENTRIES)
         self.assertAllClose(number(metric.result()), expected, rtol=1e-4)
+
+    @parameterized.parameters(OF_ONE_CLASS)
+    def test_weights_of_entries_for_one_class(self, name):
+        # For those that ask for another value, beside it.
+        other = {"PrecisionAtRecall": 0.5, "RecallAtPrecision": 0.5}
+        other |= dict.fromkeys(
+            ("SensitivityAtSpecificity", "SpecificityAtSensitivity"), 0.5
+        )
+        args = [other[name]] if name in other else []
+        y = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 1, 1]], "float32")
+        scores = np.random.default_rng(0).random((4, 3)).astype("float32")
+        weights = np.array([[1, 0, 1], [1, 2, 1], [0, 1, 0], [1, 3, 1]])
+        alone = getattr(keras.metrics, name)(*args)
+        alone.update_state(y[:, 1], scores[:, 1], sample_weight=weights[:, 1])
+        # By entries, by rows, and by rows with an axis that is none.
+        for given in (weights, weights[:, 1], weights[:, 1:2]):
+            of_class = getattr(keras.metrics, name)(*args, class_id=1)
+            of_class.update_state(y, scores, sample_weight=given)
+            self.assertAllClose(of_class.result(), alone.result())
 
     @parameterized.named_parameters(
         named(

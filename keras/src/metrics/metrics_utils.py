@@ -21,6 +21,11 @@ def update_confusion_matrix_variables(
     if sample_weight is not None:
         ndim = len(squeeze_or_expand_to_same_rank(y_pred, y_true)[0].shape)
         sample_weight = ops.convert_to_tensor(sample_weight)
+        shape = tuple(sample_weight.shape)
+        weighs_entries = len(shape) == ndim and shape[-1] != 1
+        if class_id is not None and weighs_entries:
+            # Those of the class that upstream takes alone.
+            sample_weight = sample_weight[..., class_id]
         # Upstream adds the last axis.
         missing = tuple(range(len(sample_weight.shape), ndim - 1))
         if missing:
