@@ -12,7 +12,6 @@ from keras.src import tree
 from keras.src.backend.common.composite import has_mask
 from keras.src.backend.common.keras_tensor import KerasTensor
 from keras.src.backend.common.kinds import Operation
-from keras.src.masking.layers.origins import defined_in_keras
 
 
 def has_masks(nodes: typing.Iterable) -> bool:
@@ -131,8 +130,8 @@ def _steps(layer, first, are_masked, count):
     ]
     flat = list(zip(tree.flatten(values), masks))
     masks = tree.pack_sequence_as(first, masks)
-    if not defined_in_keras(type(layer), "compute_mask"):
-        # Their author's code has run once, and may do more than compute.
+    if not str(layer.compute_mask.__module__).startswith("keras."):
+        # Its author's code has run once, and may do more than compute.
         return [[(1, 1)] * len(flat)] * count
     upstream = getattr(layer, "_upstream_compute_mask", layer.compute_mask)
     made = tree.flatten(upstream(values, masks))
