@@ -39,7 +39,7 @@ def graph(seed):
     """A random model of ids and of steps, with masks and without."""
     draw, named = random.Random(seed), Named()
     inputs = [
-        keras.Input((STEPS,), dtype="int32") for _ in range(draw.randint(2, 3))
+        named.Input((STEPS,), dtype="int32") for _ in range(draw.randint(2, 3))
     ]
     shared = named.Embedding(20, UNITS, mask_zero=True)
     found = []
@@ -52,7 +52,7 @@ def graph(seed):
             ]
         )
         found.append(embedding()(ids))
-    steps = keras.Input((STEPS, UNITS))
+    steps = named.Input((STEPS, UNITS))
     inputs.append(steps)
     found.append(draw.choice([lambda x: x, named.Masking()])(steps))
     for _ in range(draw.randint(3, 10)):

@@ -1,6 +1,7 @@
 """Python's operators of Keras's own tensor types: functions of `keras.ops`."""
 
 import builtins
+import functools
 import typing
 
 from keras.src.backend.common.variables import TakesOver
@@ -120,6 +121,7 @@ def comparing(name: str, operator: typing.Callable) -> typing.Callable:
     if name not in ("equal", "not_equal"):
         return operator
 
+    @functools.wraps(operator)
     def compare(self, other):
         if other is None or isinstance(other, str):
             return NotImplemented

@@ -3,6 +3,7 @@
 import typing
 
 from keras.src.ops.nn import Conv
+from keras.src.ops.nn import DotProductAttention
 from keras.src.testing.masked.testing_utils import T
 from keras.src.testing.masked.testing_utils import function_of
 from keras.src.testing.masked.testing_utils import is_there
@@ -130,7 +131,7 @@ CASES = [
     Case("where", "How many entries are True depends on the data.", (FLAGS,)),
     Case(
         "dot_product_attention",
-        "Only query, key and value may be masked.",
+        "Only its first 3 arguments, `query`, `key`, `value`, may be masked.",
         (HEADS, HEADS, HEADS),
         {"bias": T((2, 1, 3, 3), 1)},
     ),
@@ -160,6 +161,18 @@ CASES = [
         "Only the signal may be masked, not the kernel.",
         (T((1, 4, 2), 2), T((2, 2, 2), 1)),
         function=lambda x, kernel: Conv(data_format="channels_last")(x, kernel),
+    ),
+    Case(
+        "dot_product_attention",
+        "Only query, key and value may be masked.",
+        (HEADS, HEADS, HEADS, T((2, 1, 3, 3), 1)),
+        function=lambda *args: DotProductAttention()(*args),
+    ),
+    Case(
+        "conv",
+        "The window goes over",
+        (T((2, 2, 3, 2), 2), T((2, 2, 2)), 1),
+        {"data_format": "channels_last"},
     ),
     # Functions that look at their first arguments only.
     Case(
