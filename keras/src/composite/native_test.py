@@ -8,6 +8,8 @@ from absl.testing import parameterized
 import keras
 from keras.src import backend
 from keras.src import ops
+from keras.src.testing.composites import OF_INTEGERS
+from keras.src.testing.composites import OPERATORS
 from keras.src.testing.composites import Box
 from keras.src.testing.composites import CompositeTestCase
 from keras.src.testing.composites import Interval
@@ -16,40 +18,6 @@ from keras.src.testing.composites import arrays
 from keras.src.testing.composites import compiled
 from keras.src.testing.composites import graph
 from keras.src.testing.composites import interval
-
-OPERATORS = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "truediv": "divide",
-    "floordiv": "floor_divide",
-    "mod": "mod",
-    "pow": "power",
-    "matmul": "matmul",
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "eq": "equal",
-    "ne": "not_equal",
-}
-OF_INTEGERS = {
-    "and_": "bitwise_and",
-    "or_": "bitwise_or",
-    "xor": "bitwise_xor",
-    "lshift": "left_shift",
-    "rshift": "right_shift",
-}
-
-
-def _wrap(function):
-    @keras.rule_for(function, Wrapped)
-    def rule(*operands):
-        return Wrapped(function(*(getattr(x, "content", x) for x in operands)))
-
-
-for _name in (OPERATORS | OF_INTEGERS).values():
-    _wrap(getattr(ops, _name))
 
 
 class EveryEngineTest(CompositeTestCase):

@@ -7,6 +7,30 @@ from keras.src import backend
 from keras.src import ops
 from keras.src import testing
 
+OPERATORS = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "floordiv": "floor_divide",
+    "mod": "mod",
+    "pow": "power",
+    "matmul": "matmul",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+    "eq": "equal",
+    "ne": "not_equal",
+}
+OF_INTEGERS = {
+    "and_": "bitwise_and",
+    "or_": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "left_shift",
+    "rshift": "right_shift",
+}
+
 
 class Interval(keras.CompositeTensor):
     low: keras.KerasTensor
@@ -49,6 +73,16 @@ class Wrapped(keras.CompositeTensor):
 
     shape = property(lambda self: self.content.shape)
     dtype = property(lambda self: self.content.dtype)
+
+
+def _wrap(function):
+    @keras.rule_for(function, Wrapped)
+    def rule(*operands):
+        return Wrapped(function(*(getattr(x, "content", x) for x in operands)))
+
+
+for _name in (OPERATORS | OF_INTEGERS).values():
+    _wrap(getattr(ops, _name))
 
 
 def interval(rows=4, closed="both"):
