@@ -67,8 +67,8 @@ def map_graph(inputs, outputs):
     nodes, nodes_by_depth, operations, by_depth = _map_plain_graph(
         inputs, outputs
     )
-    ordered, places = _build_map(inputs, outputs)
-    if graph_order.has_masks(ordered):
+    if any(map(graph_order.has_masks, nodes_by_depth.values())):
+        ordered, places = _build_map(inputs, outputs)
         depths = graph_order.depths(ordered)
         operations.sort(key=lambda op: (-depths.get(op, 0), places.get(op, -1)))
     return nodes, nodes_by_depth, operations, by_depth

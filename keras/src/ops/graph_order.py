@@ -15,10 +15,10 @@ from keras.src.backend.common.kinds import Operation
 
 
 def has_masks(nodes: typing.Iterable) -> bool:
-    """Whether a tensor of the graph is masked.
+    """Whether a tensor that nodes of a graph make is masked.
 
     Args:
-        nodes: The nodes of the graph.
+        nodes: The nodes.
     """
     return any(has_mask(x) for node in nodes for x in node.outputs)
 
