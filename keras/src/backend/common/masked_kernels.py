@@ -23,6 +23,8 @@ BLOCK_BYTES = 2**20
 # Whether the engine's `logsumexp` has a slope that is no NaN where all entries
 # are -inf, once it is selected by the mask.
 HAS_SAFE_LOGSUMEXP = False
+# Whether upstream's `dot` is a `matmul`, whatever the ranks.
+DOT_IS_MATMUL = False
 
 
 def sorts_last(x: MaskedTensorBase) -> float:

@@ -7,6 +7,7 @@ import jax
 from keras.src.backend.common import masked_kernels as common
 from keras.src.backend.common.kinds import Axes
 from keras.src.backend.common.kinds import Tensor
+from keras.src.backend.common.masked_kernels import DOT_IS_MATMUL
 from keras.src.backend.common.masked_kernels import HAS_SAFE_LOGSUMEXP
 from keras.src.backend.common.masked_kernels import all_hold_some
 from keras.src.backend.common.masked_kernels import apart

@@ -22,8 +22,12 @@ from keras.src.backend.common.masked_kernels import squares
 from keras.src.backend.common.masked_kernels import with_rank
 from keras.src.backend.common.masked_tensor import ORDINARY
 from keras.src.backend.common.masked_tensor import MaskedTensorBase
+from patchset.markers import when
 
 HAS_SAFE_LOGSUMEXP = True
+DOT_IS_MATMUL = True
+if when(">=3.16"):
+    DOT_IS_MATMUL = False
 
 
 def _computes_eagerly_on_cpu(values):

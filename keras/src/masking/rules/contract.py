@@ -23,16 +23,11 @@ from keras.src.masking.rules import packed
 from keras.src.masking.rules.layout import full_rank
 from keras.src.masking.rules.reduce import canonical_axes
 from keras.src.masking.rules.reduce import floating
-from patchset.markers import when
 
 # Of each axis of a tensor: axes of one name are multiplied entry by entry.
 Labels: typing.TypeAlias = typing.Sequence[str]
 # Operands, the labels of each, and those of the result.
 Labelled: typing.TypeAlias = tuple[list, list, list]
-# Upstream's `dot` is a `matmul` there, whatever the ranks.
-DOT_IS_MATMUL = backend.backend() == "torch"
-if when(">=3.16"):
-    DOT_IS_MATMUL = False
 
 
 def contract(labels_of: typing.Callable) -> Rule:
@@ -342,7 +337,7 @@ def dot(call: Call) -> Labelled:
     x, y = call.args
     if not len(x.shape) or not len(y.shape):
         raise call.refuse("A product with a scalar is `keras.ops.multiply`.")
-    if DOT_IS_MATMUL:
+    if backend.masked_kernels.DOT_IS_MATMUL:
         return matmul(call)
     rows = [f"n{i}" for i in range(len(x.shape) - 1)]
     others = [f"m{i}" for i in range(len(y.shape) - 1)]
